@@ -1,0 +1,96 @@
+"""Where sessions live: the store contract, its errors, and `open_store`, which picks one by URL."""
+
+from __future__ import annotations
+
+import importlib
+
+from stores.base import (
+    Absent,
+    Credential,
+    Delta,
+    Handle,
+    Outcome,
+    Record,
+    Store,
+    StoreOptions,
+    Verifier,
+)
+from stores.errors import DuplicateSession, StoreError, StoreFull, StoreRefused, StoreUnavailable
+
+__all__ = [
+    "Absent",
+    "Credential",
+    "Delta",
+    "DuplicateSession",
+    "Handle",
+    "Outcome",
+    "Record",
+    "Store",
+    "StoreError",
+    "StoreFull",
+    "StoreOptions",
+    "StoreRefused",
+    "StoreUnavailable",
+    "Verifier",
+    "open_store",
+]
+
+WORDS = {
+    "memory": "memory:",
+    "redis": "redis://127.0.0.1:6379/0",
+    "mongo": "mongodb://127.0.0.1:27017/stormcellar",
+}
+
+# scheme -> (module, class, the extra that brings its driver)
+SCHEMES = {
+    "memory": ("stores.memory", "MemoryStore", None),
+    "redis": ("stores.redis", "RedisStore", "redis"),
+    "rediss": ("stores.redis", "RedisStore", "redis"),
+    "redis+unix": ("stores.redis", "RedisStore", "redis"),
+    "redis+cluster": ("stores.redis", "RedisStore", "redis"),
+    "mongodb": ("stores.mongo", "MongoStore", "mongo"),
+}
+
+
+def open_store(
+    url: str,
+    *,
+    prefix: str = "stormcellar",
+    timeout_s: float = 2.0,
+    connect_timeout_s: float = 1.0,
+    max_sessions: int = 100_000,
+) -> Store:
+    """Make the store that *url* names. Does no I/O; the store connects on first use or `ping()`.
+
+    Args:
+        url: `memory:`, `redis://`, `rediss://`, `redis+unix://`, `redis+cluster://`, `mongodb://`, the words
+            `memory`, `redis`, `mongo` for the usual local address, or `package.module:Class?...` for a store
+            of your own, whose `from_url` is given the whole string.
+        prefix, timeout_s, connect_timeout_s, max_sessions: See `StoreOptions`.
+
+    Raises:
+        ValueError: One line that says what is wrong with the URL, or which extra to install.
+    """
+    options = StoreOptions(prefix, timeout_s, connect_timeout_s, max_sessions)
+    return _store_class(url).from_url(WORDS.get(url, url), options)
+
+
+def _store_class(url: str) -> type[Store]:
+    scheme, colon, rest = WORDS.get(url, url).partition(":")
+    if colon and scheme in SCHEMES:
+        module_name, class_name, extra = SCHEMES[scheme]
+    elif colon and rest.partition("?")[0].isidentifier():
+        module_name, class_name, extra = scheme, rest.partition("?")[0], None
+    else:
+        known = ", ".join([*WORDS, *(f"{name}:" for name in SCHEMES), "package.module:Class"])
+        raise ValueError(f"unknown store {scheme + colon!r}; one of {known}")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as exc:
+        if extra is None or (exc.name or "").startswith("stores"):
+            raise ValueError(f"cannot import {module_name!r}: {exc}") from exc
+        raise ValueError(f"{scheme} needs its driver: pip install 'stormcellar[{extra}]'") from exc
+    found = getattr(module, class_name, None)
+    if not (isinstance(found, type) and issubclass(found, Store)):
+        raise ValueError(f"{module_name}:{class_name} is not a stores.Store")
+    return found
