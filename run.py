@@ -1,0 +1,5 @@
+"""Run the standalone server."""
+
+from server.cli import main
+
+raise SystemExit(main())

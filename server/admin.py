@@ -1,0 +1,95 @@
+"""`accounts`: add, list, disable, enable and remove accounts, and change passwords."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from server.accounts import Account, AccountFile, canonical_name
+from server.passwords import hash_password
+
+
+class Refused(ValueError):
+    """What was asked cannot be done; nothing was changed."""
+
+
+def run(action: str, path: Path, name: str | None, *, password_stdin: bool) -> str:
+    """Carry out *action* on the account file at *path* and return the line to show.
+
+    Raises:
+        Refused: One line that says why not.
+    """
+    file = AccountFile(path)
+    if action == "list":
+        return _list(file)
+    user = canonical_name(name or "")
+    if user is None:
+        raise Refused(f"{name!r} is no account name: 1 to 64 of a-z 0-9 . _ @ + -")
+    if action in ("add", "passwd"):
+        _require(file, user, exists=action == "passwd")
+        hashed = hash_password(_password(stdin=password_stdin))
+        _edit(file, user, lambda account: replace(account or Account(hashed, 0), hash=hashed), action)
+    elif action == "remove":
+        _edit(file, user, lambda account: None, action)
+    else:
+        disabled = action == "disable"
+        _edit(file, user, lambda account: account and replace(account, disabled=disabled), action)
+    return f"{user}: {_DONE[action]}"
+
+
+_DONE = {
+    "add": "added",
+    "passwd": "password changed; every session of theirs has ended",
+    "disable": "disabled; every session of theirs has ended",
+    "enable": "enabled",
+    "remove": "removed; every session of theirs has ended",
+}
+
+
+def _edit(
+    file: AccountFile, user: str, change: Callable[[Account | None], Account | None], action: str
+) -> None:
+    """Replace one account, or drop it where *change* gives None. Earlier sign-ins stop counting."""
+
+    def apply(accounts: dict[str, Account]) -> None:
+        _check(accounts, user, exists=action != "add")
+        changed = change(accounts.pop(user, None))
+        if changed is not None:
+            accounts[user] = replace(changed, valid_after_ms=int(time.time() * 1000))
+
+    file.edit(apply)
+
+
+def _require(file: AccountFile, user: str, *, exists: bool) -> None:
+    """Refuse before a password is asked for what `_edit` would refuse after."""
+    _check(file.read(), user, exists=exists)
+
+
+def _check(accounts: dict[str, Account], user: str, *, exists: bool) -> None:
+    if exists and user not in accounts:
+        raise Refused(f"there is no account {user!r}")
+    if not exists and user in accounts:
+        raise Refused(
+            f"there is an account {user!r} already; change its password with: accounts passwd {user}"
+        )
+
+
+def _password(*, stdin: bool) -> str:
+    if stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    if not sys.stdin.isatty():
+        raise Refused("no terminal to ask for the password; use --password-stdin")
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("Again: ") != password:
+        raise Refused("the two passwords differ")
+    return password
+
+
+def _list(file: AccountFile) -> str:
+    accounts = sorted(file.read().items())
+    lines = [name + ("  (disabled)" if account.disabled else "") for name, account in accounts]
+    return "\n".join(lines) or "no accounts"

@@ -1,0 +1,111 @@
+"""The wiring: the only place that knows every part of the standalone server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from pathlib import Path
+
+from tornado.httpserver import HTTPServer
+from tornado.web import Application
+
+from server import logs
+from server.accounts import AccountDirectory
+from server.config import Settings
+from server.handlers import account, base, operations, session, signin
+from server.handlers.context import Context
+from server.manager import SessionManager
+from server.mixin import session_settings
+from stores import StoreUnavailable
+
+log = logging.getLogger("stormcellar")
+
+DRAIN_S = 10.0
+_HERE = Path(__file__).parent
+
+
+def make_app(manager: SessionManager, context: Context) -> Application:
+    """Return the application of the standalone server."""
+    given = {"context": context}
+    return Application(
+        [
+            ("/", account.Home, given),
+            ("/login", signin.Login, given),
+            ("/logout", signin.Logout, given),
+            ("/session", session.SessionData, given),
+            ("/session/increment", session.Increment, given),
+            ("/account/sessions", account.Sessions, given),
+            ("/account/sessions/revoke-others", account.RevokeOthers, given),
+            ("/account/sessions/([A-Za-z0-9_-]{1,64})/revoke", account.Revoke, given),
+            ("/healthz", operations.Health, given),
+            ("/readyz", operations.Ready, {**given, "store": manager.store}),
+        ],
+        **session_settings(
+            manager,
+            default_handler_class=base.NotFound,
+            default_handler_args=given,
+            template_path=str(_HERE / "templates"),
+            static_path=str(_HERE / "static"),
+            static_handler_class=base.Static,
+            log_function=logs.log_request,
+        ),
+    )
+
+
+class Server:
+    """One process of the standalone server.
+
+    Args:
+        accounts: Who may sign in.
+        keys: What signs the cookies; see `server.keys`.
+    """
+
+    def __init__(self, settings: Settings, *, accounts: AccountDirectory, keys: list[str]) -> None:
+        self.sessions = SessionManager(
+            settings.open_store(),
+            secrets=keys,
+            lifetime=settings.lifetime,
+            secure=settings.secure,
+            cookie_name=settings.cookie_name,
+            accounts=accounts,
+        )
+        self.context = Context(accounts, settings.carry, settings.behind_proxy)
+        # A body may be larger than a session, so that the answer can say so.
+        self._http = HTTPServer(
+            make_app(self.sessions, self.context),
+            max_body_size=256 * 1024,
+            max_header_size=16 * 1024,
+            idle_connection_timeout=30,
+            body_timeout=20,
+        )
+
+    async def check_store(self) -> None:
+        """Ask the store before listening.
+
+        A store that does not answer now may do so later, so that is only logged.
+
+        Raises:
+            StoreRefused: It never will, as things are set up.
+        """
+        try:
+            await self.sessions.store.ping()
+        except StoreUnavailable as exc:
+            log.warning("the store does not answer yet (%s); /readyz says when it does", exc)
+
+    async def run(self, sockets: list[socket.socket], stop: asyncio.Event) -> None:
+        """Serve until *stop* is set, then finish what is in flight."""
+        self._http.add_sockets(sockets)
+        await stop.wait()
+        await self.drain()
+
+    async def drain(self) -> None:
+        """Stop accepting, finish the requests and commits in flight, close."""
+        self._http.stop()
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                await self.context.in_flight.drain()
+                await self._http.close_all_connections()
+                await self.sessions.aclose()
+        except TimeoutError:
+            log.warning("gave up on %d requests after %.0f s", self.context.in_flight.count, DRAIN_S)

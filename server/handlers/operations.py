@@ -1,0 +1,37 @@
+"""What a supervisor asks: does the process live, does the store answer."""
+
+from __future__ import annotations
+
+from server.handlers.base import BaseHandler
+from server.handlers.context import Context
+from stores import Store, StoreError
+
+
+class Health(BaseHandler):
+    """`GET /healthz`: the process is alive, whatever the store does."""
+
+    def get(self) -> None:
+        """Answer."""
+        self.write({"status": "ok"})
+
+
+class Ready(BaseHandler):
+    """`GET /readyz`: the store answers, so requests can be served."""
+
+    store: Store
+
+    def initialize(self, context: Context, store: Store) -> None:  # type: ignore[override]
+        """Take the store to ask."""
+        super().initialize(context)
+        self.store = store
+
+    async def get(self) -> None:
+        """Ask the store; 503 if it does not answer in time."""
+        try:
+            await self.store.ping()
+        except StoreError:
+            self.set_status(503)
+            self.set_header("Retry-After", "2")
+            self.write({"status": "store unavailable"})
+        else:
+            self.write({"status": "ok"})

@@ -1,0 +1,54 @@
+"""What a request brings to its session, and what its response does to the cookie."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import NamedTuple
+
+from server import values
+
+MAX_AGENT = 256
+
+
+class Presence(Enum):
+    """What stands behind the cookie of a request."""
+
+    NONE = auto()
+    """No cookie of ours, or one that is malformed or badly signed: a visitor."""
+    LIVE = auto()
+    SUPERSEDED = auto()
+    """The session lives under a newer cookie. Reads as anonymous; the cookie stays."""
+    ENDED = auto()
+    """The session is over. Reads as anonymous; the cookie is cleared."""
+    OVER = auto()
+    """This request signed it out."""
+
+
+class CookieChange(Enum):
+    """What the response does to the cookie."""
+
+    KEEP = auto()
+    SET = auto()
+    CLEAR = auto()
+
+
+class Client(NamedTuple):
+    """Who sent the request, as "your sessions" shows it. Unverified."""
+
+    address: str
+    agent: str
+
+    def encode(self) -> bytes:
+        """Return the JSON that a record keeps; the agent is cut to 256 characters."""
+        agent = self.agent[:MAX_AGENT].encode(errors="replace").decode()
+        return values.encode({"address": self.address, "agent": agent})
+
+
+class Request(NamedTuple):
+    """What the session layer must know about a request."""
+
+    client: Client
+    is_safe: bool = True
+    """GET, HEAD or OPTIONS: a write to a session that is over is dropped instead of refused."""
+    may_set_cookie: bool = True
+    """Whether the transport is fit for a session cookie."""

@@ -1,0 +1,51 @@
+"""The rules of a session's data, without I/O: what survives a sign-in, what fits, what comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from typing import Any
+
+from server import values
+from server.errors import SessionTooLarge
+from server.session import Session
+from stores import Delta, Handle, Record
+
+MAX_BYTES = 64 * 1024
+MAX_KEYS = 256
+
+
+def survivors(session: Session, user: str, keep: Collection[str]) -> frozenset[str] | None:
+    """Which keys outlive a sign-in: an anonymous session's allowlist, all of one's own, none of another's."""
+    if session.user is None:
+        return frozenset(keep)
+    return None if session.user == user else frozenset()
+
+
+def confine(delta: Delta, keep: frozenset[str]) -> Delta:
+    """Return the part of *delta* that concerns the keys of *keep*."""
+    return Delta({key: raw for key, raw in delta.put.items() if key in keep}, delta.drop & keep)
+
+
+def merge(data: Mapping[str, bytes], delta: Delta) -> dict[str, bytes]:
+    """Return *data* as it is after *delta*."""
+    return {key: raw for key, raw in data.items() if key not in delta.drop} | dict(delta.put)
+
+
+def require_size(data: Mapping[str, bytes]) -> None:
+    """Raise SessionTooLarge beyond 64 KiB (keys and values) or 256 keys."""
+    size = sum(len(key) + len(raw) for key, raw in data.items())
+    if size > MAX_BYTES or len(data) > MAX_KEYS:
+        raise SessionTooLarge(f"a session holds at most {MAX_BYTES} bytes and {MAX_KEYS} keys")
+
+
+def by_sign_in(record: Record) -> tuple[int, Handle]:
+    """Order sessions by their sign-in; the handle decides between two of one millisecond."""
+    return record.auth_ms or 0, record.handle
+
+
+def decoded(raw: bytes | None) -> Any:
+    """Return the value of *raw*; None if it is absent or not JSON."""
+    with suppress(values.NotJSON):
+        return values.decode(raw) if raw is not None else None
+    return None

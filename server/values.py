@@ -1,0 +1,109 @@
+"""JSON values: what a session may hold and a request may send, and how they become bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+MAX_DEPTH = 64
+"""How deep lists and objects may nest: far below Python's recursion limit, so what is stored can be read."""
+
+MAX_INTEGER_DIGITS = 19
+
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"))
+
+
+class NotJSON(ValueError):
+    """A value or a text is not JSON as RFC 8259 has it, or nests too deep."""
+
+
+def encode(value: object) -> bytes:
+    """Return *value* as UTF-8 JSON.
+
+    Raises:
+        NotJSON: A type other than None, bool, int, float, str, list and dict; a key that is not a str; NaN or
+            an infinity; a lone surrogate; nesting deeper than `MAX_DEPTH`.
+    """
+    _check(value, MAX_DEPTH)
+    try:
+        return _encoder.encode(value).encode()
+    except UnicodeEncodeError:
+        raise NotJSON("a string holds a lone surrogate") from None
+    except ValueError:
+        raise NotJSON("a number has no JSON form") from None
+
+
+def decode(raw: bytes) -> Any:
+    """Return the value of *raw*, or raise NotJSON. For what `encode` made."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        raise NotJSON("not JSON") from None
+
+
+def parse(text: bytes, *, unique: bool = False) -> Any:
+    """Return the value of *text*, which somebody else sent.
+
+    Args:
+        unique: Refuse an object that names a key twice, instead of taking the last.
+
+    Raises:
+        NotJSON: Not UTF-8 JSON, NaN or an infinity, an integer of more than 19 digits, a lone surrogate, too
+            deep, or a key twice where it must be unique.
+    """
+    try:
+        value = json.loads(
+            text.decode(),
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_bounded,
+            object_pairs_hook=_unique if unique else None,
+        )
+    except NotJSON:
+        raise
+    except (ValueError, RecursionError):
+        raise NotJSON("the body is not valid JSON") from None
+    encode(value)
+    return value
+
+
+def _check(value: object, depth: int) -> None:
+    if value is None or isinstance(value, str | bool | int | float):
+        return
+    if depth == 0:
+        raise NotJSON(f"nested deeper than {MAX_DEPTH}")
+    if isinstance(value, list):
+        for item in value:
+            _check(item, depth - 1)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise NotJSON(f"an object's keys are strings, not {type(key).__name__}")
+            _check(item, depth - 1)
+    else:
+        raise NotJSON(f"{type(value).__name__} is not a JSON type (None, bool, int, float, str, list, dict)")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise NotJSON(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise NotJSON("a number is too large")
+    return number
+
+
+def _bounded(text: str) -> int:
+    if len(text.lstrip("-")) > MAX_INTEGER_DIGITS:
+        raise NotJSON("an integer is too large")
+    return int(text)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise NotJSON("an object names a key twice")
+    return members

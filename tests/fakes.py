@@ -1,0 +1,118 @@
+"""Ordinary implementations of the seams, made to be steered: a clock, a store that fails or waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, Self
+
+from stores import Absent, Credential, Delta, Handle, Outcome, Record, Store, StoreOptions, Verifier
+
+# A whole second, so that no test depends on rounding.
+START_S = 1_900_000_000.0
+
+
+class Clock:
+    """Unix time that moves when a test says so."""
+
+    def __init__(self, now_s: float = START_S) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def advance(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+class SteeredStore(Store):
+    """Passes every call on to another store, after what the test arranged: a fault, a gate, a count.
+
+    `fail["apply"] = StoreUnavailable("x")` raises before the call reaches the store, `fail_after` once it was
+    done. `gate("apply")` returns a `Gate` at which the next such call waits before it is passed on.
+    """
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.fail: dict[str, Exception] = {}
+        self.fail_after: dict[str, Exception] = {}
+        self.calls: Counter[str] = Counter()
+        self._gates: dict[str, list[Gate]] = {}
+
+    @classmethod
+    def from_url(cls, url: str, options: StoreOptions) -> Self:
+        raise ValueError("made by tests only")
+
+    def gate(self, name: str) -> Gate:
+        gate = Gate()
+        self._gates.setdefault(name, []).append(gate)
+        return gate
+
+    async def _pass_on(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        self.calls[name] += 1
+        if waiting := self._gates.get(name):
+            await waiting.pop(0).arrive()
+        if name in self.fail:
+            raise self.fail[name]
+        result = await getattr(self.inner, name)(*args, **kwargs)
+        if name in self.fail_after:
+            raise self.fail_after[name]
+        return result
+
+    async def create(self, record: Record) -> None:
+        await self._pass_on("create", record)
+
+    async def load(self, credential: Credential, *, now_ms: int) -> Record | Absent:
+        return await self._pass_on("load", credential, now_ms=now_ms)  # type: ignore[no-any-return]
+
+    async def apply(
+        self, credential: Credential, delta: Delta, *, now_ms: int, expires_ms: int | None
+    ) -> Outcome:
+        return await self._pass_on(  # type: ignore[no-any-return]
+            "apply", credential, delta, now_ms=now_ms, expires_ms=expires_ms
+        )
+
+    async def rotate(
+        self, credential: Credential, new_verifier: Verifier, delta: Delta, **kwargs: Any
+    ) -> Outcome:
+        return await self._pass_on("rotate", credential, new_verifier, delta, **kwargs)  # type: ignore[no-any-return]
+
+    async def destroy(self, handle: Handle) -> bool:
+        return await self._pass_on("destroy", handle)  # type: ignore[no-any-return]
+
+    async def of_user(self, user: str, *, now_ms: int) -> list[Record]:
+        return await self._pass_on("of_user", user, now_ms=now_ms)  # type: ignore[no-any-return]
+
+    async def alive(self, credentials: Iterable[Credential], *, now_ms: int) -> set[Credential]:
+        return await self._pass_on("alive", credentials, now_ms=now_ms)  # type: ignore[no-any-return]
+
+    def gone(self) -> AsyncIterator[Handle]:
+        return self.inner.gone()
+
+    def scan(self, *, now_ms: int) -> AsyncIterator[Record]:
+        return self.inner.scan(now_ms=now_ms)
+
+    async def ping(self) -> None:
+        await self._pass_on("ping")
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+class Gate:
+    """Where one call waits: `await gate.reached()` until it is there, `gate.open()` to let it go on."""
+
+    def __init__(self) -> None:
+        self._reached = asyncio.Event()
+        self._opened = asyncio.Event()
+
+    async def arrive(self) -> None:
+        self._reached.set()
+        await self._opened.wait()
+
+    async def reached(self) -> None:
+        await asyncio.wait_for(self._reached.wait(), 10)
+
+    def open(self) -> None:
+        self._opened.set()
