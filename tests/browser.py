@@ -1,7 +1,7 @@
 """A browser as far as cookies go, over Tornado's client: it keeps what it is given and sends it back.
 
 Python's cookie jar would not send Secure cookies over plain HTTP, and a test that means to be signed in
-would be anonymous; this one sends every cookie it holds, whatever its name, and shows each attribute it was given.
+would be anonymous; this one sends every cookie it holds, whatever its name.
 """
 
 from __future__ import annotations

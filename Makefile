@@ -1,0 +1,42 @@
+# make run      serve on http://127.0.0.1:8888; ARGS="--store=redis" passes options on
+# make test     all tests, with real Redis and MongoDB
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: run test lint load redis mongo clean
+
+run: .venv/run
+	$(BIN)/python run.py $(ARGS)
+
+test: .venv/test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict server stores run.py
+
+# Thirty seconds of locust against each store in turn; reports under var/load/.
+load: .venv/load
+	$(BIN)/python -m benchmarks.load $(ARGS)
+
+# One database in the foreground, to try --store by hand.
+redis mongo: .venv/test
+	$(BIN)/python -m tests.backends $@ $(ARGS)
+
+.venv/run: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[all]'
+	touch $@
+
+.venv/test: .venv/run
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[all,test]'
+	touch $@
+
+.venv/load: .venv/test
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[all,test,load]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist ./*.egg-info

@@ -1,0 +1,111 @@
+"""Run the load test against the standalone server on each store in turn: `make load`."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.backends import Server
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORTS = ROOT / "var" / "load"
+STORES = {"memory": None, "redis": "redis8", "mongo": "mongo_rs"}
+ACCOUNTS = 10
+
+
+def main() -> int:
+    """Measure each store; return 1 if anything failed."""
+    options = _options()
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    rows = [_measure(store, options) for store in options.store]
+    print(f"\n{options.users} users, {options.seconds} s each; milliseconds")
+    print(f"{'store':8}{'requests/s':>12}{'p50':>8}{'p95':>8}{'p99':>8}{'requests':>10}{'failures':>10}")
+    for row in rows:
+        print(
+            f"{row['store']:8}{float(row['Requests/s']):12.0f}{row['50%']:>8}{row['95%']:>8}{row['99%']:>8}"
+            f"{row['Request Count']:>10}{row['Failure Count']:>10}"
+        )
+    print(f"reports: {REPORTS.relative_to(ROOT)}/*.html")
+    return int(any(int(row["Failure Count"]) for row in rows))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks.load", description=__doc__)
+    parser.add_argument("--users", type=int, default=20, help="people at once (default: 20)")
+    parser.add_argument("--seconds", type=int, default=30, help="how long for each store (default: 30)")
+    parser.add_argument("--store", nargs="+", choices=STORES, default=list(STORES), help="default: all three")
+    return parser.parse_args()
+
+
+def _measure(store: str, options: argparse.Namespace) -> dict[str, str]:
+    with _backend(STORES[store]) as url, tempfile.TemporaryDirectory() as data_dir:
+        password = secrets.token_urlsafe(12)
+        names = [f"load{n}" for n in range(ACCOUNTS)]
+        for name in names:
+            _add_account(name, password, data_dir)
+        with _serving(url, data_dir) as base:
+            _locust(store, base, {"LOAD_USERS": ",".join(names), "LOAD_PASSWORD": password}, options)
+    return _aggregated(store)
+
+
+@contextmanager
+def _backend(kind: str | None) -> Iterator[str]:
+    if kind is None:
+        yield "memory"
+        return
+    with Server(kind) as server:
+        yield server.backend.url
+
+
+def _add_account(name: str, password: str, data_dir: str) -> None:
+    command = [sys.executable, "run.py", "accounts", "add", name, "--password-stdin", "--data-dir", data_dir]
+    subprocess.run(command, cwd=ROOT, input=password, text=True, check=True, stdout=subprocess.DEVNULL)
+
+
+@contextmanager
+def _serving(url: str, data_dir: str) -> Iterator[str]:
+    command = [sys.executable, "run.py", "--port=0", f"--store={url}", f"--data-dir={data_dir}"]
+    command.append("--log-level=warning")
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        banner = process.stdout.readline()
+        if "http://" not in banner:
+            raise SystemExit(f"the server did not start: status {process.wait()}")
+        try:
+            yield "http://" + banner.split("http://")[1].split(",")[0].strip()
+        finally:
+            process.send_signal(signal.SIGTERM)
+            if process.wait(30) != 0:
+                raise SystemExit(f"the server ended with status {process.returncode}")
+
+
+def _locust(store: str, base: str, environment: dict[str, str], options: argparse.Namespace) -> None:
+    report = REPORTS / store
+    command = [
+        *(sys.executable, "-m", "locust", "-f", "locustfile.py", "--headless", "--only-summary"),
+        *("--host", base, "--users", str(options.users), "--spawn-rate", str(options.users)),
+        *("--run-time", f"{options.seconds}s", "--csv", str(report), "--html", f"{report}.html"),
+        # Requests in flight at the end are let finish, so that none counts as failed.
+        *("--stop-timeout", "10", "--loglevel", "WARNING"),
+    ]
+    print(f"--- {store}: {base}", flush=True)
+    subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, check=False)
+
+
+def _aggregated(store: str) -> dict[str, str]:
+    with (REPORTS / f"{store}_stats.csv").open(newline="") as file:
+        found = next(row for row in csv.DictReader(file) if row["Name"] == "Aggregated")
+    return {**found, "store": store}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
