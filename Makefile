@@ -21,9 +21,12 @@ lint: .venv/test
 load: .venv/load
 	$(BIN)/python -m benchmarks.load $(ARGS)
 
-# One database in the foreground, to try --store by hand.
-redis mongo: .venv/test
-	$(BIN)/python -m tests.backends $@ $(ARGS)
+# One database in the foreground at its usual address, to try --store by hand.
+redis: .venv/test
+	$(BIN)/python -m tests.backends redis --port 6379
+
+mongo: .venv/test
+	$(BIN)/python -m tests.backends mongo --port 27017
 
 .venv/run: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
