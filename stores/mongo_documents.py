@@ -1,0 +1,233 @@
+"""How MongoDB holds a session: one document, and the filters and updates that work on it.
+
+Pure functions from the values of `stores.base` to BSON and back; `stores.mongo` sends what they make::
+
+    {_id: handle, verifier, previous?, grace_until?, user?, auth?, created, rotated, seen, expires, deadline,
+     client: binary, data: {key: binary, ...}}
+
+Times are BSON dates, which are 64-bit milliseconds, so nothing is rounded and the TTL index reads the same
+`expires` as every filter. Optional fields are absent rather than null. A caller's value is never a field
+name or an operator: keys match `base.KEY`, filters compare by `$eq`, updates quote by `$literal`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.datetime_ms import DatetimeMS
+from pymongo import ASCENDING, IndexModel
+
+from stores.base import Delta, Handle, Record, Verifier, check_keys
+
+Document = dict[str, Any]
+
+# Ill-formed text, or dates beyond Python's, in a foreign document must not break a batch that holds it.
+CODEC: CodecOptions[Document] = CodecOptions(
+    document_class=dict,
+    datetime_conversion=DatetimeConversion.DATETIME_MS,
+    unicode_decode_error_handler="replace",
+)
+
+# 60 s late, so that a record is never reaped between a load and the touch that follows it.
+TTL_SLACK_S = 60
+BY_USER = "user"
+INDEXES = [
+    IndexModel([("expires", ASCENDING)], name="expires", expireAfterSeconds=TTL_SLACK_S),
+    IndexModel([("user", ASCENDING)], name=BY_USER, sparse=True),
+]
+
+_TIMES = ("created", "rotated", "seen", "expires", "deadline")
+_REQUIRED: dict[str, type] = {
+    "verifier": str,
+    **dict.fromkeys(_TIMES, DatetimeMS),
+    "client": bytes,
+    "data": dict,
+}
+_OPTIONAL: dict[str, type] = {"user": str, "auth": DatetimeMS, "previous": str, "grace_until": DatetimeMS}
+_BSON = {str: "string", DatetimeMS: "date", bytes: "binData", dict: "object"}
+
+# `$type` and every comparison also match an array that holds such a value.
+_NO_ARRAY: Document = {"$not": {"$type": "array"}}
+# A schema of every field would cost the server a quarter more time for each write; `$type` costs nothing.
+_PARSES: Document = {
+    **{name: {"$type": _BSON[kind], **_NO_ARRAY} for name, kind in _REQUIRED.items()},
+    "$jsonSchema": {
+        "properties": {
+            **{name: {"bsonType": _BSON[kind]} for name, kind in _OPTIONAL.items()},
+            "data": {"additionalProperties": {"bsonType": "binData"}},
+        }
+    },
+}
+
+# A rotation may come as a replacement of the whole document: the server logs whichever is shorter.
+ENDINGS: list[Document] = [
+    {
+        "$match": {
+            "$or": [
+                {"operationType": "delete"},
+                {
+                    "operationType": "update",
+                    "updateDescription.updatedFields.verifier": {"$exists": True},
+                    "updateDescription.updatedFields.previous": {"$exists": False},
+                },
+                {"operationType": "replace", "fullDocument.previous": {"$exists": False}},
+            ]
+        }
+    },
+    {"$project": {"documentKey": 1}},
+]
+
+
+def to_document(record: Record) -> Document:
+    """Return the document that holds *record*, or raise ValueError if none can."""
+    check_keys(record.data)
+    optional = {"user": storable(record.user), "auth": _date(record.auth_ms)}
+    return {
+        "_id": record.handle,
+        "verifier": record.verifier,
+        "created": _date(record.created_ms),
+        "rotated": _date(record.rotated_ms),
+        "seen": _date(record.seen_ms),
+        "expires": _date(record.expires_ms),
+        "deadline": _date(record.deadline_ms),
+        "client": record.client,
+        "data": dict(record.data),
+        **{name: value for name, value in optional.items() if value is not None},
+    }
+
+
+def to_record(document: Mapping[str, Any]) -> Record | None:
+    """Return the record in *document* with its current verifier, or None if it does not parse."""
+    if not _is_session(document):
+        return None
+    return Record(
+        handle=Handle(document["_id"]),
+        verifier=Verifier(document["verifier"]),
+        user=document.get("user"),
+        created_ms=int(document["created"]),
+        rotated_ms=int(document["rotated"]),
+        auth_ms=int(document["auth"]) if "auth" in document else None,
+        seen_ms=int(document["seen"]),
+        expires_ms=int(document["expires"]),
+        deadline_ms=int(document["deadline"]),
+        client=bytes(document["client"]),
+        data={key: bytes(value) for key, value in document["data"].items()},
+    )
+
+
+def _is_session(document: Mapping[str, Any]) -> bool:
+    return (
+        isinstance(document["_id"], str)
+        and all(isinstance(document.get(name), kind) for name, kind in _REQUIRED.items())
+        and all(isinstance(document[name], kind) for name, kind in _OPTIONAL.items() if name in document)
+        and all(isinstance(value, bytes) for value in document["data"].values())
+    )
+
+
+def storable(user: str | None) -> str | None:
+    """Return *user*, or raise ValueError for text that BSON cannot hold."""
+    try:
+        (user or "").encode()
+    except UnicodeEncodeError:
+        raise ValueError("user has lone surrogates, which MongoDB cannot store") from None
+    return user
+
+
+def live(now_ms: int) -> Document:
+    """Return the filter that matches documents that parse and have not expired."""
+    return {**_PARSES, "expires": {"$gt": _date(now_ms), **_NO_ARRAY}}
+
+
+def has_current(verifier: Verifier) -> Document:
+    """Return the filter that matches the current verifier alone."""
+    return {"verifier": {"$eq": verifier, **_NO_ARRAY}}
+
+
+def accepts(verifier: Verifier, now_ms: int) -> Document:
+    """Return the filter that matches the current verifier, and the previous one within its grace."""
+    in_grace = {"previous": {"$eq": verifier}, "grace_until": {"$gt": _date(now_ms)}}
+    return {"$or": [{"verifier": {"$eq": verifier}}, in_grace]}
+
+
+def is_accepted(document: Mapping[str, Any], verifier: str, now_ms: int) -> bool:
+    """Say of a loaded document what `accepts` asks of a stored one."""
+    if document["verifier"] == verifier:
+        return True
+    return document.get("previous") == verifier and int(document.get("grace_until", 0)) > now_ms
+
+
+def holds(delta: Delta) -> Document:
+    """Return the filter that matches while every `expect` of *delta* holds."""
+    return {
+        f"data.{key}": {"$exists": False} if value is None else {"$eq": value}
+        for key, value in delta.expect.items()
+    }
+
+
+def changes(delta: Delta, *, now_ms: int, expires_ms: int | None) -> Document:
+    """Return the update that writes *delta* and, unless *expires_ms* is None, slides the expiry."""
+    # An empty update would replace the document, so without activity `seen` is held against the epoch.
+    seen_ms = 0 if expires_ms is None else now_ms
+    update: Document = {"$max": {"seen": _date(seen_ms)}}
+    if expires_ms is not None:
+        update["$max"]["expires"] = _date(expires_ms)
+    if delta.put:
+        update["$set"] = {f"data.{key}": value for key, value in delta.put.items()}
+    if delta.drop:
+        update["$unset"] = {f"data.{key}": "" for key in delta.drop}
+    return update
+
+
+def rotation(
+    old: Verifier,
+    new: Verifier,
+    delta: Delta,
+    *,
+    keep: frozenset[str] | None,
+    user: str | None,
+    auth_ms: int | None,
+    client: bytes,
+    now_ms: int,
+    expires_ms: int,
+    deadline_ms: int,
+    grace_ms: int,
+) -> list[Document]:
+    """Return the one-stage pipeline that puts *new* in the place of *old*; see `Store.rotate`."""
+    return [
+        {
+            "$set": {
+                "verifier": _literal(new),
+                "previous": _literal(old if grace_ms else None),
+                "grace_until": _literal(_date(now_ms + grace_ms) if grace_ms else None),
+                "user": _literal(storable(user)),
+                "auth": _literal(_date(auth_ms)),
+                "rotated": _literal(_date(now_ms)),
+                "expires": _literal(_date(expires_ms)),
+                "deadline": _literal(_date(deadline_ms)),
+                "seen": {"$max": ["$seen", _literal(_date(now_ms))]},
+                "client": _literal(client),
+                "data": {"$mergeObjects": [_survivors(keep, delta.drop), _literal(dict(delta.put))]},
+            }
+        }
+    ]
+
+
+def _survivors(keep: frozenset[str] | None, drop: frozenset[str]) -> str | Document:
+    """Return the expression for the stored data that a rotation leaves in place."""
+    if keep is None and not drop:
+        return "$data"
+    if keep is None:
+        stays: Document = {"$not": [{"$in": ["$$this.k", _literal(sorted(drop))]}]}
+    else:
+        stays = {"$in": ["$$this.k", _literal(sorted(keep - drop))]}
+    return {"$arrayToObject": {"$filter": {"input": {"$objectToArray": "$data"}, "cond": stays}}}
+
+
+def _literal(value: Any) -> Any:
+    return "$$REMOVE" if value is None else {"$literal": value}
+
+
+def _date(ms: int | None) -> DatetimeMS | None:
+    return None if ms is None else DatetimeMS(ms)
