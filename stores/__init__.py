@@ -79,7 +79,7 @@ def _store_class(url: str) -> type[Store]:
     scheme, colon, rest = WORDS.get(url, url).partition(":")
     if colon and scheme in SCHEMES:
         module_name, class_name, extra = SCHEMES[scheme]
-    elif colon and rest.partition("?")[0].isidentifier():
+    elif _is_dotted_name(scheme) and rest.partition("?")[0].isidentifier():
         module_name, class_name, extra = scheme, rest.partition("?")[0], None
     else:
         known = ", ".join([*WORDS, *(f"{name}:" for name in SCHEMES), "package.module:Class"])
@@ -94,3 +94,7 @@ def _store_class(url: str) -> type[Store]:
     if not (isinstance(found, type) and issubclass(found, Store)):
         raise ValueError(f"{module_name}:{class_name} is not a stores.Store")
     return found
+
+
+def _is_dotted_name(text: str) -> bool:
+    return all(part.isidentifier() for part in text.split("."))

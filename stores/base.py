@@ -33,6 +33,16 @@ def check_keys(keys: Iterable[str]) -> None:
             raise ValueError(f"session key {key!r} does not match {KEY.pattern}")
 
 
+def check_user(user: str | None) -> None:
+    """Raise ValueError for a user that no store can keep: empty, or with a lone surrogate."""
+    try:
+        is_kept = user is None or bool(user.encode())
+    except UnicodeEncodeError:
+        is_kept = False
+    if not is_kept:
+        raise ValueError("a user is non-empty text without lone surrogates")
+
+
 class Credential(NamedTuple):
     """What a request presents: which record, and the proof that it may use it."""
 
@@ -48,7 +58,7 @@ class Record:
     verifier: Verifier
     """As presented, if loaded; the current one from `of_user` and `scan`."""
     user: str | None
-    """None while anonymous, never empty."""
+    """None while anonymous; else any non-empty text that UTF-8 can encode."""
     created_ms: int
     rotated_ms: int
     """When this verifier was issued."""
@@ -164,7 +174,7 @@ class Store(ABC):
 
         Raises:
             DuplicateSession: The handle exists; nothing was changed.
-            ValueError: A data key is outside the grammar; nothing was written.
+            ValueError: A data key is outside the grammar, or the user is none; nothing was written.
         """
 
     @abstractmethod
@@ -218,6 +228,9 @@ class Store(ABC):
         Returns:
             GONE if the session is not live; CONFLICT if an `expect` does not hold or the credential is a
             previous one within its grace. Of N parallel rotations with one credential exactly one is APPLIED.
+
+        Raises:
+            ValueError: The user is empty or has a lone surrogate; nothing was written.
         """
 
     @abstractmethod

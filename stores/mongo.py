@@ -14,7 +14,18 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import AutoReconnect
 
 from stores import mongo_documents as documents
-from stores.base import Absent, Credential, Delta, Handle, Outcome, Record, Store, StoreOptions, Verifier
+from stores.base import (
+    Absent,
+    Credential,
+    Delta,
+    Handle,
+    Outcome,
+    Record,
+    Store,
+    StoreOptions,
+    Verifier,
+    check_user,
+)
 from stores.mongo_documents import Document
 from stores.mongo_wire import Endings, calling, connect
 
@@ -113,6 +124,7 @@ class MongoStore(Store):
         grace_ms: int = 0,
     ) -> Outcome:
         """Replace the verifier and what goes with it; see `Store.rotate`."""
+        check_user(user)
         handle, verifier = credential
         target = {"_id": {"$eq": handle}, **documents.live(now_ms), **documents.has_current(verifier)}
         pipeline = documents.rotation(
@@ -159,7 +171,8 @@ class MongoStore(Store):
 
     async def of_user(self, user: str, *, now_ms: int) -> list[Record]:
         """Return every live session of *user*; see `Store.of_user`."""
-        query = {**documents.live(now_ms), "user": {"$eq": documents.storable(user)}}
+        check_user(user)
+        query = {**documents.live(now_ms), "user": {"$eq": user}}
 
         async def attempt() -> list[Document]:
             await self._ensure_indexes()

@@ -19,7 +19,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from pymongo import ASCENDING, IndexModel
 
-from stores.base import Delta, Handle, Record, Verifier, check_keys
+from stores.base import Delta, Handle, Record, Verifier, check_keys, check_user
 
 Document = dict[str, Any]
 
@@ -83,7 +83,8 @@ ENDINGS: list[Document] = [
 def to_document(record: Record) -> Document:
     """Return the document that holds *record*, or raise ValueError if none can."""
     check_keys(record.data)
-    optional = {"user": storable(record.user), "auth": _date(record.auth_ms)}
+    check_user(record.user)
+    optional = {"user": record.user, "auth": _date(record.auth_ms)}
     return {
         "_id": record.handle,
         "verifier": record.verifier,
@@ -124,15 +125,6 @@ def _is_session(document: Mapping[str, Any]) -> bool:
         and all(isinstance(document[name], kind) for name, kind in _OPTIONAL.items() if name in document)
         and all(isinstance(value, bytes) for value in document["data"].values())
     )
-
-
-def storable(user: str | None) -> str | None:
-    """Return *user*, or raise ValueError for text that BSON cannot hold."""
-    try:
-        (user or "").encode()
-    except UnicodeEncodeError:
-        raise ValueError("user has lone surrogates, which MongoDB cannot store") from None
-    return user
 
 
 def live(now_ms: int) -> Document:
@@ -201,7 +193,7 @@ def rotation(
                 "verifier": _literal(new),
                 "previous": _literal(old if grace_ms else None),
                 "grace_until": _literal(_date(now_ms + grace_ms) if grace_ms else None),
-                "user": _literal(storable(user)),
+                "user": _literal(user),
                 "auth": _literal(_date(auth_ms)),
                 "rotated": _literal(_date(now_ms)),
                 "expires": _literal(_date(expires_ms)),

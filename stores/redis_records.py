@@ -26,7 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stores.base import Absent, Delta, Handle, Record, Verifier
+from stores.base import Absent, Delta, Handle, Record, Verifier, check_user
 
 LOG = logging.getLogger(__name__)
 
@@ -35,15 +35,13 @@ META = ("#v", "#p", "#g", "#u", "#c", "#r", "#a", "#s", "#e", "#d", "#m")
 REPORTS_KEPT = 1024
 """How many handles are remembered so as not to report the same one again."""
 
-# A user is any non-empty str, lone surrogates included.
-USER_ERRORS = "surrogatepass"
-
 Argument = str | bytes | int
 
 
 def user_bytes(user: str) -> bytes:
     """Return *user* as it is stored."""
-    return user.encode("utf-8", USER_ERRORS)
+    check_user(user)
+    return user.encode()
 
 
 def record_arguments(record: Record) -> list[Argument]:
@@ -117,7 +115,7 @@ def parse(handle: Handle, fields: Mapping[bytes, bytes]) -> Stored:
     record = Record(
         handle=handle,
         verifier=Verifier(fields[b"#v"].decode("ascii")),
-        user=None if user is None else user.decode("utf-8", USER_ERRORS),
+        user=None if user is None else user.decode(),
         created_ms=int(fields[b"#c"]),
         rotated_ms=int(fields[b"#r"]),
         auth_ms=None if auth_ms is None else int(auth_ms),

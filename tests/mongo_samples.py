@@ -17,7 +17,7 @@ from stores import (
     Record,
     StoreOptions,
 )
-from stores.conformance_cases import (
+from stores.conformance.cases import (
     NOW,
     created,
     new_record,

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import redis
 
 from stores import Handle, Outcome, Record, Store, StoreUnavailable, Verifier
-from stores.conformance_cases import new_record, new_verifier, rotated
+from stores.conformance.cases import new_record, new_verifier, rotated
 from stores.redis import RedisStore
 from tests.backends import Backend
 

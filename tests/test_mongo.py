@@ -15,7 +15,7 @@ from tornado.ioloop import IOLoop
 
 from stores import Credential, StoreOptions, Verifier, open_store
 from stores.conformance import StoreContract
-from stores.conformance_cases import (
+from stores.conformance.cases import (
     HOUR,
     MINUTE,
     NOTHING,

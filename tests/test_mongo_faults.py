@@ -18,7 +18,7 @@ from stores import (
     StoreRefused,
     StoreUnavailable,
 )
-from stores.conformance_cases import (
+from stores.conformance.cases import (
     HOUR,
     NOTHING,
     NOW,

@@ -13,7 +13,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from stores import Absent, Credential, Delta, Handle, Outcome, StoreOptions, Verifier, open_store
-from stores.conformance_cases import (
+from stores.conformance.cases import (
     HOUR,
     NOW,
     TREACHEROUS_KEYS,
@@ -114,20 +114,6 @@ async def test_rotation_takes_hostile_values_literally(
     assert (after.user, after.client) == (user, b"$client")
     assert after.data == {**survivors, **delta.put}
     assert handles(await store.of_user(user, now_ms=NOW)) == [record.handle]
-
-
-@pytest.mark.gen_test
-async def test_user_that_bson_cannot_hold_is_a_value_error(store: MongoStore) -> None:
-    """A lone surrogate is refused before anything is sent, with a line that says so."""
-    record = await created(store)
-
-    with pytest.raises(ValueError, match="lone surrogates"):
-        await created(store, user="\ud800")
-    with pytest.raises(ValueError, match="lone surrogates"):
-        await rotated(store, record.credential, new_verifier(), user="a\udfff")
-    with pytest.raises(ValueError, match="lone surrogates"):
-        await store.of_user("\udcff", now_ms=NOW)
-    assert await loaded(store, record.credential) == record
 
 
 @pytest.mark.gen_test(timeout=60)

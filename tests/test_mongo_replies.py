@@ -12,7 +12,7 @@ from stores import (
     Outcome,
     StoreUnavailable,
 )
-from stores.conformance_cases import (
+from stores.conformance.cases import (
     HOUR,
     NOTHING,
     NOW,

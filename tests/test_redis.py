@@ -16,7 +16,7 @@ from tornado.ioloop import IOLoop
 
 from stores import Absent, Credential, Delta, DuplicateSession, Handle, Outcome, StoreOptions, open_store
 from stores.conformance import StoreContract
-from stores.conformance_cases import NOTHING, new_record, new_verifier
+from stores.conformance.cases import NOTHING, new_record, new_verifier
 from stores.redis import RedisStore
 from stores.redis_records import META
 from tests.backends import Backend
@@ -212,17 +212,6 @@ async def test_a_prefix_hears_its_own_pushes_only(
         await neighbour.aclose()
 
     assert heard and not set(heard) & {record.handle for record in theirs}
-
-
-@pytest.mark.gen_test
-async def test_a_user_that_is_no_valid_unicode_is_found(store: RedisStore) -> None:
-    """Any non-empty str is a user to Redis, one with a lone surrogate as well."""
-    record = new_record(user="a\udcff")
-    await store.create(record)
-
-    [found] = await store.of_user("a\udcff", now_ms=now())
-
-    assert found == replace(record, data={})
 
 
 @pytest.mark.gen_test

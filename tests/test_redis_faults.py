@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from stores import Delta, Handle, Record, StoreOptions, StoreUnavailable
-from stores.conformance_cases import NOTHING, new_record
+from stores.conformance.cases import NOTHING, new_record
 from stores.redis import RedisStore
 from tests.backends import Backend, Server
 from tests.proxy import DroppingProxy

@@ -10,7 +10,7 @@ import redis
 from redis import exceptions
 
 from stores import Absent, Delta, Outcome, Record, StoreFull, StoreRefused, StoreUnavailable
-from stores.conformance_cases import NOTHING, new_record
+from stores.conformance.cases import NOTHING, new_record
 from stores.redis import RedisStore
 from stores.redis_wire import refusal
 from tests.backends import Backend, Server

@@ -1,0 +1,245 @@
+"""The store contract as tests, for the authors of stores.
+
+Subclass `StoreContract` in a test module and override one fixture, `store`::
+
+    import pytest
+
+    from stores import open_store
+    from stores.conformance import StoreContract
+
+
+    class TestMyStore(StoreContract):
+        @pytest.fixture
+        def store(self, io_loop):
+            store = open_store("my_package.store:MyStore?port=1234", prefix="contract-test")
+            io_loop.run_sync(store.ping)
+            yield store
+            io_loop.run_sync(store.aclose)
+
+Set the class attribute `announces = False` as well if the backend cannot push what `gone` should tell.
+
+It needs pytest and pytest-tornado, whose `io_loop` is new for each test, so make the store in the fixture.
+The backend need not be emptied between tests. It must keep time within some minutes of this machine, because
+records that have to be live expire an hour from now. `pytest.register_assert_rewrite("stores.conformance")`
+in a conftest.py gives failures with values.
+
+What only the backend's author can provoke is left to their own tests: a lost reply, a full or frozen backend,
+refused credentials, a stored record that does not parse, the expiry that the backend itself carries, and
+that a mutation is sent once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import MutableMapping
+from dataclasses import replace
+
+import pytest
+
+from stores.base import Absent, Credential, Delta, Outcome, Record, Store
+from stores.conformance.apply import ApplyContract
+from stores.conformance.cancel import CancelContract
+from stores.conformance.cases import (
+    HOSTILE_KEYS,
+    HOUR,
+    MINUTE,
+    NOTHING,
+    NOW,
+    SECOND,
+    created,
+    handles,
+    is_ended,
+    loaded,
+    new_record,
+    new_user,
+    new_verifier,
+    rotated,
+    scanned,
+)
+from stores.conformance.gone import GoneContract
+from stores.conformance.index import IndexContract
+from stores.conformance.live import LiveContract
+from stores.conformance.races import RaceContract
+from stores.conformance.rotate import RotateContract
+from stores.errors import DuplicateSession
+
+DAY = 24 * HOUR
+
+
+@pytest.mark.gen_test(timeout=60)
+class StoreContract(
+    LiveContract, ApplyContract, RotateContract, IndexContract, GoneContract, RaceContract, CancelContract
+):
+    """Every promise of `stores.Store`, as tests that inherit their store from one fixture."""
+
+    @pytest.fixture
+    def store(self) -> Store:
+        """Open the store under test; override it."""
+        pytest.fail("override the fixture `store`")
+
+    # 2. Create
+
+    async def test_create_refuses_a_handle_that_exists(self, store: Store) -> None:
+        """A second record under one handle raises DuplicateSession and changes nothing."""
+        user = new_user()
+        record = await created(store)
+        second = replace(new_record(user=user, data={"a": b"9"}), handle=record.handle)
+
+        with pytest.raises(DuplicateSession):
+            await store.create(second)
+        assert await loaded(store, record.credential) == record
+        assert await store.load(second.credential, now_ms=NOW) is Absent.SUPERSEDED
+        assert await store.of_user(user, now_ms=NOW) == []
+
+    @pytest.mark.parametrize("key", HOSTILE_KEYS, ids=ascii)
+    async def test_create_refuses_a_key_outside_the_grammar(self, store: Store, key: str) -> None:
+        """A record with such a key raises ValueError and is not written."""
+        user = new_user()
+        record = new_record(user=user, data={"good": b"1", key: b"2"})
+
+        with pytest.raises(ValueError):
+            await store.create(record)
+        assert await is_ended(store, record.credential, user=user)
+
+    @pytest.mark.parametrize("user", ["", "\ud800", "a\udfff"], ids=ascii)
+    async def test_what_is_no_user_is_refused(self, store: Store, user: str) -> None:
+        """An empty user, or one with a lone surrogate, raises ValueError, and nothing is written."""
+        record, refused = await created(store), new_record(user=user)
+
+        with pytest.raises(ValueError):
+            await store.create(refused)
+        with pytest.raises(ValueError):
+            await rotated(store, record.credential, new_verifier(), user=user)
+        with pytest.raises(ValueError):
+            await store.of_user(user, now_ms=NOW)
+        assert await loaded(store, record.credential) == record
+        assert await store.load(refused.credential, now_ms=NOW) is Absent.ENDED
+
+    @pytest.mark.parametrize("key", HOSTILE_KEYS, ids=ascii)
+    async def test_delta_refuses_a_key_outside_the_grammar(self, key: str) -> None:
+        """No such key reaches a store by a delta, neither put nor dropped nor expected."""
+        with pytest.raises(ValueError):
+            Delta(put={key: b"1"})
+        with pytest.raises(ValueError):
+            Delta(drop=frozenset({key}))
+        with pytest.raises(ValueError):
+            Delta(expect={key: None})
+
+    # 3. Load
+
+    async def test_reading_writes_nothing(self, store: Store) -> None:
+        """No reading operation slides an expiry or counts as activity."""
+        record = await created(store, user=new_user())
+        later = NOW + 30 * MINUTE
+
+        await store.load(record.credential, now_ms=later)
+        await store.alive([record.credential], now_ms=later)
+        await store.of_user(str(record.user), now_ms=later)
+        await scanned(store, now_ms=later)
+
+        assert await loaded(store, record.credential, now_ms=later) == record
+        assert await store.load(record.credential, now_ms=NOW + HOUR) is Absent.ENDED
+
+    async def test_data_is_copied_in_and_out(self, store: Store) -> None:
+        """A caller that changes a mapping it gave or got changes no stored session."""
+        given, put = {"a": b"1"}, {"a": b"1"}
+        fresh, written, turned = [await created(store, data=given) for _ in range(3)]
+        new = Credential(turned.handle, new_verifier())
+        await store.apply(written.credential, Delta(put=put), now_ms=NOW, expires_ms=None)
+        await rotated(store, turned.credential, new.verifier, Delta(put=put), keep=frozenset())
+        credentials = [fresh.credential, written.credential, new]
+        got = [(await loaded(store, each)).data for each in credentials]
+        got += [record.data for record in (await scanned(store)).values()]
+
+        for mapping in (given, put, *got):
+            if isinstance(mapping, MutableMapping):
+                mapping["a"] = b"changed"
+
+        assert [(await loaded(store, each)).data for each in credentials] == [{"a": b"1"}] * 3
+
+    async def test_loaded_record_is_a_snapshot(self, store: Store) -> None:
+        """A record already loaded does not follow later writes."""
+        record = await created(store, data={"a": b"1"})
+        before = await loaded(store, record.credential)
+        await store.apply(record.credential, Delta(put={"a": b"2"}), now_ms=NOW, expires_ms=None)
+
+        assert before.data == {"a": b"1"}
+
+    # 10, 13, 14. Faults, time and secrecy, as far as they show without breaking the backend
+
+    async def test_the_callers_clock_is_the_only_one(self, store: Store) -> None:
+        """A session of the far future lives and dies by the time it is told, whatever the real one."""
+        user, then = new_user(), NOW + 30 * DAY
+        record = await created(
+            store, user=user, created_ms=then, seen_ms=then, expires_ms=then + HOUR, deadline_ms=then + DAY
+        )
+
+        assert await loaded(store, record.credential, now_ms=then) == record
+        new = Credential(record.handle, new_verifier())
+        await rotated(store, record.credential, new.verifier, now_ms=then, user=user, grace_ms=SECOND)
+        assert (await loaded(store, new, now_ms=then)).rotated_ms == then
+        assert await store.load(record.credential, now_ms=then + SECOND) is Absent.SUPERSEDED
+        assert handles(await store.of_user(user, now_ms=then)) == [record.handle]
+        assert await store.load(new, now_ms=then + HOUR) is Absent.ENDED
+
+    async def test_backend_reaps_by_the_latest_expiry(self, store: Store) -> None:
+        """Once the real time has passed an old expiry, the backend has not reaped what was extended."""
+        now = int(time.time() * 1000)
+        touched, turned = [
+            await created(store, user=new_user(), seen_ms=now, expires_ms=now + 1500) for _ in range(2)
+        ]
+        new = Credential(turned.handle, new_verifier())
+        touch = await store.apply(touched.credential, NOTHING, now_ms=now, expires_ms=now + HOUR)
+        turn = await rotated(store, turned.credential, new.verifier, user=turned.user, now_ms=now)
+        assert (touch, turn) == (Outcome.APPLIED, Outcome.APPLIED)
+
+        # The backend's clock is the one that nobody can move.
+        await asyncio.sleep(now / 1000 + 1.7 - time.time())
+
+        assert await store.alive([touched.credential, new], now_ms=now) == {touched.credential, new}
+        for record in (touched, turned):
+            assert handles(await store.of_user(str(record.user), now_ms=now)) == [record.handle]
+
+    async def test_nothing_of_a_session_is_logged(
+        self, store: Store, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """No log line of any operation holds data, a verifier or what is known about the client."""
+        caplog.set_level(logging.INFO)
+        record = await created(store, data={"a": b"marked-value"}, client=b"marked-client")
+        new, wrong = (Credential(record.handle, new_verifier()) for _ in range(2))
+        await store.load(record.credential, now_ms=NOW)
+        conflict = Delta(put={"a": b"marked-put"}, expect={"a": b"marked-expect"})
+        await store.apply(record.credential, conflict, now_ms=NOW, expires_ms=None)
+        await store.apply(record.credential, Delta(put={"a": b"marked"}), now_ms=NOW, expires_ms=None)
+        await rotated(store, record.credential, new.verifier, client=b"marked-client")
+        await store.load(wrong, now_ms=NOW)
+        with pytest.raises(DuplicateSession) as duplicate:
+            await store.create(record)
+        await store.destroy(record.handle)
+
+        said = caplog.text + str(duplicate.value)
+        for secret in ("marked", record.verifier, new.verifier, wrong.verifier):
+            assert secret not in said
+
+    async def test_ping_answers_as_often_as_asked(self, store: Store) -> None:
+        """Repeated and parallel pings pass and leave sessions alone."""
+        record = await created(store)
+
+        await store.ping()
+        await asyncio.gather(*(store.ping() for _ in range(5)))
+
+        assert await loaded(store, record.credential) == record
+
+    async def test_aclose_is_idempotent(self, store: Store) -> None:
+        """Closing again, also in parallel, raises nothing."""
+        record: Record = await created(store)
+        await store.destroy(record.handle)
+
+        await asyncio.gather(store.aclose(), store.aclose())
+        await store.aclose()
+
+    async def test_closing_an_unused_store_passes(self, store: Store) -> None:
+        """A store that was never asked anything closes without an error."""
+        await store.aclose()

@@ -1,0 +1,127 @@
+"""The contract of a call that is cancelled: it happened whole or not at all, and disturbs nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from stores.base import Absent, Credential, Delta, Record, Store
+from stores.conformance.cases import (
+    HOUR,
+    NOW,
+    created,
+    handles,
+    loaded,
+    new_record,
+    new_user,
+    new_verifier,
+    rotated,
+)
+
+CANCELLATIONS, COUNTED_TURNS = 40, 10
+
+
+class CancelContract:
+    """Line 12 of the contract."""
+
+    async def test_cancelled_calls_happen_whole_or_not_at_all(self, store: Store) -> None:
+        """Calls cancelled at many points leave whole states, and nobody ever gets another's answer."""
+        others = [await created(store, data={"mine": b"%d" % number}) for number in range(8)]
+        for name in _CALLS:
+            last_s = await _duration(await _Target.make(store, name), name)
+            for step in range(CANCELLATIONS):
+                target = await _Target.make(store, name)
+                task = asyncio.create_task(_CALLS[name](target))
+                await _let_run(step, last_s)
+                task.cancel()
+                answer, *found = await asyncio.gather(
+                    task,
+                    *(store.load(each.credential, now_ms=NOW) for each in others),
+                    return_exceptions=True,
+                )
+
+                assert found == others, f"after a cancelled {name}"
+                await target.check_whole(name, answer)
+                await store.destroy(target.record.handle)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A session of its own for one call that is cancelled."""
+
+    store: Store
+    record: Record
+    new: Credential
+    user: str
+
+    @classmethod
+    async def make(cls, store: Store, name: str) -> _Target:
+        record = new_record(data={"a": b"0", "b": b"0"})
+        if name != "create":
+            await store.create(record)
+        return cls(store, record, Credential(record.handle, new_verifier()), new_user())
+
+    async def check_whole(self, name: str, answer: object) -> None:
+        """Fail unless *answer* is no error and the session is as before the call, or as after it."""
+        was_cancelled = isinstance(answer, asyncio.CancelledError)
+        assert was_cancelled or not isinstance(answer, BaseException), f"{name} raised {answer!r}"
+        # The old verifier is asked first: a rotation that is still on its way may happen in between.
+        old = await self.store.load(self.record.credential, now_ms=NOW)
+        has_happened = await self._is_after(name, old)
+        assert has_happened or old == (Absent.ENDED if name == "create" else self.record), name
+        assert was_cancelled or has_happened, f"{name} answered {answer!r} and did nothing"
+
+    async def _is_after(self, name: str, old: Record | Absent) -> bool:
+        if name == "create":
+            return old == self.record
+        if name == "apply":
+            return isinstance(old, Record) and old.data == {"a": b"1", "b": b"1"}
+        if name == "destroy":
+            return old is Absent.ENDED
+        if name != "rotate":
+            return old == self.record
+        if old is not Absent.SUPERSEDED:
+            return False
+        new = await loaded(self.store, self.new)
+        listed = handles(await self.store.of_user(self.user, now_ms=NOW))
+        return (new.data, new.user, listed) == ({"b": b"1"}, self.user, [new.handle])
+
+
+_BOTH = Delta(put={"a": b"1", "b": b"1"})
+
+_CALLS: dict[str, Callable[[_Target], Coroutine[Any, Any, object]]] = {
+    "create": lambda t: t.store.create(t.record),
+    "load": lambda t: t.store.load(t.record.credential, now_ms=NOW),
+    "apply": lambda t: t.store.apply(t.record.credential, _BOTH, now_ms=NOW, expires_ms=NOW + 2 * HOUR),
+    "rotate": lambda t: rotated(
+        t.store, t.record.credential, t.new.verifier, Delta(put={"b": b"1"}), user=t.user, keep=frozenset()
+    ),
+    "destroy": lambda t: t.store.destroy(t.record.handle),
+    "of_user": lambda t: t.store.of_user(t.user, now_ms=NOW),
+    "alive": lambda t: t.store.alive([t.record.credential, t.new], now_ms=NOW),
+}
+
+
+async def _duration(target: _Target, name: str) -> float:
+    """Return how many seconds the call takes when nothing disturbs it."""
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    await _CALLS[name](target)
+    last_s = loop.time() - start
+    await target.store.destroy(target.record.handle)
+    return last_s
+
+
+async def _let_run(step: int, last_s: float) -> None:
+    """Let other tasks run: for *step* turns of the loop, in later steps for a growing part of *last_s*."""
+    if step < COUNTED_TURNS:
+        for _ in range(step):
+            await asyncio.sleep(0)
+        return
+    loop = asyncio.get_running_loop()
+    end = loop.time() + 1.2 * last_s * (step - COUNTED_TURNS) / (CANCELLATIONS - COUNTED_TURNS)
+    # Turns and not a timer: the selector rounds a timer up to whole milliseconds, longer than most calls.
+    while loop.time() < end:  # noqa: ASYNC110
+        await asyncio.sleep(0)

@@ -1,0 +1,154 @@
+"""What the contract tests are made of: times, new records, hostile names, and a rotation with defaults."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from stores.base import Absent, Credential, Delta, Handle, Outcome, Record, Store, Verifier
+
+# Near the real time, because backends reap by their own clock. It stands still from the import on, so what
+# must be live expires half an hour from it, or more, and what must be reaped ten minutes before it.
+NOW = int(time.time() * 1000)
+SECOND, MINUTE, HOUR = 1_000, 60_000, 3_600_000
+
+NOTHING = Delta()
+
+BINARY = bytes(range(256)) + b"\r\n$5\r\n\xff\xfe{}"
+
+HOSTILE_USERS = [
+    "$set",
+    "$where",
+    "a.b",
+    "a",
+    "{tag}",
+    "{}",
+    "*",
+    "[a-z]?",
+    "nul\0tail",
+    "nul",
+    "line\r\nbreak",
+    " ",
+    "None",
+    "0",
+    "#user",
+    "user:alice",
+    "Alice",
+    "alice",
+    "caf\u00e9",
+    "cafe\u0301",
+    "\U0001f980\U00020000",
+    "/../\\%00",
+    "long" * 256,
+    "long" * 255,
+]
+
+# Names that a store might use for fields of its own; all are ordinary data keys.
+TREACHEROUS_KEYS = [
+    *("_", "_id", "handle", "verifier", "previous", "user", "created_ms", "rotated_ms", "auth_ms"),
+    *("seen_ms", "expires_ms", "expires", "deadline_ms", "grace_ms", "client", "data", "put", "drop"),
+    *("K", "k", "k:1", "k-1", "k_1", "__proto__", "constructor", "a" * 64),
+]
+
+HOSTILE_KEYS = ["", "#user", "$set", "a.b", "1a", "-a", "a b", "a\n", "a\0", "a*", "\u00e9", "{k}", "a" * 65]
+
+
+def new_handle() -> Handle:
+    """Return a handle that no record has."""
+    return Handle(secrets.token_urlsafe(16))
+
+
+def new_verifier() -> Verifier:
+    """Return a verifier that was never issued."""
+    return Verifier(secrets.token_urlsafe(32))
+
+
+def new_user(name: str = "user") -> str:
+    """Return a user that has no session."""
+    return f"{name}-{secrets.token_hex(8)}"
+
+
+def new_record(**changes: Any) -> Record:
+    """Return an anonymous record, created now, that expires in an hour and ends in twelve."""
+    record = Record(
+        handle=new_handle(),
+        verifier=new_verifier(),
+        user=None,
+        created_ms=NOW,
+        rotated_ms=NOW,
+        auth_ms=None,
+        seen_ms=NOW,
+        expires_ms=NOW + HOUR,
+        deadline_ms=NOW + 12 * HOUR,
+        client=b'{"agent": "a"}',
+        data={"a": b"1", "b": b'"two"'},
+    )
+    return replace(record, **changes)
+
+
+async def created(store: Store, **changes: Any) -> Record:
+    """Create a `new_record` in *store* and return it."""
+    record = new_record(**changes)
+    await store.create(record)
+    return record
+
+
+async def rotated(
+    store: Store,
+    credential: Credential,
+    verifier: Verifier,
+    delta: Delta = NOTHING,
+    *,
+    now_ms: int = NOW,
+    **changes: Any,
+) -> Outcome:
+    """Rotate *credential* to *verifier*, keeping all data, to an anonymous session unless told otherwise."""
+    arguments: dict[str, Any] = {
+        "keep": None,
+        "user": None,
+        "auth_ms": None,
+        "client": b"",
+        "now_ms": now_ms,
+        "expires_ms": now_ms + HOUR,
+        "deadline_ms": now_ms + 12 * HOUR,
+    }
+    return await store.rotate(credential, verifier, delta, **{**arguments, **changes})
+
+
+async def loaded(store: Store, credential: Credential, *, now_ms: int = NOW) -> Record:
+    """Load a session that must be live."""
+    record = await store.load(credential, now_ms=now_ms)
+    assert isinstance(record, Record), f"the session is {record}"
+    return record
+
+
+async def is_ended(store: Store, credential: Credential, *, user: str | None = None) -> bool:
+    """Tell whether every operation that reads agrees that there is no such session."""
+    answers = [
+        await store.load(credential, now_ms=NOW) is Absent.ENDED,
+        await store.apply(credential, NOTHING, now_ms=NOW, expires_ms=None) is Outcome.GONE,
+        await store.alive([credential], now_ms=NOW) == set(),
+        user is None or credential.handle not in handles(await store.of_user(user, now_ms=NOW)),
+    ]
+    return all(answers)
+
+
+def handles(records: Iterable[Record]) -> list[Handle]:
+    """Return the handle of each of *records*, sorted, repetitions included."""
+    return sorted(record.handle for record in records)
+
+
+async def scanned(store: Store, *, now_ms: int = NOW) -> dict[Handle, Record]:
+    """Return all that a scan yields, by handle."""
+    return {record.handle: record async for record in store.scan(now_ms=now_ms)}
+
+
+async def created_many(store: Store, records: Iterable[Record]) -> None:
+    """Create all *records*, fifty at a time."""
+    waiting = list(records)
+    for start in range(0, len(waiting), 50):
+        await asyncio.gather(*map(store.create, waiting[start : start + 50]))

@@ -1,0 +1,88 @@
+"""Fixtures that start real backends once a session, each when a test first asks for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import NoReturn, Protocol
+
+import pytest
+
+from tests.backends import Backend, BackendMissing, Server
+
+pytest.register_assert_rewrite("stores.conformance")
+
+
+class StartServer(Protocol):
+    def __call__(self, name: str, *, extra: Sequence[str] = ()) -> Server:
+        """Start a server of the kind *name*, a key of `KINDS`."""
+        ...
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let a SIGTERM end the run in order, servers included, and give slow machines time."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # pytest-tornado's default, 5 s, is shorter than a garbage-collecting pause of a busy two-core machine.
+    if "ASYNC_TEST_TIMEOUT" not in os.environ and config.option.async_test_timeout == 5:
+        config.option.async_test_timeout = 30.0
+
+
+@pytest.fixture
+def start_server() -> Iterator[StartServer]:
+    """Start a server that belongs to this test alone, which may stop, kill, pause and restart it."""
+    with ExitStack() as stack:
+
+        def start(name: str, *, extra: Sequence[str] = ()) -> Server:
+            try:
+                return stack.enter_context(Server(name, extra=extra))
+            except BackendMissing as exc:
+                _missing(name, exc)
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def redis8() -> Iterator[Backend]:
+    """Redis 8.2."""
+    yield from _running("redis8")
+
+
+@pytest.fixture(scope="session")
+def redis6() -> Iterator[Backend]:
+    """Redis 6.2, the oldest supported."""
+    yield from _running("redis6")
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[Backend]:
+    """Redis 8.2 in cluster mode, one node with every slot."""
+    yield from _running("redis_cluster")
+
+
+@pytest.fixture(scope="session")
+def mongo() -> Iterator[Backend]:
+    """MongoDB, standalone."""
+    yield from _running("mongo")
+
+
+@pytest.fixture(scope="session")
+def mongo_rs() -> Iterator[Backend]:
+    """MongoDB as a replica set of one node."""
+    yield from _running("mongo_rs")
+
+
+def _running(name: str) -> Iterator[Backend]:
+    try:
+        server = Server(name)
+    except BackendMissing as exc:
+        _missing(name, exc)
+    with server:
+        yield server.backend
+
+
+def _missing(name: str, reason: BackendMissing) -> NoReturn:
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{name} must run in CI: {reason}")
+    pytest.skip(f"{name}: {reason}")

@@ -1,0 +1,197 @@
+"""Imports run one way: run.py -> server -> stores -> stores.base. Read from the source, nothing is run."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Where alone each of these may be imported: a store of that kind, or what is named in full.
+CONFINED = {
+    "redis": "stores.redis",
+    "hiredis": "stores.redis",
+    "pymongo": "stores.mongo",
+    "bson": "stores.mongo",
+    "gridfs": "stores.mongo",
+    "motor": "nowhere",
+    "pytest": "stores.conformance",
+    "locust": "nowhere",
+    "tests": "nowhere",
+    "run": "nowhere",
+}
+
+# No HTTP in these, so that they are tested, and reused, without a server.
+WITHOUT_TORNADO = {
+    *("server.session", "server.contents", "server.request", "server.keeper"),
+    *("server.lifecycle", "server.writer", "server.rules", "server.manager", "server.values", "server.csrf"),
+}
+
+# Tornado keeps its signed values in tornado.web; nothing else of that module belongs here.
+SIGNING = {"tornado.web.create_signed_value", "tornado.web.decode_signed_value"}
+
+
+def module_name(path: Path) -> str:
+    """Return the dotted name of the module in the file *path* of this repository."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(source: str, *, package: str) -> set[str]:
+    """Return the dotted names that *source* imports anywhere in it, those taken from a module in full."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            origin = ".".join([*parents, *([node.module] if node.module else [])])
+            names.update(f"{origin}.{alias.name}" for alias in node.names)
+    return names
+
+
+def wrong_arrows(module: str, source: str, *, is_package: bool = False) -> set[str]:
+    """Return the names that *source*, as the module called *module*, must not import."""
+    package = module if is_package else module.rpartition(".")[0]
+    return {name for name in imported(source, package=package) if not may_import(module, name)}
+
+
+def may_import(module: str, name: str) -> bool:
+    """Tell whether *module* may import *name*."""
+    top = name.partition(".")[0]
+    if top in CONFINED:
+        return kind_of(module) == CONFINED[top]
+    if module == "run":
+        return top in ("server", "__future__")
+    if module.partition(".")[0] == "stores":
+        return store_may_import(module, name)
+    if top == "tornado":
+        is_signing = module == "server.cookies" and name in SIGNING
+        is_web = name == "tornado.web" or name.startswith("tornado.web.")
+        return module not in WITHOUT_TORNADO and (module != "server.cookies" or is_signing or not is_web)
+    return top != "stores" or is_contract(name) or not is_store_module(name)
+
+
+def store_may_import(module: str, name: str) -> bool:
+    """Tell whether *module*, one of the stores, may import *name*."""
+    top = name.partition(".")[0]
+    if top == "importlib":
+        return module == "stores"
+    if top != "stores":
+        return top not in ("server", "tornado")
+    return is_contract(name) or (module != "stores" and kind_of(name) == kind_of(module))
+
+
+def is_contract(name: str) -> bool:
+    """Tell whether *name* is, or is taken from, the contract that everybody may know."""
+    return name.split(".")[:2] in (["stores", "base"], ["stores", "errors"])
+
+
+def is_store_module(name: str) -> bool:
+    """Tell whether *name* is, or is taken from, a module of one store, not an export of the package."""
+    part = name.removeprefix("stores").removeprefix(".").partition(".")[0]
+    home = ROOT / "stores" / part
+    return part == "*" or (part != "" and (home.is_dir() or home.with_suffix(".py").is_file()))
+
+
+def kind_of(module: str) -> str:
+    """Return `stores.redis` for `stores.redis` and for its own parts `stores.redis_scripts` and so on."""
+    first, _, rest = module.partition(".")
+    return f"{first}.{rest.partition('.')[0].partition('_')[0]}"
+
+
+SOURCES = sorted([ROOT / "run.py", *(ROOT / "stores").rglob("*.py"), *(ROOT / "server").rglob("*.py")])
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.is_file()], ids=module_name)
+def test_module_imports_only_what_it_may(path: Path) -> None:
+    """No module of the product imports against the arrows."""
+    wrong = wrong_arrows(module_name(path), path.read_text(), is_package=path.name == "__init__.py")
+
+    assert wrong == set()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("stores/base.py", "stores/memory.py", "stores/redis.py", "stores/mongo.py"),
+        *("server/session.py", "server/manager.py", "server/cookies.py", "run.py"),
+    ],
+)
+def test_modules_that_the_arrows_name_exist(name: str) -> None:
+    """A module that was moved takes its rule along, instead of leaving it to guard nothing."""
+    assert ROOT / name in SOURCES
+    assert (ROOT / name).is_file()
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("stores.base", "import server"),
+        ("stores.redis", "from server.session import Session"),
+        ("stores.redis", "def late():\n    from server import Session"),
+        ("stores.memory", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import server.manager"),
+        ("stores.redis", "from stores import Store"),
+        ("stores.redis", "from . import Store"),
+        ("stores.redis", "from .memory import MemoryStore"),
+        ("stores.redis", "from stores.memory import MemoryStore"),
+        ("stores.redis", "import stores"),
+        ("stores.redis", "import stores.mongo"),
+        ("stores.redis_scripts", "from stores.mongo_documents import x"),
+        ("stores.memory", "from stores.conformance.cases import NOW"),
+        ("stores.base", "from stores.memory import MemoryStore"),
+        ("stores.mongo", "import importlib"),
+        ("stores.mongo", "import redis"),
+        ("stores.memory", "from tornado.ioloop import IOLoop"),
+        ("stores.memory", "import pytest"),
+        ("stores.redis", "from tests.backends import Server"),
+        ("server.app", "from stores.redis import RedisStore"),
+        ("server.app", "from stores import memory"),
+        ("server.app", "from stores import *"),
+        ("server.app", "from redis import asyncio"),
+        ("server.app", "import pymongo.errors"),
+        ("server.handlers.account", "from bson import ObjectId"),
+        ("server.session", "import tornado"),
+        ("server.session", "from tornado.web import RequestHandler"),
+        ("server.manager", "from tornado import web"),
+        ("server.manager", "def late():\n    import tornado.web"),
+        ("server.cookies", "import tornado.web"),
+        ("server.cookies", "from tornado.web import create_signed_value, RequestHandler"),
+        ("server.cookies", "from tornado import web"),
+        ("run", "from stores import open_store"),
+        ("run", "import sys"),
+        ("server.cli", "import run"),
+    ],
+)
+def test_wrong_arrow_is_found(module: str, source: str) -> None:
+    """The check sees an import against the arrows, wherever it stands and however it is written."""
+    assert len(wrong_arrows(module, source)) == 1
+
+
+def test_lazy_package_may_not_import_a_store() -> None:
+    """`stores/__init__.py` itself names no store in an import, only the contract."""
+    source = "import importlib\nfrom stores.base import Store\nfrom stores.memory import MemoryStore"
+
+    assert wrong_arrows("stores", source, is_package=True) == {"stores.memory.MemoryStore"}
+    assert wrong_arrows("stores", "from .redis import RedisStore", is_package=True) == {
+        "stores.redis.RedisStore"
+    }
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("run", "from server.cli import main"),
+        ("server.app", "from stores import Store, open_store\nfrom stores.base import check_keys"),
+        ("server.cookies", "from tornado.web import create_signed_value, decode_signed_value"),
+        ("server.cookies", "from tornado.util import unicode_type"),
+        ("server.handlers.account", "from ..mixin import SessionMixin\nfrom tornado.web import HTTPError"),
+        ("stores.redis", "from redis import asyncio as aioredis\nfrom stores.redis_scripts import APPLY"),
+        ("stores.redis_wire", "from stores.errors import StoreFull\nfrom .redis_url import connect"),
+        ("stores.conformance", "import pytest\nfrom stores.conformance.races import RaceContract"),
+    ],
+)
+def test_right_arrow_is_not_found(module: str, source: str) -> None:
+    """What the design provides for passes the check."""
+    assert wrong_arrows(module, source) == set()
