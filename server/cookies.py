@@ -12,7 +12,6 @@ import re
 import secrets as random
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, Self
 
 from tornado.web import create_signed_value, decode_signed_value
@@ -23,6 +22,8 @@ _SESSION_ID = re.compile(rb"([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})")
 _NONCE = re.compile(r"[A-Za-z0-9_-]{43}")
 # RFC 6265bis, 4.1.1: the characters of a cookie's name.
 COOKIE_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+# Browsers hold cookies with these to conditions of their own (RFC 6265bis, 4.1.3).
+_RESERVED = ("__host-", "__secure-", "__http-")
 # A signed value of ours has about 190 bytes; longer ones are not worth a signature check.
 _MAX_VALUE = 512
 
@@ -81,8 +82,9 @@ class KeyRing:
             if len(key) < 32:
                 raise ValueError(f"a signing key has {len(key)} bytes; at least 32 are needed")
             version = int.from_bytes(hashlib.sha256(key).digest()[:2], "big")
-            if self._keys.setdefault(version, key) is not key:
+            if version in self._keys:
                 raise ValueError("two signing keys have the same version; replace one of them")
+            self._keys[version] = key
         self.first = next(iter(self._keys))
 
     def sign(self, name: str, value: str, *, clock: Callable[[], float]) -> str:
@@ -135,7 +137,7 @@ class Cookies:
     ) -> None:
         if not COOKIE_NAME.fullmatch(name):
             raise ValueError(f"cookie name {name!r} must be 1 to 64 characters of an HTTP token")
-        if name.lower().startswith(("__host-", "__secure-")) or name == "pre":
+        if name.lower().startswith(_RESERVED) or name == "pre":
             raise ValueError(f"cookie name {name!r} is reserved; the prefix __Host- is added by secure=True")
         prefix = "__Host-" if secure else ""
         self.name = prefix + name
@@ -177,8 +179,7 @@ class Cookies:
         self._delete(response, self.nonce_name)
 
     def _delete(self, response: CookieSink, name: str) -> None:
-        past = datetime.fromtimestamp(0, UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
-        self._add(response, f"{name}=; expires={past}; Max-Age=0")
+        self._add(response, f"{name}=; expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0")
 
     def _add(self, response: CookieSink, pair: str) -> None:
         response.add_header("Set-Cookie", pair + self._attributes)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 
 _SIZE = 32
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{86}")
 
 
 class FormTokens:
@@ -32,11 +34,10 @@ class FormTokens:
 
     def check(self, token: str, basis: str) -> bool:
         """Whether *token* was made for *basis*. Compares in constant time."""
-        try:
-            raw = urlsafe_b64decode(token + "==")
-        except ValueError:
+        if not _TOKEN.fullmatch(token):
             return False
-        presented = _xor(raw[:_SIZE], raw[_SIZE:]) if len(raw) == 2 * _SIZE else b""
+        raw = urlsafe_b64decode(token + "==")
+        presented = _xor(raw[:_SIZE], raw[_SIZE:])
         # Every key is tried, so that the time does not tell which one it was.
         return sum(hmac.compare_digest(presented, _mac(key, basis)) for key in self._keys) > 0
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
-from collections.abc import Callable, Collection
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from server import values
-from server.errors import InsecureTransport, SessionChanged, SessionEnded, SignInRevoked
+from server.errors import SessionChanged, SessionEnded, SignInRevoked
 from server.lifetime import Lifetime
 from server.request import CookieChange, Presence
-from server.rules import by_sign_in, confine, decoded, merge, require_size, survivors
+from server.rules import by_sign_in, confine, decoded, survivors
 from server.session import Session
+from server.writer import Writer
 from stores import Absent, Delta, Outcome, Record, Store
-
-log = logging.getLogger("stormcellar.sessions")
+from stores.base import check_keys
 
 MODIFY_PATIENCE_S = 2.0
 
@@ -44,6 +43,7 @@ class Lifecycle:
         self._lifetime = lifetime
         self._accounts = accounts
         self._clock = clock
+        self._writer = Writer(store, lifetime=lifetime, now_ms=self.now_ms)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def now_ms(self) -> int:
@@ -57,38 +57,35 @@ class Lifecycle:
         after = self._accounts.valid_after(record.user)
         return after is not None and record.auth_ms is not None and record.auth_ms > after
 
-    async def commit(self, session: Session, delta: Delta | None = None) -> None:
-        """Save *delta*, or else what is pending, creating the record if there is none.
+    async def commit(self, session: Session, frozen: Delta | None = None) -> None:
+        """Save what is pending, or of *frozen* what remains, creating the record if there is none.
 
         Raises:
             SessionEnded, SessionChanged, SessionTooLarge, InsecureTransport, StoreUnavailable
         """
         async with session.lock:
-            delta = delta or session.pending()
+            delta = session.pending() if frozen is None else session.remaining(frozen)
             if delta is None:
                 return
-            if session.presence in (Presence.SUPERSEDED, Presence.ENDED):
-                if session.request.is_safe:
-                    session.forget()
-                    return
-                raise SessionEnded
-            if session.record is None:
-                await self._create(session, user=None, auth_ms=None, data=dict(delta.put))
-            elif await self._apply(session, delta) is not Outcome.APPLIED:
+            if not _may_store(session):
+                session.abandon()
+            elif session.record is None:
+                await self._writer.create(session, user=None, auth_ms=None, data=dict(delta.put))
+            elif await self._writer.apply(session, delta) is not Outcome.APPLIED:
                 raise SessionChanged
 
     async def login(self, session: Session, user: str, *, keep: Collection[str], auth_ms: int | None) -> None:
         """See `Session.login`."""
         if not isinstance(user, str) or not user:
             raise ValueError("user must be a non-empty string")
-        if isinstance(keep, str):
+        if isinstance(keep, str | bytes):
             raise TypeError("keep must be a collection of keys, not one string")
+        check_keys(keep)
         user.encode()
         async with session.lock:
-            self._require_transport(session)
             auth_ms = self.now_ms() if auth_ms is None else auth_ms
             await self._bind(session, user, survivors(session, user, keep), auth_ms)
-        await self._confirm(session, user, auth_ms)
+            await self._confirm(session)
         await self._end_beyond_limit(user)
 
     async def logout(self, session: Session) -> None:
@@ -107,7 +104,7 @@ class Lifecycle:
             if record is None:
                 return
             delta = session.pending() or Delta()
-            outcome = await self._rotate(
+            outcome = await self._writer.rotate(
                 session,
                 delta,
                 keep=None,
@@ -119,122 +116,32 @@ class Lifecycle:
                 raise SessionChanged
 
     async def modify(self, session: Session, key: str, change: Callable[[Any], Any]) -> Any:
-        """See `Session.modify`. One at a time per session inside this process, so that none collide."""
+        """See `Session.modify`."""
         await self.commit(session)
-        if session.presence in (Presence.SUPERSEDED, Presence.ENDED):
-            raise SessionEnded
-        if session.record is None:
-            session[key] = change(None)
-            await self.commit(session)
-            return session[key]
-        turn = self._turns.setdefault(session.record.handle, asyncio.Lock())
-        try:
-            async with asyncio.timeout(MODIFY_PATIENCE_S), turn, session.lock:
-                return await self._modify_until_applied(session, key, change)
-        except TimeoutError:
-            raise SessionChanged from None
+        async with self._turn(session), session.lock:
+            if session.record is not None:
+                value = await self._modify_until_applied(session, key, change)
+            elif _may_store(session):
+                value = change(None)
+                delta = Delta({key: values.encode(value)})
+                await self._writer.create(session, user=None, auth_ms=None, data=dict(delta.put))
+            else:
+                return change(None)
+            session.replaced(key, value)
+            return value
 
     async def touch(self, session: Session) -> None:
         """Record that the session was used. Whatever the outcome, no response depends on it."""
-        record, sid, now_ms = session.record, session.sid, self.now_ms()
-        if record is not None and sid is not None:
-            expires_ms = self._expires_ms(record, now_ms)
-            await self._store.apply(sid.credential, Delta(), now_ms=now_ms, expires_ms=expires_ms)
+        await self._writer.touch(session)
 
     # --- pieces of the verbs; each holds session.lock ---
-
-    async def _create(
-        self, session: Session, *, user: str | None, auth_ms: int | None, data: dict[str, bytes]
-    ) -> None:
-        if not data and user is None:
-            return
-        self._require_transport(session)
-        require_size(data)
-        sid, now_ms = session.mint(), self.now_ms()
-        deadline_ms = self._lifetime.deadline_ms(now_ms)
-        record = Record(
-            *sid.credential,
-            user=user,
-            created_ms=now_ms,
-            rotated_ms=now_ms,
-            auth_ms=auth_ms,
-            seen_ms=now_ms,
-            expires_ms=self._lifetime.expires_ms(user=user, now_ms=now_ms, deadline_ms=deadline_ms),
-            deadline_ms=deadline_ms,
-            client=session.request.client.encode(),
-            data=data,
-        )
-        await self._store.create(record)
-        session.became(record, sid)
-
-    async def _apply(self, session: Session, delta: Delta) -> Outcome:
-        record, sid = session.record, session.sid
-        assert record is not None and sid is not None
-        require_size(merge(record.data, delta))
-        now_ms = self.now_ms()
-        expires_ms = self._expires_ms(record, now_ms)
-        outcome = await self._store.apply(sid.credential, delta, now_ms=now_ms, expires_ms=expires_ms)
-        if outcome is Outcome.APPLIED:
-            session.wrote(
-                delta, seen_ms=max(record.seen_ms, now_ms), expires_ms=max(record.expires_ms, expires_ms)
-            )
-        return outcome
-
-    async def _rotate(
-        self,
-        session: Session,
-        delta: Delta,
-        *,
-        keep: frozenset[str] | None,
-        user: str | None,
-        auth_ms: int | None,
-        deadline_ms: int,
-    ) -> Outcome:
-        record, sid = session.record, session.sid
-        assert record is not None and sid is not None
-        kept = {key: raw for key, raw in record.data.items() if keep is None or key in keep}
-        data = merge(kept, delta)
-        require_size(data)
-        new, now_ms = sid.rotated(), self.now_ms()
-        client = session.request.client.encode()
-        expires_ms = self._lifetime.expires_ms(user=user, now_ms=now_ms, deadline_ms=deadline_ms)
-        verifier = new.credential.verifier
-        outcome = await self._store.rotate(
-            sid.credential,
-            verifier,
-            delta,
-            keep=keep,
-            user=user,
-            auth_ms=auth_ms,
-            client=client,
-            now_ms=now_ms,
-            expires_ms=expires_ms,
-            deadline_ms=deadline_ms,
-        )
-        if outcome is Outcome.APPLIED:
-            session.became(
-                replace(
-                    record,
-                    verifier=verifier,
-                    user=user,
-                    auth_ms=auth_ms,
-                    client=client,
-                    rotated_ms=now_ms,
-                    seen_ms=max(record.seen_ms, now_ms),
-                    expires_ms=expires_ms,
-                    deadline_ms=deadline_ms,
-                    data=data,
-                ),
-                new,
-            )
-        return outcome
 
     async def _bind(self, session: Session, user: str, keep: frozenset[str] | None, auth_ms: int) -> None:
         pending = session.pending() or Delta()
         delta = pending if keep is None else confine(pending, keep)
         if session.record is not None:
             deadline_ms = self._lifetime.deadline_ms(self.now_ms())
-            outcome = await self._rotate(
+            outcome = await self._writer.rotate(
                 session, delta, keep=keep, user=user, auth_ms=auth_ms, deadline_ms=deadline_ms
             )
             if outcome is Outcome.APPLIED:
@@ -242,14 +149,16 @@ class Lifecycle:
                 return
             # A double click, or a logout elsewhere: who proved their password gets a session of their own.
             delta = Delta()
-        await self._create(session, user=user, auth_ms=auth_ms, data=dict(delta.put))
+        await self._writer.create(session, user=user, auth_ms=auth_ms, data=dict(delta.put))
         session.confine(delta.put)
 
-    async def _confirm(self, session: Session, user: str, auth_ms: int) -> None:
-        if session.record is None or self.counts(session.record):
+    async def _confirm(self, session: Session) -> None:
+        record = session.record
+        if record is None or self.counts(record):
             return
-        await self._store.destroy(session.record.handle)
+        # First, so that nobody is signed in even if the store fails: the record does not count either way.
         session.ended(cookie=CookieChange.CLEAR)
+        await self._store.destroy(record.handle)
         raise SignInRevoked
 
     async def _end_beyond_limit(self, user: str) -> None:
@@ -260,34 +169,49 @@ class Lifecycle:
         for record in sorted(records, key=by_sign_in, reverse=True)[limit:]:
             await self._store.destroy(record.handle)
 
+    @asynccontextmanager
+    async def _turn(self, session: Session) -> AsyncIterator[None]:
+        """Let one modify() at a time through per session inside this process, so that those never collide."""
+        turn = self._turns.setdefault(session.handle, asyncio.Lock()) if session.handle else asyncio.Lock()
+        try:
+            async with asyncio.timeout(MODIFY_PATIENCE_S):
+                await turn.acquire()
+        except TimeoutError:
+            raise SessionChanged from None
+        try:
+            yield
+        finally:
+            turn.release()
+
     async def _modify_until_applied(self, session: Session, key: str, change: Callable[[Any], Any]) -> Any:
+        loop = asyncio.get_running_loop()
+        # Looked at between the attempts only: a write that is cut short may have happened.
+        until = loop.time() + MODIFY_PATIENCE_S
         attempt = 0
         while True:
             assert session.record is not None and session.sid is not None
             raw = session.record.data.get(key)
             value = change(decoded(raw))
-            outcome = await self._apply(session, Delta({key: values.encode(value)}, expect={key: raw}))
+            outcome = await self._writer.apply(session, Delta({key: values.encode(value)}, expect={key: raw}))
             if outcome is Outcome.APPLIED:
                 return value
-            if outcome is Outcome.GONE:
+            if outcome is Outcome.GONE or loop.time() > until:
                 raise SessionChanged
             attempt += 1
             # Jitter, so that two processes that met once do not meet again in step.
-            await asyncio.sleep(random.uniform(0, min(0.001 * 2**attempt, 0.05)))  # noqa: S311
+            await asyncio.sleep(random.uniform(0, 0.001 * 2 ** min(attempt, 6)))  # noqa: S311
             found = await self._store.load(session.sid.credential, now_ms=self.now_ms())
             if isinstance(found, Absent):
                 raise SessionChanged
-            session.record = found
+            session.saw(key, found.data.get(key))
 
-    # --- rules ---
 
-    def _expires_ms(self, record: Record, now_ms: int) -> int:
-        return self._lifetime.expires_ms(user=record.user, now_ms=now_ms, deadline_ms=record.deadline_ms)
+def _may_store(session: Session) -> bool:
+    """Whether a write may reach a record. One that comes after the session's end never makes a new one.
 
-    def _require_transport(self, session: Session) -> None:
-        if not session.request.may_set_cookie:
-            log.error(
-                "no session cookie for %s: plain HTTP beyond loopback; serve over TLS and set secure=True",
-                session.request.client.address,
-            )
-            raise InsecureTransport
+    Raises:
+        SessionEnded: It may not, and an unsafe request must be told.
+    """
+    if session.presence in (Presence.SUPERSEDED, Presence.ENDED) and not session.request.is_safe:
+        raise SessionEnded
+    return session.presence in (Presence.NONE, Presence.LIVE)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from server import values
 
+MAX_ADDRESS = 64
 MAX_AGENT = 256
 
 
@@ -39,9 +40,9 @@ class Client(NamedTuple):
     agent: str
 
     def encode(self) -> bytes:
-        """Return the JSON that a record keeps; the agent is cut to 256 characters."""
-        agent = self.agent[:MAX_AGENT].encode(errors="replace").decode()
-        return values.encode({"address": self.address, "agent": agent})
+        """Return the JSON that a record keeps; address and agent are cut to 64 and 256 characters."""
+        client = {"address": _text(self.address, MAX_ADDRESS), "agent": _text(self.agent, MAX_AGENT)}
+        return values.encode(client)
 
 
 class Request(NamedTuple):
@@ -52,3 +53,7 @@ class Request(NamedTuple):
     """GET, HEAD or OPTIONS: a write to a session that is over is dropped instead of refused."""
     may_set_cookie: bool = True
     """Whether the transport is fit for a session cookie."""
+
+
+def _text(sent: str, limit: int) -> str:
+    return sent[:limit].encode(errors="replace").decode()

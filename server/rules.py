@@ -32,10 +32,12 @@ def merge(data: Mapping[str, bytes], delta: Delta) -> dict[str, bytes]:
     return {key: raw for key, raw in data.items() if key not in delta.drop} | dict(delta.put)
 
 
-def require_size(data: Mapping[str, bytes]) -> None:
-    """Raise SessionTooLarge beyond 64 KiB (keys and values) or 256 keys."""
-    size = sum(len(key) + len(raw) for key, raw in data.items())
-    if size > MAX_BYTES or len(data) > MAX_KEYS:
+def require_size(data: Mapping[str, bytes], *, before: Mapping[str, bytes]) -> None:
+    """Raise SessionTooLarge if *data* passes 64 KiB (keys and values) or 256 keys, and grew from *before*.
+
+    Parallel requests may pass a limit together; such a session can still shrink, rotate and sign in.
+    """
+    if _size(data) > max(MAX_BYTES, _size(before)) or len(data) > max(MAX_KEYS, len(before)):
         raise SessionTooLarge(f"a session holds at most {MAX_BYTES} bytes and {MAX_KEYS} keys")
 
 
@@ -49,3 +51,7 @@ def decoded(raw: bytes | None) -> Any:
     with suppress(values.NotJSON):
         return values.decode(raw) if raw is not None else None
     return None
+
+
+def _size(data: Mapping[str, bytes]) -> int:
+    return sum(len(key) + len(raw) for key, raw in data.items())

@@ -4,36 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterator, MutableMapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
-from server import values
+from server.contents import Contents, Unreadable
 from server.cookies import SessionId, mint_secret
+from server.keeper import Keeper
 from server.request import CookieChange, Presence, Request
 from stores import Delta, Record
 
 log = logging.getLogger("stormcellar.session")
-
-
-class Keeper(Protocol):
-    """What carries out the verbs of a session, each as one atomic step in the store."""
-
-    async def commit(self, session: Session, delta: Delta | None = None) -> None:
-        """Save *delta*, or else what is pending."""
-
-    async def login(self, session: Session, user: str, *, keep: Collection[str], auth_ms: int | None) -> None:
-        """Sign *user* in with a new ID."""
-
-    async def logout(self, session: Session) -> None:
-        """End the session."""
-
-    async def renew(self, session: Session) -> None:
-        """Change the ID."""
-
-    async def modify(self, session: Session, key: str, change: Callable[[Any], Any]) -> Any:
-        """Replace one value atomically."""
 
 
 class Session(MutableMapping[str, Any]):
@@ -63,9 +45,7 @@ class Session(MutableMapping[str, Any]):
         self.cookie = CookieChange.CLEAR if presence is Presence.ENDED else CookieChange.KEEP
         self.lock = asyncio.Lock()
         self.sealed: str | None = None
-        self._values: dict[str, Any] = {}
-        self._watched: set[str] = set()
-        self._dropped: set[str] = set()
+        self._contents = Contents(record.data if record is not None else {})
         self._reserved: str | None = None
 
     # --- who ---
@@ -94,7 +74,8 @@ class Session(MutableMapping[str, Any]):
 
         Raises:
             SignInRevoked: The account was disabled or changed meanwhile; nobody is signed in.
-            StoreUnavailable: No answer; the cookie is untouched.
+            InsecureTransport: This request must not be given a session cookie; nothing was done.
+            StoreUnavailable: No answer. The cookie is untouched, unless the ID is known to have changed.
         """
         self._require_open()
         await self._keeper.login(self, user, keep=keep, auth_ms=auth_ms)
@@ -129,75 +110,68 @@ class Session(MutableMapping[str, Any]):
         was faster. What else is pending is saved first.
 
         Returns:
-            The new value.
+            The new value. Where a safe request's session is over, it is given but not stored.
 
         Raises:
             SessionChanged: The session ended or was rotated, or others were faster for two seconds.
+            SessionEnded, SessionTooLarge, StoreUnavailable
         """
-        self._require_open()
+        self._require_writable()
         return await self._keeper.modify(self, key, change)
 
     # --- the mapping ---
 
     def __getitem__(self, key: str) -> Any:
-        if key not in self._values:
-            self._values[key] = self._read(key)
-        return self._values[key]
+        try:
+            return self._contents.read(key)
+        except Unreadable:
+            _log_unreadable(self.handle, key)
+            raise
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._require_writable()
-        Delta(put={key: values.encode(value)})
-        self._values[key] = value
-        self._watched.add(key)
-        self._dropped.discard(key)
+        self._contents.write(key, value)
 
     def __delitem__(self, key: str) -> None:
         self._require_writable()
         self[key]
-        del self._values[key]
-        self._watched.discard(key)
-        if key in self._stored:
-            self._dropped.add(key)
+        self._contents.delete(key)
+
+    def clear(self) -> None:
+        """Remove every key, those with an unreadable value too."""
+        self._require_writable()
+        self._contents.clear()
 
     def __iter__(self) -> Iterator[str]:
-        names = [*self._stored, *(key for key in self._values if key not in self._stored)]
-        return iter([key for key in names if key in self])
+        return iter([key for key in self._contents.names() if key in self])
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def __bool__(self) -> bool:
-        return any(True for _ in self)
+        return any(key in self for key in self._contents.names())
 
     def __repr__(self) -> str:
         return f"<Session {self.handle} {self.presence.name.lower()}>"
 
-    @property
-    def _stored(self) -> Mapping[str, bytes]:
-        return self.record.data if self.record is not None else {}
-
-    def _read(self, key: str) -> Any:
-        if self.record is None or key in self._dropped or key not in self.record.data:
-            raise KeyError(key)
-        try:
-            value = values.decode(self.record.data[key])
-        except values.NotJSON:
-            _log_unreadable(self.record.handle, key)
-            raise KeyError(key) from None
-        if isinstance(value, list | dict):
-            self._watched.add(key)
-        return value
-
     # --- what the manager and the mixin need ---
 
-    async def save(self, delta: Delta) -> None:
-        """Save *delta*, frozen when the handler finished; sealed or not."""
-        await self._keeper.commit(self, delta)
+    async def save(self, frozen: Delta) -> None:
+        """Save what was pending when the handler finished; sealed or not.
+
+        Waits for a verb that is still at work, and leaves out what that took back.
+        """
+        await self._keeper.commit(self, frozen)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a verb is at work, so that the cookie is not decided yet."""
+        return self.lock.locked()
 
     @property
     def read_nothing(self) -> bool:
         """Whether no value was looked at, nor written."""
-        return not (self._values or self._dropped)
+        return self._contents.is_untouched
 
     def pending(self) -> Delta | None:
         """Return what changed since the load, or None.
@@ -205,24 +179,11 @@ class Session(MutableMapping[str, Any]):
         Raises:
             NotJSON: A value was made so by a nested change.
         """
-        if not (self._watched or self._dropped):
-            return None
-        put = {}
-        for key in self._watched:
-            raw = values.encode(self._values[key])
-            if not self._is_stored(key, raw):
-                put[key] = raw
-        return Delta(put, frozenset(self._dropped)) if put or self._dropped else None
+        return self._contents.pending()
 
-    def _is_stored(self, key: str, raw: bytes) -> bool:
-        stored = self.record.data.get(key) if self.record is not None else None
-        if stored is None or stored == raw:
-            return stored == raw
-        try:
-            # Another writer's JSON may have other spaces; what counts is the value.
-            return values.encode(values.decode(stored)) == raw
-        except values.NotJSON:
-            return False
+    def remaining(self, frozen: Delta) -> Delta | None:
+        """Return the part of *frozen*, pending at its time, that no verb has saved or taken back since."""
+        return self._contents.remaining(frozen)
 
     def reserve(self) -> str:
         """Return the secret that the next session made for this request will have.
@@ -239,8 +200,7 @@ class Session(MutableMapping[str, Any]):
 
     def mint(self) -> SessionId:
         """Return the ID of a new session, with the reserved secret if there is one."""
-        secret, self._reserved = self._reserved, None
-        return SessionId.mint(secret)
+        return SessionId.mint(self._reserved)
 
     def became(self, record: Record, sid: SessionId) -> None:
         """Take over *record*, just written, whose ID the browser must be given."""
@@ -248,20 +208,26 @@ class Session(MutableMapping[str, Any]):
         self.sid = sid
         self.presence = Presence.LIVE
         self.cookie = CookieChange.SET
-        self._dropped.clear()
-
-    def confine(self, keys: Collection[str]) -> None:
-        """Forget every value but those of *keys*; objects the handler holds of those stay its own."""
-        self._values = {key: value for key, value in self._values.items() if key in keys}
-        self._watched &= self._values.keys()
-        self._dropped.clear()
+        self._reserved = None
+        self._contents.stored_is(record.data)
 
     def wrote(self, delta: Delta, *, seen_ms: int, expires_ms: int) -> None:
         """Take over that *delta* was applied. Later changes of the same values still count."""
         assert self.record is not None
         data = {k: v for k, v in self.record.data.items() if k not in delta.drop} | dict(delta.put)
         self.record = replace(self.record, data=data, seen_ms=seen_ms, expires_ms=expires_ms)
-        self._dropped -= delta.drop
+        self._contents.stored_is(data)
+
+    def saw(self, key: str, raw: bytes | None) -> None:
+        """Take over what the store holds of *key* now; the rest stays as loaded, or it would look changed."""
+        assert self.record is not None
+        data = {k: v for k, v in self.record.data.items() if k != key}
+        self.record = replace(self.record, data=data if raw is None else {**data, key: raw})
+        self._contents.stored_is(self.record.data)
+
+    def replaced(self, key: str, value: Any) -> None:
+        """Take over that *value* was stored under *key*, whatever the handler knew of it before."""
+        self._contents.replaced(key, value)
 
     def ended(self, *, cookie: CookieChange) -> None:
         """Take over that this request signed the session out."""
@@ -269,11 +235,19 @@ class Session(MutableMapping[str, Any]):
         self.sid = None
         self.presence = Presence.OVER
         self.cookie = cookie
-        self.forget()
+        self._contents = Contents({})
+
+    def confine(self, keys: Collection[str]) -> None:
+        """Forget every value but those of *keys*; objects the handler holds of those stay live."""
+        self._contents.confine(keys)
+
+    def abandon(self) -> None:
+        """Drop what is pending; the handler can still read it."""
+        self._contents.abandon()
 
     def forget(self) -> None:
         """Drop what is pending and what was read."""
-        self.confine(())
+        self._contents.confine(())
 
     def seal(self, reason: str) -> None:
         """Refuse every change from here on, with *reason*."""
@@ -290,6 +264,6 @@ class Session(MutableMapping[str, Any]):
 
 
 @lru_cache(maxsize=1024)
-def _log_unreadable(handle: str, key: str) -> None:
+def _log_unreadable(handle: str | None, key: str) -> None:
     # The cache makes this once per session and key, in bounded memory.
     log.error("session %s holds a value for %r that is not JSON; it reads as absent", handle, key)

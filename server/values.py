@@ -35,11 +35,17 @@ def encode(value: object) -> bytes:
 
 
 def decode(raw: bytes) -> Any:
-    """Return the value of *raw*, or raise NotJSON. For what `encode` made."""
+    """Return the value of *raw*, which a store kept.
+
+    Raises:
+        NotJSON: Nothing that `encode` could have made, so that whatever can be read can be written back.
+    """
     try:
-        return json.loads(raw)
+        value = json.loads(raw.decode())
     except (ValueError, RecursionError):
         raise NotJSON("not JSON") from None
+    encode(value)
+    return value
 
 
 def parse(text: bytes, *, unique: bool = False) -> Any:

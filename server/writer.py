@@ -1,0 +1,141 @@
+"""`Writer`: the three ways in which a session reaches its record: create, apply, rotate."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from server.errors import InsecureTransport
+from server.lifetime import Lifetime
+from server.rules import merge, require_size
+from server.session import Session
+from stores import Delta, Outcome, Record, Store
+
+log = logging.getLogger("stormcellar.sessions")
+
+
+class Writer:
+    """Writes to the store, within the limits, and tells the session what was written.
+
+    Each method is one atomic step in the store. The caller holds `session.lock`.
+
+    Raises:
+        InsecureTransport: From what would set a cookie. Nothing was written.
+        SessionTooLarge: From what writes data. Nothing was written.
+        StoreUnavailable: From any; the session knows of nothing written.
+
+    Args:
+        now_ms: Unix time in milliseconds.
+    """
+
+    def __init__(self, store: Store, *, lifetime: Lifetime, now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._lifetime = lifetime
+        self._now_ms = now_ms
+
+    async def create(
+        self, session: Session, *, user: str | None, auth_ms: int | None, data: dict[str, bytes]
+    ) -> None:
+        """Make the record of a new session, with an ID of its own."""
+        self._require_transport(session)
+        require_size(data, before={})
+        sid, now_ms = session.mint(), self._now_ms()
+        deadline_ms = self._lifetime.deadline_ms(now_ms)
+        record = Record(
+            *sid.credential,
+            user=user,
+            created_ms=now_ms,
+            rotated_ms=now_ms,
+            auth_ms=auth_ms,
+            seen_ms=now_ms,
+            expires_ms=self._lifetime.expires_ms(user=user, now_ms=now_ms, deadline_ms=deadline_ms),
+            deadline_ms=deadline_ms,
+            client=session.request.client.encode(),
+            data=data,
+        )
+        await self._store.create(record)
+        session.became(record, sid)
+
+    async def apply(self, session: Session, delta: Delta) -> Outcome:
+        """Save *delta*, and slide the expiry."""
+        record, sid = session.record, session.sid
+        assert record is not None and sid is not None
+        require_size(merge(record.data, delta), before=record.data)
+        now_ms = self._now_ms()
+        expires_ms = self._expires_ms(record, now_ms)
+        outcome = await self._store.apply(sid.credential, delta, now_ms=now_ms, expires_ms=expires_ms)
+        if outcome is Outcome.APPLIED:
+            session.wrote(
+                delta, seen_ms=max(record.seen_ms, now_ms), expires_ms=max(record.expires_ms, expires_ms)
+            )
+        return outcome
+
+    async def rotate(
+        self,
+        session: Session,
+        delta: Delta,
+        *,
+        keep: frozenset[str] | None,
+        user: str | None,
+        auth_ms: int | None,
+        deadline_ms: int,
+    ) -> Outcome:
+        """Change the ID, save *delta*, and set what is given; see `Store.rotate`."""
+        record, sid = session.record, session.sid
+        assert record is not None and sid is not None
+        kept = {key: raw for key, raw in record.data.items() if keep is None or key in keep}
+        data = merge(kept, delta)
+        self._require_transport(session)
+        require_size(data, before=kept)
+        new, now_ms = sid.rotated(), self._now_ms()
+        client = session.request.client.encode()
+        expires_ms = self._lifetime.expires_ms(user=user, now_ms=now_ms, deadline_ms=deadline_ms)
+        verifier = new.credential.verifier
+        outcome = await self._store.rotate(
+            sid.credential,
+            verifier,
+            delta,
+            keep=keep,
+            user=user,
+            auth_ms=auth_ms,
+            client=client,
+            now_ms=now_ms,
+            expires_ms=expires_ms,
+            deadline_ms=deadline_ms,
+        )
+        if outcome is Outcome.APPLIED:
+            session.became(
+                replace(
+                    record,
+                    verifier=verifier,
+                    user=user,
+                    auth_ms=auth_ms,
+                    client=client,
+                    rotated_ms=now_ms,
+                    seen_ms=max(record.seen_ms, now_ms),
+                    expires_ms=expires_ms,
+                    deadline_ms=deadline_ms,
+                    data=data,
+                ),
+                new,
+            )
+        return outcome
+
+    async def touch(self, session: Session) -> None:
+        """Slide the expiry alone. Needs no lock: it changes nothing that the session knows."""
+        record, sid, now_ms = session.record, session.sid, self._now_ms()
+        if record is not None and sid is not None:
+            expires_ms = self._expires_ms(record, now_ms)
+            await self._store.apply(sid.credential, Delta(), now_ms=now_ms, expires_ms=expires_ms)
+
+    def _expires_ms(self, record: Record, now_ms: int) -> int:
+        return self._lifetime.expires_ms(user=record.user, now_ms=now_ms, deadline_ms=record.deadline_ms)
+
+    def _require_transport(self, session: Session) -> None:
+        if not session.request.may_set_cookie:
+            log.error(
+                "no session cookie for %s: plain HTTP beyond loopback; serve over TLS and set secure=True",
+                session.request.client.address,
+            )
+            raise InsecureTransport

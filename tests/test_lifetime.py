@@ -1,0 +1,102 @@
+"""Limits in seconds become times in milliseconds; contradictions are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from server import Lifetime
+from stores import Handle, Record, Verifier
+
+NOW = 1_900_000_000_000
+HOUR = 3_600_000
+
+
+def record(*, seen_ms: int, expires_ms: int, deadline_ms: int) -> Record:
+    """Return a signed-in session's record with these times."""
+    return Record(
+        Handle("h" * 22), Verifier("v" * 43), "ada", NOW, NOW, NOW, seen_ms, expires_ms, deadline_ms
+    )
+
+
+def test_the_defaults_are_those_documented() -> None:
+    """Thirty minutes idle, twelve hours in all, a touch a minute, any number of sessions."""
+    lifetime = Lifetime()
+
+    assert (lifetime.idle_s, lifetime.absolute_s, lifetime.anonymous_s) == (1800, 43_200, 1800)
+    assert (lifetime.touch_after_s, lifetime.max_per_user) == (60, None)
+
+
+@pytest.mark.parametrize(
+    ("limits", "named"),
+    [
+        ({"idle_s": 0}, "idle_s"),
+        ({"idle_s": -1}, "idle_s"),
+        ({"absolute_s": float("nan")}, "absolute_s"),
+        ({"absolute_s": float("inf")}, "absolute_s"),
+        ({"anonymous_s": 0}, "anonymous_s"),
+        ({"idle_s": 43_201}, "idle_s"),
+        ({"absolute_s": 1799}, "absolute_s"),
+        ({"anonymous_s": 43_201}, "anonymous_s"),
+        ({"touch_after_s": -1}, "touch_after_s"),
+        ({"touch_after_s": 1800}, "touch_after_s"),
+        ({"touch_after_s": float("nan")}, "touch_after_s"),
+        ({"anonymous_s": 60}, "touch_after_s"),
+        ({"max_per_user": 0}, "max_per_user"),
+    ],
+)
+def test_impossible_and_contradictory_limits_are_refused(limits: dict[str, Any], named: str) -> None:  # B10
+    """The error names the limit that will not do."""
+    with pytest.raises(ValueError, match=named):
+        Lifetime(**limits)
+
+
+def test_equal_limits_do_not_contradict() -> None:
+    """A session may idle for as long as it may live at all."""
+    lifetime = Lifetime(idle_s=600, anonymous_s=600, absolute_s=600)
+
+    assert lifetime.expires_ms(user="ada", now_ms=NOW, deadline_ms=lifetime.deadline_ms(NOW)) == NOW + 600_000
+
+
+def test_visitors_and_users_idle_for_different_times() -> None:  # B11
+    """A session without a user may be given a shorter life than one that is signed in."""
+    lifetime = Lifetime(idle_s=1800, anonymous_s=300)
+
+    assert lifetime.expires_ms(user=None, now_ms=NOW, deadline_ms=NOW + HOUR) == NOW + 300_000
+    assert lifetime.expires_ms(user="ada", now_ms=NOW, deadline_ms=NOW + HOUR) == NOW + 1_800_000
+
+
+def test_the_expiry_never_passes_the_deadline() -> None:  # B2
+    """Activity just before the deadline moves the expiry up to it, not beyond."""
+    assert Lifetime().expires_ms(user="ada", now_ms=NOW, deadline_ms=NOW + 1) == NOW + 1
+
+
+def test_fractions_of_a_second_count() -> None:
+    """Limits are rounded to the millisecond, not to the second."""
+    lifetime = Lifetime(idle_s=0.5, anonymous_s=0.25, absolute_s=0.75, touch_after_s=0)
+
+    assert lifetime.expires_ms(user=None, now_ms=0, deadline_ms=lifetime.deadline_ms(0)) == 250
+    assert lifetime.deadline_ms(0) == 750
+
+
+def test_a_touch_is_due_after_its_interval() -> None:  # B7
+    """One millisecond before the interval is over no touch is wanted; then it is."""
+    seen = record(seen_ms=NOW, expires_ms=NOW + HOUR, deadline_ms=NOW + 2 * HOUR)
+
+    assert not Lifetime().wants_touch(seen, now_ms=NOW + 59_999)
+    assert Lifetime().wants_touch(seen, now_ms=NOW + 60_000)
+
+
+def test_no_touch_where_the_deadline_already_rules() -> None:  # B7
+    """An expiry that has reached the deadline cannot move, so nothing is written for it."""
+    seen = record(seen_ms=NOW, expires_ms=NOW + HOUR, deadline_ms=NOW + HOUR)
+
+    assert not Lifetime().wants_touch(seen, now_ms=NOW + 120_000)
+
+
+def test_no_touch_while_the_clock_is_behind() -> None:  # B6
+    """After the clock was set back nothing is due before it has caught up."""
+    seen = record(seen_ms=NOW, expires_ms=NOW + HOUR, deadline_ms=NOW + 2 * HOUR)
+
+    assert not Lifetime().wants_touch(seen, now_ms=NOW - HOUR)
