@@ -1,0 +1,101 @@
+"""The project as a whole: its metadata, and documents that say what the code says."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import tomllib
+from pathlib import Path
+
+import pymongo
+import pytest
+import redis
+import tornado
+
+from server.options import OPTIONS
+
+ROOT = Path(__file__).parents[1]
+POINT = re.compile(r"[A-IL]\d+")
+
+
+@pytest.fixture(scope="module")
+def setup() -> configparser.ConfigParser:
+    """Return setup.cfg."""
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    return parser
+
+
+def test_pyproject_holds_the_build_system_alone() -> None:
+    """All metadata and settings are in one place, setup.cfg."""
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+    assert set(content) == {"build-system"}
+
+
+def test_extras_are_those_promised(setup: configparser.ConfigParser) -> None:
+    """Each store's driver is an extra, and `all` brings what running every store needs."""
+    extras = {
+        name: set(filter(None, text.split("\n"))) for name, text in setup["options.extras_require"].items()
+    }
+
+    assert {"redis", "mongo", "uvloop", "load", "test", "all"} == set(extras)
+    assert extras["all"] == extras["redis"] | extras["mongo"] | extras["uvloop"]
+
+
+def test_drivers_and_engine_are_recent_enough() -> None:
+    """No driver from before its known session mix-ups, and no Tornado with open advisories."""  # G19
+    assert tornado.version_info >= (6, 6, 1)
+    assert tuple(map(int, redis.__version__.split(".")[:2])) >= (7, 0)
+    assert pymongo.version_tuple[:2] >= (4, 13)
+
+
+def test_four_warnings_are_ignored_and_no_more(setup: configparser.ConfigParser) -> None:
+    """Every other warning fails the run."""
+    first, *others = setup["tool:pytest"]["filterwarnings"].split("\n")[1:]
+
+    assert first == "error"
+    assert [line.split(":")[0] for line in others] == ["ignore"] * 4
+
+
+def test_readme_lists_every_option_with_its_default() -> None:
+    """The table of the README is the table of the code."""
+    rows = re.findall(r"^\| `(--[a-z-]+)`(?:, `[^`]+`)? \| (.*?) \|", (ROOT / "README.md").read_text(), re.M)
+    documented = {flag: default.strip("`") for flag, default in rows}
+
+    assert list(documented) == [option.flag for option in OPTIONS]
+    for option in OPTIONS:
+        if option.default:
+            assert documented[option.flag] == option.default
+
+
+def test_security_page_names_tests_that_exist() -> None:
+    """A test that is renamed takes its line in docs/security.md along."""
+    page = (ROOT / "docs" / "security.md").read_text()
+    named = re.findall(r"`(\w+\.py)::(test_\w+)`", page)
+
+    assert named
+    for file, name in named:
+        assert re.search(rf"^\s*(async )?def {name}\(", source_of(file), re.M), f"{file}::{name}"
+
+
+def test_security_page_has_every_point_that_a_test_cites() -> None:
+    """Nothing is shown by a test and missing from the page."""
+    listed = set(re.findall(r"^\| ([A-IL]\d+) \|", (ROOT / "docs" / "security.md").read_text(), re.M))
+    cited = {
+        point
+        for path in (ROOT / "tests").glob("test_*.py")
+        for comment in re.findall(r"#\s+((?:[A-L]\d+(?:,\s*|$|\b))+)", path.read_text())
+        for point in POINT.findall(comment)
+    }
+
+    assert cited <= listed
+
+
+def source_of(file: str) -> str:
+    """Return the source of a test file or a part of the contract suite."""
+    found = [
+        path for path in (ROOT / "tests" / file, ROOT / "stores" / "conformance" / file) if path.is_file()
+    ]
+    assert found, file
+    return found[0].read_text()
