@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Awaitable
 from pathlib import Path
 
 from tornado.httpserver import HTTPServer
@@ -13,7 +14,7 @@ from tornado.web import Application
 from server import logs
 from server.accounts import AccountDirectory
 from server.config import Settings
-from server.handlers import account, base, operations, session, signin
+from server.handlers import account, base, operations, session, signin, static
 from server.handlers.context import Context
 from server.manager import SessionManager
 from server.mixin import session_settings
@@ -47,9 +48,21 @@ def make_app(manager: SessionManager, context: Context) -> Application:
             default_handler_args=given,
             template_path=str(_HERE / "templates"),
             static_path=str(_HERE / "static"),
-            static_handler_class=base.Static,
+            static_handler_class=static.Static,
             log_function=logs.log_request,
         ),
+    )
+
+
+def make_http_server(app: Application) -> HTTPServer:
+    """Return a server of *app* that takes no more, and waits no longer, than a sign-in or a session needs."""
+    return HTTPServer(
+        app,
+        # Four times a session, so that the answer can say that it is too large.
+        max_body_size=256 * 1024,
+        max_header_size=16 * 1024,
+        idle_connection_timeout=30,
+        body_timeout=20,
     )
 
 
@@ -71,14 +84,7 @@ class Server:
             accounts=accounts,
         )
         self.context = Context(accounts, settings.carry, settings.behind_proxy)
-        # A body may be larger than a session, so that the answer can say so.
-        self._http = HTTPServer(
-            make_app(self.sessions, self.context),
-            max_body_size=256 * 1024,
-            max_header_size=16 * 1024,
-            idle_connection_timeout=30,
-            body_timeout=20,
-        )
+        self._http = make_http_server(make_app(self.sessions, self.context))
 
     async def check_store(self) -> None:
         """Ask the store before listening.
@@ -102,10 +108,14 @@ class Server:
     async def drain(self) -> None:
         """Stop accepting, finish the requests and commits in flight, close."""
         self._http.stop()
-        try:
-            async with asyncio.timeout(DRAIN_S):
-                await self.context.in_flight.drain()
-                await self._http.close_all_connections()
-                await self.sessions.aclose()
-        except TimeoutError:
-            log.warning("gave up on %d requests after %.0f s", self.context.in_flight.count, DRAIN_S)
+        await _in_time("finish the requests in flight", self.context.in_flight.drain())
+        await _in_time("close the connections", self._http.close_all_connections())
+        await _in_time("close the store", self.sessions.aclose())
+
+
+async def _in_time(what: str, work: Awaitable[None]) -> None:
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            await work
+    except TimeoutError:
+        log.warning("could not %s within %.0f s", what, DRAIN_S)

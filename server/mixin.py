@@ -6,29 +6,27 @@ The order of things in Tornado 6.6 that this builds on: the body is parsed, `che
 
 from __future__ import annotations
 
-import sys
-from asyncio import Future
+from asyncio import CancelledError, Future
+from contextlib import suppress
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
-from tornado.iostream import StreamClosedError
-from tornado.log import gen_log
-from tornado.web import HTTPError, RequestHandler
+from tornado.concurrent import future_set_result_unless_cancelled
+from tornado.log import app_log, gen_log
 from tornado.websocket import WebSocketHandler
 
-from server.cookies import SessionId
-from server.errors import Busy, SessionError
+from server.errors import Busy, InsecureTransport, SessionError
+from server.forms import SETTING, FormMixin
 from server.manager import SessionManager
 from server.network import is_loopback
-from server.request import Client, CookieChange, Presence, Request
-from server.response import FrozenResponse
+from server.request import Client, CookieChange, Request
+from server.response import FrozenResponse, forbid_storing, settle_cookies, vary_by_cookie
 from server.session import Session
+from server.values import NotJSON
 from stores import Delta, StoreUnavailable
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 RETRY_AFTER_S = 2
-
-_SETTING = "session_manager"
 
 
 def session_settings(manager: SessionManager, **settings: Any) -> dict[str, Any]:
@@ -38,10 +36,10 @@ def session_settings(manager: SessionManager, **settings: Any) -> dict[str, Any]
     `login_url` is `/login` unless given.
     """
     defaults = {"login_url": "/login", "xsrf_cookies": True, "cross_origin_protection": True}
-    return {**defaults, **settings, _SETTING: manager}
+    return {**defaults, **settings, SETTING: manager}
 
 
-class SessionMixin(RequestHandler):
+class SessionMixin(FormMixin):
     """Gives a handler `self.session`. Put it before `RequestHandler` in the bases.
 
     An overridden `prepare` must `await super().prepare()` first.
@@ -50,11 +48,10 @@ class SessionMixin(RequestHandler):
     session_activity = True
     """Whether this handler's requests count as activity of the session."""
 
-    _session: Session | None = None
     _accessed = False
     _retry_after = False
-    _sid: SessionId | None = None
-    _sid_is_read = False
+    _answered: Future[None] | None = None
+    """While the session is saved: resolves when the response was sent."""
 
     # --- what a handler uses ---
 
@@ -69,11 +66,6 @@ class SessionMixin(RequestHandler):
             raise RuntimeError("the session is not loaded yet: await super().prepare() first")
         self._accessed = True
         return self._session
-
-    @property
-    def sessions(self) -> SessionManager:
-        """The manager that `session_settings` was given."""
-        return cast(SessionManager, self.settings[_SETTING])
 
     def get_current_user(self) -> str | None:
         """Return who is signed in, for `self.current_user` and `@tornado.web.authenticated`."""
@@ -101,15 +93,11 @@ class SessionMixin(RequestHandler):
             may_set_cookie=self.sessions.secure or self._is_loopback(),
         )
         self._session = await self.sessions.load(self._presented(), request)
-        if isinstance(self, WebSocketHandler):
+        if self._headers_written:
+            self._session.seal("the response has begun")
+        elif isinstance(self, WebSocketHandler):
             # A commit at 101 would hang the client: no response follows that could carry it.
             self._session.seal("a WebSocket handshake saves nothing")
-
-    def _presented(self) -> SessionId | None:
-        if not self._sid_is_read:
-            self._sid = self.sessions.cookies.read(self.request.headers.get_list("Cookie"))
-            self._sid_is_read = True
-        return self._sid
 
     def _is_loopback(self) -> bool:
         return is_loopback(self.request.remote_ip or "") and is_loopback(self.request.host_name)
@@ -122,63 +110,92 @@ class SessionMixin(RequestHandler):
         Returns:
             A future that resolves when the response was sent, or could not be.
         """
-        if self._finished or self._session is None:
-            return super().finish(chunk)
-        delta = self._delta_to_save(self._session)
-        if delta is None:
-            self._touch(self._session)
+        session = self._session
+        if self._finished or session is None:
             return super().finish(chunk)
         if chunk is not None:
             self.write(chunk)
-        response = FrozenResponse(self)
-        self._session.seal("the response is finished")
-        # Tornado must take the response for finished, or it runs the handler after a redirect in prepare().
-        self._finished = True
-        return cast(
-            "Future[None]", self.sessions.spawn(self._save_then_finish(self._session, delta, response))
-        )
+        if self._is_refused_by_tornado():
+            return super().finish()
+        delta = self._delta_to_save(session)
+        if delta is not None or session.is_busy:
+            return self._finish_when_saved(session, delta or Delta())
+        sent = super().finish()
+        self._touch(session)
+        return sent
+
+    def _is_refused_by_tornado(self) -> bool:
+        """Whether finish() raises for this body, which must not be told after the session was saved."""
+        has_no_body = self._status_code in (204, 304) or 100 <= self._status_code < 200
+        return has_no_body and bool(self._write_buffer)
 
     def _delta_to_save(self, session: Session) -> Delta | None:
         if self._status_code >= 500:
             session.forget()
-            return None
-        delta = session.pending()
-        if delta is not None and self._headers_written:
-            gen_log.error(
-                "a session value changed after the first flush and was not saved: %s", session.handle
-            )
-            session.forget()
-            return None
-        return delta
+        elif session.sealed:
+            _drop_late_changes(session)
+        else:
+            try:
+                return session.pending()
+            except NotJSON:
+                session.forget()  # or the error page would fail over it again
+                raise
+        return None
 
-    async def _save_then_finish(self, session: Session, delta: Delta, response: FrozenResponse) -> None:
+    def _finish_when_saved(self, session: Session, delta: Delta) -> Future[None]:
+        response = FrozenResponse(self)
+        session.seal("the response is finished")
+        self._answered = answered = Future[None]()
+        # Tornado must take the response for finished, or it runs the handler after a redirect in prepare().
+        self._finished = True
+        self._hear_no_more()
+        self.sessions.spawn(self._save_then_finish(session, delta, response, answered))
+        return answered
+
+    def _hear_no_more(self) -> None:
+        """Do what makes Tornado leave a finished handler alone: no hang-up, no more body, no method."""
+        connection: Any = self.request.connection
+        connection.set_close_callback(None)
+        for name in ("data_received", str(self.request.method).lower()):
+            setattr(self, name, _ignore)
+
+    async def _save_then_finish(
+        self, session: Session, delta: Delta, response: FrozenResponse, answered: Future[None]
+    ) -> None:
         try:
             await session.save(delta)
-        except Exception:  # whatever a store raises, the client gets an answer
+        except (Exception, CancelledError) as error:  # whatever a store raises, the client gets an answer
             self._reopen(response)
             session.forget()
-            self._answer_exception()
-            return
-        self._reopen(response)
-        try:
-            await super().finish()
-        except StreamClosedError:
-            pass  # the client hung up; what it asked for is saved
-        except Exception:  # as Tornado does for one from finish() in the handler
-            self._answer_exception()
+            self._answer_exception(error)
+        else:
+            self._reopen(response)
+            try:
+                # Not awaited: a client that reads slowly must not hold up a shutdown.
+                sent = super().finish()
+            except Exception as error:  # as Tornado does for one from finish() in the handler
+                self._answer_exception(error)
+            else:
+                sent.add_done_callback(lambda _: future_set_result_unless_cancelled(answered, None))
+                return
+        future_set_result_unless_cancelled(answered, None)
 
     def _reopen(self, response: FrozenResponse) -> None:
         self._finished = False
+        self._answered = None
         response.restore(self)
 
-    def _answer_exception(self) -> None:
-        error = sys.exc_info()[1]
-        assert error is not None
-        self._handle_request_exception(error)
+    def _answer_exception(self, error: BaseException) -> None:
+        try:
+            self._handle_request_exception(error)
+        except Exception:
+            app_log.error("Exception in exception handler", exc_info=True)
 
     def _touch(self, session: Session) -> None:
         if self.session_activity and session.record is not None and session.cookie is CookieChange.KEEP:
             self.sessions.touch(session)
+
+    # --- send ---
 
     def flush(self, include_footers: bool = False) -> Future[None]:
         """Send what was written so far; the session must be saved first.
@@ -186,102 +203,83 @@ class SessionMixin(RequestHandler):
         Raises:
             RuntimeError: Session changes are pending: `await self.session.commit()` before.
         """
-        if not self._headers_written and self._session is not None:
-            if not include_footers and self._session.pending() is not None:
-                raise RuntimeError(
-                    "the session has unsaved changes: await self.session.commit() before flush()"
-                )
-            self._write_session_headers(self._session)
-        if not self._headers_written and self._retry_after:
-            self.set_header("Retry-After", str(RETRY_AFTER_S))
+        if self._answered is not None:
+            return self._answered
+        if not self._headers_written:
+            if not include_footers:
+                self._require_saved()
+            self._write_session_headers()
         return super().flush(include_footers)
 
-    def _write_session_headers(self, session: Session) -> None:
-        cookies = self.sessions.cookies
-        session.seal("the response has begun")
-        if session.cookie is CookieChange.SET and session.sid is not None:
-            cookies.write(self, session.sid)
-        elif session.cookie is CookieChange.CLEAR:
-            cookies.clear(self)
-        is_new_user = session.cookie is CookieChange.SET and session.user is not None
-        if is_new_user and cookies.read_nonce(self.request.headers.get_list("Cookie")):
-            cookies.clear_nonce(self)
-        elif session.reserved is not None:
-            cookies.write_nonce(self, session.reserved)
-        changes_cookie = session.cookie is not CookieChange.KEEP or session.reserved is not None
-        self._restrict_caching(session, is_private=changes_cookie or session.user is not None)
+    def _require_saved(self) -> None:
+        session = self._session
+        if session is not None and (session.is_busy or session.pending() is not None):
+            raise RuntimeError("the session has unsaved changes: await self.session.commit() before flush()")
 
-    def _restrict_caching(self, session: Session, *, is_private: bool) -> None:
+    def _write_session_headers(self) -> None:
+        settle_cookies(self)
+        if self._retry_after:
+            self.set_header("Retry-After", str(RETRY_AFTER_S))
+        session, is_private = self._session, self._has_form
+        if session is not None:
+            session.seal("the response has begun")
+            self._write_cookie(session)
+            is_private |= session.cookie is not CookieChange.KEEP or session.user is not None
+            is_private |= not session.read_nothing
+        self._write_nonce()
         if is_private or self._accessed:
-            self._vary_by_cookie()
-        is_private = is_private or (session.presence is Presence.LIVE and not session.read_nothing)
-        if is_private and "Cache-Control" not in self._headers:
-            self.set_header("Cache-Control", "no-store")
+            vary_by_cookie(self)
+        if is_private:
+            forbid_storing(self)
 
-    def _vary_by_cookie(self) -> None:
-        vary = ", ".join(self._headers.get_list("Vary"))
-        names = {name.strip().lower() for name in vary.split(",")}
-        if not names & {"cookie", "*"}:
-            self.set_header("Vary", f"{vary}, Cookie" if vary else "Cookie")
+    def _write_cookie(self, session: Session) -> None:
+        if session.cookie is CookieChange.SET and session.sid is not None:
+            self.sessions.cookies.write(self, session.sid)
+        elif session.cookie is CookieChange.CLEAR:
+            self.sessions.cookies.clear(self)
 
     # --- errors ---
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Answer a session's or a store's error with its own status; see `server.errors`."""
+        if self._answered is not None:
+            gen_log.error("Cannot send error response after finish()")
+            return
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
         if isinstance(error, SessionError):
             status_code = error.status
         elif isinstance(error, StoreUnavailable | Busy):
             status_code = 503
             self._retry_after = True
-        if isinstance(error, SessionError | StoreUnavailable) and not self._headers_written:
-            self.__dict__.pop("_new_cookie", None)
-            if self._session is not None:
-                self._session.forget()
+        if not self._headers_written:
+            self._has_form = False  # it goes with the body that send_error() drops
+            if isinstance(error, SessionError | StoreUnavailable):
+                self.__dict__.pop("_new_cookie", None)
+                if self._session is not None:
+                    self._session.forget()
         super().send_error(status_code, **kwargs)
 
     def log_exception(
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
         """Log the errors that have their own answer in one line, without a trace."""
+        if isinstance(value, InsecureTransport):
+            return  # logged where it was raised, with what to do about it
         if isinstance(value, SessionError | StoreUnavailable | Busy):
+            line = f"{self.request.method} {self.request.path[:200]!r}"
             cause = f" ({type(value.__cause__).__name__})" if value.__cause__ else ""
-            gen_log.warning(
-                "%s %s: %s%s", self.request.method, self.request.path, type(value).__name__, cause
-            )
+            gen_log.warning("%s: %s%s", line, type(value).__name__, cause)
         else:
             super().log_exception(typ, value, tb)
 
-    # --- form tokens ---
 
-    @property
-    def xsrf_token(self) -> bytes:
-        """The token for a form of this response, bound to what the browser will hold."""
-        return self.sessions.forms.make(self._form_basis()).encode()
-
-    def _form_basis(self) -> str:
-        session = self._session
-        if session is None:
-            raise RuntimeError("form tokens need the session: await super().prepare() first")
-        holds = session.sid is not None and session.cookie is not CookieChange.CLEAR
-        return session.sid.secret if holds and session.sid is not None else session.reserve()
-
-    def check_xsrf_cookie(self) -> None:
-        """Refuse an unsafe request without the token of a form rendered for this browser.
-
-        Tornado runs this before `prepare`, so it reads the signed cookie and asks no store. A body of type
-        application/json is exempt: no page of another site can send one without asking first.
-        """
-        media_type = self.request.headers.get("Content-Type", "").partition(";")[0]
-        if media_type.strip().lower() == "application/json":
+def _drop_late_changes(session: Session) -> None:
+    with suppress(NotJSON):
+        if session.pending() is None:
             return
-        cookies = self.request.headers.get_list("Cookie")
-        sid = self._presented()
-        basis = sid.secret if sid is not None else self.sessions.cookies.read_nonce(cookies)
-        token = (
-            self.get_body_argument("_xsrf", None)
-            or self.request.headers.get("X-Xsrftoken")
-            or self.request.headers.get("X-Csrftoken")
-        )
-        if not token or basis is None or not self.sessions.forms.check(token, basis):
-            raise HTTPError(403, "the form token is missing, or was made for another session")
+    gen_log.error("session %s changed too late to be saved: %s", session.handle, session.sealed)
+    session.forget()
+
+
+def _ignore(*args: object, **kwargs: object) -> None:
+    """Stand in for a method of a handler whose response is finished."""

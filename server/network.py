@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Sequence
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def client_address(peer: str, forwarded_for: Sequence[str], proxies: Sequence[Network]) -> str:
@@ -16,31 +17,32 @@ def client_address(peer: str, forwarded_for: Sequence[str], proxies: Sequence[Ne
         forwarded_for: The X-Forwarded-For headers, of which only what a trusted proxy added counts.
         proxies: Networks that are trusted to say the truth; none by default.
     """
-    address = peer
+    address = _parsed(peer)
+    if address is None:
+        return peer
     hops = [hop.strip() for header in forwarded_for for hop in header.split(",")]
-    for hop in reversed(hops):
-        if not _is_in(address, proxies) or _parsed(hop) is None:
+    for hop in map(_parsed, reversed(hops)):
+        if hop is None or not any(address in network for network in proxies):
             break
         address = hop
-    return address
+    return str(address)
 
 
 def is_loopback(host: str) -> bool:
     """Whether *host*, a name or an address, is this machine as seen from itself."""
     if host.lower() == "localhost" or host.lower().endswith(".localhost"):
         return True
-    address = _parsed(host.strip("[]"))
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return address is not None and (mapped or address).is_loopback
+    address = _parsed(host.removeprefix("[").removesuffix("]"))
+    return address is not None and address.is_loopback
 
 
-def _is_in(address: str, networks: Sequence[Network]) -> bool:
-    parsed = _parsed(address)
-    return parsed is not None and any(parsed in network for network in networks)
-
-
-def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _parsed(text: str) -> Address | None:
+    """Return the address in *text*; an IPv4 address that is mapped into IPv6 as what it is."""
     try:
-        return ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
         return None
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    # Whatever follows the % of a scope was chosen by whoever wrote it.
+    return None if address.scope_id is not None else address.ipv4_mapped or address

@@ -1,4 +1,4 @@
-"""What a handler decided when it called `finish()`."""
+"""A response on its way out: what a handler decided when it called `finish()`, and what a session adds."""
 
 from __future__ import annotations
 
@@ -9,17 +9,39 @@ class FrozenResponse:
     """Status, headers, cookies and body of a response, kept while the session is saved."""
 
     def __init__(self, handler: RequestHandler) -> None:
+        settle_cookies(handler)
         self._status = handler._status_code, handler._reason
         self._headers = handler._headers.copy()
         self._body = list(handler._write_buffer)
-        new_cookies = handler._new_cookie.values() if hasattr(handler, "_new_cookie") else ()
-        self._cookies = [morsel.OutputString() for morsel in new_cookies]
 
     def restore(self, handler: RequestHandler) -> None:
         """Undo whatever the handler did after finish(), which on a stock handler changes nothing either."""
+        handler.__dict__.pop("_new_cookie", None)
         handler._status_code, handler._reason = self._status
         handler._headers = self._headers
         handler._write_buffer = self._body
-        handler.__dict__.pop("_new_cookie", None)
-        for line in self._cookies:
-            handler.add_header("Set-Cookie", line)
+
+
+def settle_cookies(handler: RequestHandler) -> None:
+    """Turn the cookies that the handler set into header lines, in their order.
+
+    A browser obeys the last line for a name, so what is added after this prevails: `clear_all_cookies()` in a
+    handler must not take back the only copy of a new secret.
+    """
+    cookies = handler.__dict__.pop("_new_cookie", {})
+    for morsel in cookies.values():
+        handler.add_header("Set-Cookie", morsel.OutputString())
+
+
+def vary_by_cookie(handler: RequestHandler) -> None:
+    """Tell caches that another browser gets another response; what the handler named stays."""
+    vary = ", ".join(handler._headers.get_list("Vary"))
+    names = {name.strip().lower() for name in vary.split(",")}
+    if not names & {"cookie", "*"}:
+        handler.set_header("Vary", f"{vary}, Cookie" if vary else "Cookie")
+
+
+def forbid_storing(handler: RequestHandler) -> None:
+    """Tell caches to keep nothing of it, unless the handler told them something."""
+    if "Cache-Control" not in handler._headers:
+        handler.set_header("Cache-Control", "no-store")

@@ -95,6 +95,10 @@ class MemoryStore(Store):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __bool__(self) -> bool:
+        """Return True: an empty store is still a store."""
+        return True
+
     async def create(self, record: Record) -> None:
         """Insert *record*; its `seen_ms` is the time by which others have expired.
 

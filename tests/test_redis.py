@@ -49,9 +49,11 @@ def everything_in(admin: redis.Redis) -> bytes:
     """Return every key and value of the server in one piece."""
     parts: list[bytes] = []
     for key in admin.scan_iter():
-        kind = admin.type(key)
-        value: Any = admin.hgetall(key) if kind == b"hash" else admin.zrange(key, 0, -1, withscores=True)
-        parts += [key, repr(value).encode()]
+        read: Any = {
+            b"hash": admin.hgetall,
+            b"zset": lambda name: admin.zrange(name, 0, -1, withscores=True),
+        }.get(admin.type(key), admin.dump)
+        parts += [key, repr(read(key)).encode()]
     return b"\n".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""What a request wants and what it may send: Accept, Content-Type, `next`."""
+"""What a request wants: JSON or a page, and where to go from here."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import posixpath
 import re
 from urllib.parse import unquote
 
-_NEXT = re.compile(r"/[!-~]*")
-_MAX_NEXT = 2048
+_PATH = re.compile(r"/[!-~]*")
+_MAX_PATH = 2048
+_MAX_MEDIA_RANGES = 64
 # Pages it makes no sense to land on after sign-in: loops, and routes that only take a POST.
 _NOT_NEXT = re.compile(
     r"/(login|logout|session/increment|account/sessions/([^/]+/revoke|revoke-others))/?", re.IGNORECASE
@@ -15,49 +16,51 @@ _NOT_NEXT = re.compile(
 
 
 def prefers_json(accept: str) -> bool:
-    """Whether an Accept header ranks application/json above text/html."""
-    weights = {"application/json": 0.0, "text/html": 0.0}
-    specificity = dict.fromkeys(weights, 0)
-    for part in accept.split(",")[:64]:
-        pattern, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        for media in weights:
-            rank = _specificity(pattern, media)
-            if rank > specificity[media]:
-                specificity[media], weights[media] = rank, _quality(parameters)
-    return weights["application/json"] > weights["text/html"]
+    """Whether an Accept header ranks application/json above text/html.
+
+    Of two with the same weight the one that is named more exactly is preferred, so `application/json, */*`
+    means JSON; a page otherwise.
+    """
+    ranges = [_parsed(part) for part in accept.split(",")[:_MAX_MEDIA_RANGES]]
+    json_rank, html_rank = _rank(ranges, "application/json"), _rank(ranges, "text/html")
+    return json_rank > html_rank and json_rank[0] > 0
 
 
-def _specificity(pattern: str, media: str) -> int:
-    if pattern == media:
-        return 3
-    if pattern == media.partition("/")[0] + "/*":
-        return 2
-    return 1 if pattern == "*/*" else 0
+def _rank(ranges: list[tuple[str, float]], media: str) -> tuple[float, int]:
+    """Return the weight of *media*, as the most exact range that covers it says, and how exact that is."""
+    for exactness, pattern in ((3, media), (2, media.partition("/")[0] + "/*"), (1, "*/*")):
+        for covered, weight in ranges:
+            if covered == pattern:
+                return weight, exactness
+    return 0.0, 0
 
 
-def _quality(parameters: list[str]) -> float:
+def _parsed(part: str) -> tuple[str, float]:
+    pattern, *parameters = (piece.strip().lower() for piece in part.split(";"))
     for parameter in parameters:
-        if match := re.fullmatch(r"q\s*=\s*([01](?:\.\d{0,3})?)", parameter):
-            return min(float(match[1]), 1.0)
-    return 1.0
+        if match := re.fullmatch(r"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)", parameter):
+            return pattern, float(match[1])
+    return pattern, 1.0
 
 
-def is_plain_type(content_type: str, media: str) -> bool:
-    """Whether *content_type* is *media* with no parameter but charset=utf-8."""
-    pattern = re.escape(media) + r"\s*(;\s*charset\s*=\s*(utf-8|\"utf-8\")\s*)?"
-    return re.fullmatch(pattern, content_type.strip(), re.IGNORECASE) is not None
+def is_local(target: str) -> bool:
+    """Whether *target* is a path on this site however a browser parses it.
+
+    No scheme, no host however spelled, no backslash, control character or space. Source: WHATWG URL, 4.4;
+    OWASP Unvalidated Redirects Cheat Sheet.
+    """
+    if len(target) > _MAX_PATH or not _PATH.fullmatch(target) or "\\" in target:
+        return False
+    decoded = _decoded_path(target)
+    return "//" not in decoded and "\\" not in decoded and decoded.isprintable()
 
 
 def safe_next(target: str | None) -> str:
-    """Return *target* if it is a path on this site worth landing on, else `/`.
+    """Return *target* if it is a path on this site worth landing on after sign-in, else `/`."""
+    if target is None or not is_local(target):
+        return "/"
+    return "/" if _NOT_NEXT.fullmatch(posixpath.normpath(_decoded_path(target))) else target
 
-    Judged as a browser would parse it: no scheme, no host however spelled, no backslash, control character or
-    space. Source: WHATWG URL, 4.4; OWASP Unvalidated Redirects Cheat Sheet.
-    """
-    if not target or len(target) > _MAX_NEXT or not _NEXT.fullmatch(target) or "\\" in target:
-        return "/"
-    path = re.split(r"[?#]", target, maxsplit=1)[0]
-    decoded = unquote(unquote(path))
-    if "//" in decoded or "\\" in decoded or not decoded.isprintable():
-        return "/"
-    return "/" if _NOT_NEXT.fullmatch(posixpath.normpath(decoded)) else target
+
+def _decoded_path(target: str) -> str:
+    return unquote(unquote(re.split(r"[?#]", target, maxsplit=1)[0]))

@@ -1,28 +1,49 @@
-"""What goes wrong, in words: the codes and messages that clients see."""
+"""What goes wrong, in words: the codes and messages that clients see, the titles that people see."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from tornado.web import HTTPError
 
 from server.errors import Busy, SessionError
 from stores import StoreUnavailable
 
-MESSAGES = {
-    "bad_request": "The request is malformed.",
-    "bad_credentials": "The user name or the password is wrong.",
-    "unauthenticated": "Sign in first.",
-    "forbidden": "The form is out of date, or came from another site. Nothing was done. Reload it and retry.",
-    "not_found": "There is nothing here.",
-    "method_not_allowed": "This address does not take that method.",
-    "session_ended": "Your session has ended. Nothing was saved.",
-    "session_changed": "Your session changed while this was at work. Nothing was saved.",
-    "session_too_large": "That is more than a session holds. Nothing was saved.",
-    "unsupported_media_type": "The body has a type that this address does not take.",
-    "unprocessable": "That cannot be done with the value stored.",
-    "busy": "Too many people are signing in. Try again in a moment.",
-    "store_unavailable": "The session store does not answer. Try again in a moment.",
-    "insecure_transport": "This server is not set up for plain HTTP beyond this machine.",
-    "internal": "Something went wrong.",
+
+class Words(NamedTuple):
+    """How one problem is told: the headline of its page, and the message of page and JSON alike."""
+
+    title: str
+    message: str
+
+
+WORDS = {
+    "bad_request": Words("That could not be read", "The request is malformed."),
+    "bad_credentials": Words("That did not match", "The user name or the password is wrong."),
+    "unauthenticated": Words("Who are you?", "Sign in first."),
+    "forbidden": Words(
+        "Better to start over",
+        "The form is out of date, or came from another site. Nothing was done. Reload it and retry.",
+    ),
+    "not_found": Words("Nothing to see", "There is nothing here."),
+    "method_not_allowed": Words("Not in this way", "This address does not take that method."),
+    "session_ended": Words("That came too late", "Your session has ended. Nothing was saved."),
+    "session_changed": Words(
+        "Something else came first", "Your session changed while this was at work. Nothing was saved."
+    ),
+    "session_too_large": Words("That is too much", "That is more than a session holds. Nothing was saved."),
+    "unsupported_media_type": Words(
+        "That could not be read", "The body has a type that this address does not take."
+    ),
+    "unprocessable": Words("That does not add up", "That cannot be done with the value stored."),
+    "busy": Words("One moment, please", "Too many people are signing in. Try again in a moment."),
+    "store_unavailable": Words(
+        "One moment, please", "The session store does not answer. Try again in a moment."
+    ),
+    "insecure_transport": Words(
+        "Not over plain HTTP", "This server is not set up for plain HTTP beyond this machine."
+    ),
+    "internal": Words("Something went wrong", "This is our fault, not yours. Nothing was saved."),
 }
 
 _CODES = {
@@ -43,14 +64,14 @@ class Problem(HTTPError):
     def __init__(self, status: int, message: str | None = None, *, code: str | None = None) -> None:
         super().__init__(status)
         self.code = code or _CODES.get(status, "internal")
-        self.message = message or MESSAGES[self.code]
+        self.message = message or WORDS[self.code].message
 
 
 def describe(status: int, error: BaseException | None) -> tuple[str, str]:
     """Return the code and the message for an answer of *status* that *error* led to."""
     if isinstance(error, Problem):
         return error.code, error.message
-    if isinstance(error, SessionError):
+    if isinstance(error, SessionError) and error.code in WORDS:
         code = error.code
     elif isinstance(error, StoreUnavailable):
         code = "store_unavailable"
@@ -58,4 +79,4 @@ def describe(status: int, error: BaseException | None) -> tuple[str, str]:
         code = "busy"
     else:
         code = _CODES.get(status, "internal")
-    return code, MESSAGES[code]
+    return code, WORDS[code].message

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from server.handlers.account import iso_utc
-from server.handlers.base import JSON, PageHandler
+from server.handlers.base import PageHandler
+from server.handlers.bodies import JSON, json_object
 from server.handlers.problems import Problem
 from stores.base import check_keys
 
@@ -25,7 +26,7 @@ class SessionData(PageHandler):
 
     async def patch(self) -> None:
         """Replace each key named, remove those that are null, in one atomic step."""
-        changes = self.json_body()
+        changes = json_object(self.request)
         _require_keys(changes)
         for key, value in changes.items():
             if value is None:
@@ -40,7 +41,7 @@ class SessionData(PageHandler):
         self.write(
             {
                 "user": self.session.user,
-                "data": dict(self.session),
+                "data": self.session_data(),
                 "created_at": iso_utc(record.created_ms) if record else None,
                 "authenticated_at": iso_utc(record.auth_ms) if record and record.auth_ms else None,
                 "idle_expires_in": _seconds(record.expires_ms - now_ms) if record else None,
@@ -57,19 +58,12 @@ class Increment(PageHandler):
 
     async def post(self) -> None:
         """Add to a counter, atomically against every other request; an absent one is 0."""
-        body = self.json_body()
-        key, by = body.get("key"), body.get("by", 1)
+        body = json_object(self.request)
+        key, by = body.get("key"), _require_integer(body.get("by", 1), "by")
         if not isinstance(key, str):
             raise Problem(422, "key must be a string.")
         _require_keys({key: None})
-        by = _require_integer(by, "by")
-        value = await self.session.modify(
-            key,
-            lambda stored: _require_integer(
-                _require_integer(stored or 0, "the value stored") + by, "the sum"
-            ),
-        )
-        self.write({"value": value})
+        self.write({"value": await self.session.modify(key, lambda stored: _sum(stored, by))})
 
 
 def _require_keys(keys: dict[str, Any]) -> None:
@@ -77,6 +71,11 @@ def _require_keys(keys: dict[str, Any]) -> None:
         check_keys(keys)
     except ValueError as exc:
         raise Problem(400, str(exc)) from None
+
+
+def _sum(stored: object, by: int) -> int:
+    before = 0 if stored is None else _require_integer(stored, "the value stored")
+    return _require_integer(before + by, "the sum")
 
 
 def _require_integer(value: object, what: str) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from server.handlers.base import PageHandler
+from server.errors import SignInRevoked
+from server.handlers.base import BaseHandler, PageHandler
+from server.handlers.bodies import text_fields
 from server.handlers.negotiation import safe_next
 from server.handlers.problems import Problem
 
@@ -10,14 +12,16 @@ from server.handlers.problems import Problem
 class Login(PageHandler):
     """`GET` and `POST /login`."""
 
+    page = "/login"
+
     async def get(self) -> None:
         """Show the form."""
-        target = self.get_query_argument("next", None)
+        target = self.get_query_argument("next", None, strip=False)
         self._show(next_page=safe_next(target))
 
     async def post(self) -> None:
         """Check the password, then bind the user to a new session ID."""
-        fields = self.text_fields("username", "password", optional="next")
+        fields = text_fields(self.request, "username", "password", optional="next")
         next_page = safe_next(fields.get("next"))
         # Before the hash is read, so that a password change meanwhile makes this sign-in too old.
         auth_ms = self.sessions.now_ms()
@@ -25,7 +29,11 @@ class Login(PageHandler):
         if user is None:
             self._refuse(next_page)
             return
-        await self.session.login(user, keep=self.context.carry, auth_ms=auth_ms)
+        try:
+            await self.session.login(user, keep=self.context.carry, auth_ms=auth_ms)
+        except SignInRevoked:
+            self._refuse(next_page)
+            return
         if self.wants_json:
             self.write({"user": user})
         else:
@@ -47,8 +55,10 @@ class Logout(PageHandler):
     """`POST /logout`."""
 
     def check_xsrf_cookie(self) -> None:
-        """Let a visitor without a session through: there is nothing to protect, and nothing happens."""
-        if self._presented() is not None or self.request.method != "POST":
+        """Ask a visitor without a session for no token: there is nothing to protect, and nothing happens."""
+        if self._presented() is None:
+            BaseHandler.check_xsrf_cookie(self)
+        else:
             super().check_xsrf_cookie()
 
     async def post(self) -> None:
