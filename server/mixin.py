@@ -220,17 +220,17 @@ class SessionMixin(FormMixin):
         settle_cookies(self)
         if self._retry_after:
             self.set_header("Retry-After", str(RETRY_AFTER_S))
-        session, is_private = self._session, self._has_form
+        session, carries_secret, is_private = self._session, self._has_form, False
         if session is not None:
             session.seal("the response has begun")
             self._write_cookie(session)
-            is_private |= session.cookie is not CookieChange.KEEP or session.user is not None
-            is_private |= not session.read_nothing
+            carries_secret |= session.cookie is not CookieChange.KEEP
+            is_private = session.user is not None or not session.read_nothing
         self._write_nonce()
-        if is_private or self._accessed:
+        if carries_secret or is_private or self._accessed:
             vary_by_cookie(self)
-        if is_private:
-            forbid_storing(self)
+        if carries_secret or is_private:
+            forbid_storing(self, whatever_was_said=carries_secret)
 
     def _write_cookie(self, session: Session) -> None:
         if session.cookie is CookieChange.SET and session.sid is not None:

@@ -41,7 +41,11 @@ def vary_by_cookie(handler: RequestHandler) -> None:
         handler.set_header("Vary", f"{vary}, Cookie" if vary else "Cookie")
 
 
-def forbid_storing(handler: RequestHandler) -> None:
-    """Tell caches to keep nothing of it, unless the handler told them something."""
-    if "Cache-Control" not in handler._headers:
+def forbid_storing(handler: RequestHandler, *, whatever_was_said: bool) -> None:
+    """Tell caches to keep nothing of it, unless the handler told them something.
+
+    A new cookie or a form token is never for a shared cache, *whatever was said*.
+    """
+    directives = {part.strip().lower() for part in handler._headers.get("Cache-Control", "").split(",")}
+    if directives == {""} or (whatever_was_said and not directives & {"private", "no-store"}):
         handler.set_header("Cache-Control", "no-store")

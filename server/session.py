@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, MutableMapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -78,7 +78,7 @@ class Session(MutableMapping[str, Any]):
             StoreUnavailable: No answer. The cookie is untouched, unless the ID is known to have changed.
         """
         self._require_open()
-        await self._keeper.login(self, user, keep=keep, auth_ms=auth_ms)
+        await _to_its_end(self._keeper.login(self, user, keep=keep, auth_ms=auth_ms))
 
     async def logout(self) -> None:
         """End the session in the store, then clear the cookie. Does nothing where there is none."""
@@ -92,7 +92,7 @@ class Session(MutableMapping[str, Any]):
             SessionChanged: The session ended or was rotated meanwhile.
         """
         self._require_open()
-        await self._keeper.renew(self)
+        await _to_its_end(self._keeper.renew(self))
 
     async def commit(self) -> None:
         """Save now what the response would save.
@@ -261,6 +261,14 @@ class Session(MutableMapping[str, Any]):
         self._require_open()
         if self.presence is Presence.OVER:
             raise RuntimeError("this request signed the session out; only login() may follow")
+
+
+async def _to_its_end(verb: Coroutine[Any, Any, None]) -> None:
+    """Await *verb*, which goes on if the handler gives up on it: it may get the only copy of a new secret.
+
+    It holds the session's lock meanwhile, for which the response waits.
+    """
+    await asyncio.shield(asyncio.ensure_future(verb))
 
 
 @lru_cache(maxsize=1024)

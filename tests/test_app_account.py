@@ -52,7 +52,7 @@ async def revoke(browser: Browser, handle: str, **headers: str) -> Any:
 
 @pytest.mark.gen_test
 async def test_the_list_tells_where_a_user_is_signed_in(site: Site) -> None:
-    """Each session with its times, address and agent, this one first; nobody else's, and no secret."""
+    """Each session with its times, address and agent, this one first; nobody else's, and no secret."""  # I10
     other = await site.signed_in()
     await site.signed_in("bob")
     site.clock.advance(600)

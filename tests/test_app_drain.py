@@ -67,7 +67,7 @@ async def running(site: Site) -> AsyncIterator[Running]:
 
 @pytest.mark.gen_test
 async def test_a_shutdown_finishes_what_is_in_flight(site: Site) -> None:
-    """A write that was being saved is saved and answered; no new connection is taken meanwhile."""
+    """A write that was being saved is saved and answered; no new connection is taken meanwhile."""  # H10
     async with running(site) as it:
         gate = it.store.gate("create")
         writing = asyncio.ensure_future(it.browser.json("PATCH", "/session", {"a": 1}))

@@ -287,3 +287,25 @@ async def test_counters_of_one_request_all_count(core: Core) -> None:
     visitor.take(session)
 
     assert (sorted(counted), await visitor.reads()) == (list(range(1, 11)), {"n": 10})
+
+
+@pytest.mark.parametrize("verb", ["login", "renew"])
+@pytest.mark.gen_test
+async def test_a_handler_that_gives_up_on_a_new_id_still_gets_it(core: Core, verb: str) -> None:
+    """A rotation that may have happened runs to its end, and the response waits for its cookie."""
+    visitor = Visitor(core)
+    await visitor.writes(a=1)
+    session = await visitor.request()
+    gate = core.store.gate("rotate")
+    giving_up = await started(getattr(session, verb)(*["alice"] * (verb == "login")))
+    await gate.reached()
+
+    giving_up.cancel()
+    await asyncio.wait([giving_up])
+    busy = session.is_busy
+    gate.open()
+    async with session.lock:
+        pass
+
+    assert (giving_up.cancelled(), busy, session.cookie) == (True, True, CookieChange.SET)
+    assert (await core.stored(session.sid)).user == session.user

@@ -56,7 +56,7 @@ async def test_visitor_costs_nothing(lab, browser):
 @pytest.mark.parametrize("cookie", ["", "x", "2|1:0|junk", " ", '""', "a" * 5000, "0" * 190])
 @pytest.mark.gen_test
 async def test_junk_cookie_is_a_visitor(cookie, lab, browser):
-    """A cookie that is malformed or badly signed is none: no store call, no error, no cookie."""  # A3 A11 G2
+    """A malformed or badly signed cookie is none: no store call, no error, no cookie."""  # A3 A11 G2 H9
     lab.serve("/", get=look)
 
     response = await browser.get("/", Cookie=f"id={cookie}")

@@ -135,6 +135,32 @@ async def test_ended_session_is_cleared_uncached(lab, browser):
     assert told(await browser.get("/")) == PRIVATE
 
 
+@pytest.mark.parametrize(
+    ("said", "told_with_cookie"),
+    [
+        ("public, max-age=60", "no-store"),
+        ("max-age=60", "no-store"),
+        ("private", "private"),
+        ("no-store, max-age=0", "no-store, max-age=0"),
+    ],
+)
+@pytest.mark.gen_test
+async def test_a_cookie_is_never_for_shared_caches(said, told_with_cookie, lab, browser):
+    """What the handler says of caching stands, but not where it would give one person's cookie to others."""
+
+    def get(self):
+        self.set_header("Cache-Control", said)
+        if self.get_query_argument("write", None):
+            self.session["b"] = 1
+
+    lab.serve("/", get=get)
+
+    without_cookie, with_cookie = await browser.get("/"), await browser.get("/?write=1")
+
+    assert without_cookie.headers["Cache-Control"] == said
+    assert (with_cookie.headers["Cache-Control"], len(browser.cookies)) == (told_with_cookie, 1)
+
+
 @pytest.mark.gen_test
 async def test_superseded_session_varies(lab, browser):
     """Under a superseded cookie a page that looked varies: the newer cookie gets another page."""

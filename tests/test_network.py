@@ -35,7 +35,7 @@ def test_without_trusted_proxies_the_peer_is_the_client() -> None:
     ],
 )
 def test_only_what_trusted_proxies_added_counts(peer: str, headers: list[str], client: str) -> None:
-    """From the right, up to the first address that is not a trusted proxy's."""
+    """From the right, up to the first address that is not a trusted proxy's."""  # I5
     assert client_address(peer, headers, MANY) == client
 
 

@@ -16,7 +16,7 @@ from tornado.ioloop import IOLoop
 
 from stores import Absent, Credential, Delta, DuplicateSession, Handle, Outcome, StoreOptions, open_store
 from stores.conformance import StoreContract
-from stores.conformance.cases import NOTHING, new_record, new_verifier
+from stores.conformance.cases import NOTHING, NOW, new_record, new_verifier
 from stores.redis import RedisStore
 from stores.redis_records import META
 from tests.backends import Backend
@@ -258,7 +258,7 @@ async def test_a_reader_between_index_and_bind_loses_no_login(
     class Watched(RedisStore):
         async def _index(self, *arguments: Any) -> None:
             await super()._index(*arguments)
-            listed.append(await store.of_user("alice", now_ms=now()))
+            listed.append(await store.of_user("alice", now_ms=NOW))
 
     listed: list[Any] = []
     watched = Watched.from_url(each_redis.url, StoreOptions(prefix))
@@ -269,7 +269,7 @@ async def test_a_reader_between_index_and_bind_loses_no_login(
     await sign_in(watched, anonymous, "alice")
     await watched.aclose()
 
-    found = {record.handle for record in await store.of_user("alice", now_ms=now())}
+    found = {record.handle for record in await store.of_user("alice", now_ms=NOW)}
     assert (len(listed), found) == (2, {direct.handle, anonymous.handle})
 
 
