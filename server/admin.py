@@ -12,6 +12,8 @@ from pathlib import Path
 from server.accounts import Account, AccountFile, canonical_name
 from server.passwords import hash_password
 
+ACTIONS = ("add", "list", "disable", "enable", "remove", "passwd")
+
 
 class Refused(ValueError):
     """What was asked cannot be done; nothing was changed."""
@@ -59,7 +61,9 @@ def _edit(
         _check(accounts, user, exists=action != "add")
         changed = change(accounts.pop(user, None))
         if changed is not None:
-            accounts[user] = replace(changed, valid_after_ms=int(time.time() * 1000))
+            # Never back, also where somebody set the clock back: what has ended stays so.
+            now_ms = max(changed.valid_after_ms, int(time.time() * 1000))
+            accounts[user] = replace(changed, valid_after_ms=now_ms)
 
     file.edit(apply)
 
@@ -80,13 +84,24 @@ def _check(accounts: dict[str, Account], user: str, *, exists: bool) -> None:
 
 def _password(*, stdin: bool) -> str:
     if stdin:
-        return sys.stdin.readline().rstrip("\r\n")
+        return _first_line()
     if not sys.stdin.isatty():
         raise Refused("no terminal to ask for the password; use --password-stdin")
-    password = getpass.getpass("Password: ")
-    if getpass.getpass("Again: ") != password:
+    try:
+        password = getpass.getpass("Password: ")
+        again = getpass.getpass("Again: ")
+    except EOFError:
+        raise Refused("no password was given") from None
+    if again != password:
         raise Refused("the two passwords differ")
     return password
+
+
+def _first_line() -> str:
+    try:
+        return sys.stdin.readline().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise Refused("the password on standard input is not text in the encoding of this locale") from None
 
 
 def _list(file: AccountFile) -> str:

@@ -10,7 +10,8 @@ from importlib import metadata
 from typing import NoReturn
 
 from server import admin
-from server.config import ConfigError, account_path, read_settings
+from server.config import ConfigError, account_path, did_you_mean, read_settings
+from server.files import describe
 from server.options import OPTIONS, Option
 
 _COMMANDS = """\
@@ -20,7 +21,7 @@ commands:
   doctor                     check the configuration and the store
 
 Each option is also read from the environment: --store-prefix from STORMCELLAR_STORE_PREFIX.
-Durations have a unit: 500ms, 90s, 30m, 12h, 7d."""
+TIME has a unit: 500ms, 90s, 30m, 12h, 7d. FILE and DIR count from the current directory."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -28,60 +29,93 @@ class _Parser(argparse.ArgumentParser):
         """Say what is wrong in one line."""
         self.exit(2, f"stormcellar: {message}; see --help\n")
 
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse *arguments*, or exit with one line for each that is unknown.
+
+        Of those only the names are repeated: after a flag mistyped comes a value that may be a password.
+        """
+        # Intermixed, or a NAME after an option is not taken for one.
+        parsed, unknown = self.parse_known_intermixed_args(arguments)
+        if not unknown:
+            return parsed
+        flags = [each.partition("=")[0] for each in unknown if each.startswith("-")]
+        known = [each for each in self._option_string_actions if each.startswith("--")]
+        problems = [
+            f"{flag}: there is no such option{did_you_mean(flag, known, prefix='--')}" for flag in flags
+        ]
+        raise ConfigError(
+            *(problems or ["too many arguments; commands and their names come first; see --help"])
+        )
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line *argv* and return the exit status.
 
-    0 is success, 1 something that failed or was found wrong, 2 settings or arguments that will not do.
+    0 is success, 1 something that failed or was found wrong, 2 settings or arguments that will not do, 130
+    an interrupt before there was anything to end in order.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command = arguments.pop(0) if arguments[:1] and arguments[0] in _RUN else "serve"
     try:
-        return _RUN[command](arguments)
+        return _command(arguments)(arguments)
     except ConfigError as exc:
-        from server.serve import report
+        return exc.report()
+    except KeyboardInterrupt:
+        return 130
 
-        return report(exc)
+
+def _command(arguments: list[str]) -> Callable[[list[str]], int]:
+    """Take the command off *arguments* and return what runs it."""
+    if not arguments or arguments[0].startswith("-"):
+        return _serve
+    name = arguments.pop(0)
+    if name not in _RUN:
+        raise ConfigError(f"there is no such command; one of {', '.join(_RUN)}{did_you_mean(name, _RUN)}")
+    return _RUN[name]
 
 
 def _serve(arguments: list[str]) -> int:
+    parser = _settings_parser("", "Serve sessions and sign-in over HTTP.")
+    settings = read_settings(_flags(parser.parse(arguments)), os.environ)
     # Imported here, so that `accounts` needs neither an event loop nor the handlers.
     from server.serve import serve
 
-    parsed = _settings_parser("", "Serve sessions and sign-in over HTTP.").parse_args(arguments)
-    return serve(read_settings(_flags(parsed), os.environ))
+    return serve(settings)
 
 
 def _doctor(arguments: list[str]) -> int:
+    parser = _settings_parser(" doctor", "Check what serve would use.")
+    settings = read_settings(_flags(parser.parse(arguments)), os.environ)
     from server.doctor import examine
 
-    parsed = _settings_parser(" doctor", "Check what serve would use.").parse_args(arguments)
-    return examine(read_settings(_flags(parsed), os.environ))
+    return examine(settings)
 
 
 def _accounts(arguments: list[str]) -> int:
     parser = _Parser(
         prog=_program() + " accounts", description="Manage the account file.", allow_abbrev=False
     )
-    parser.add_argument("action", choices=("add", "list", "disable", "enable", "remove", "passwd"))
-    parser.add_argument("name", nargs="?", metavar="NAME")
+    actions = ", ".join(admin.ACTIONS)
+    parser.add_argument("action", metavar="ACTION", help=f"one of {actions}")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="whose account; list takes none")
     parser.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     for option in OPTIONS:
         if option.name in ("data_dir", "accounts"):
             _add(parser, option)
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse(arguments)
+    if parsed.action not in admin.ACTIONS:
+        parser.error(f"ACTION is one of {actions}")
     if (parsed.action == "list") != (parsed.name is None):
         parser.error(f"accounts {parsed.action} takes {'no' if parsed.name else 'a'} NAME")
     path = account_path(_flags(parsed), os.environ)
     try:
         print(admin.run(parsed.action, path, parsed.name, password_stdin=parsed.password_stdin))
     except (OSError, ValueError) as exc:
-        print(f"stormcellar: {exc}", file=sys.stderr)
+        print(f"stormcellar: {describe(exc)}", file=sys.stderr)
         return 1
     return 0
 
 
-def _settings_parser(command: str, description: str) -> argparse.ArgumentParser:
+def _settings_parser(command: str, description: str) -> _Parser:
     parser = _Parser(
         prog=_program() + command,
         description=description,
@@ -96,7 +130,7 @@ def _settings_parser(command: str, description: str) -> argparse.ArgumentParser:
 
 
 def _add(parser: argparse.ArgumentParser, option: Option) -> None:
-    text = option.help if option.default in (None, "") else f"{option.help} (default: {option.default})"
+    text = f"{option.help} (default: {option.default or option.otherwise})"
     if option.metavar:
         parser.add_argument(option.flag, dest=option.name, metavar=option.metavar, help=text)
     else:

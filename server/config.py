@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from server.lifetime import Lifetime
 from server.network import Network, is_loopback
-from server.options import ENVIRONMENT_PREFIX, OPTIONS, Option
+from server.options import ENVIRONMENT_PREFIX, OPTIONS, Option, duration_text
 from stores import Store, open_store
+
+_MAX_SHOWN = 80
 
 
 class ConfigError(ValueError):
@@ -20,6 +25,12 @@ class ConfigError(ValueError):
         super().__init__("\n".join(problems))
         self.problems = problems
 
+    def report(self) -> int:
+        """Say it on standard error and return the exit status for it, 2."""
+        for line in str(self).splitlines():
+            print(f"stormcellar: {line}", file=sys.stderr)
+        return 2
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -27,7 +38,7 @@ class Settings:
 
     port: int
     address: str
-    store: str
+    store: str = field(repr=False)  # a password can be in it
     store_prefix: str
     store_timeout: float
     store_connect_timeout: float
@@ -50,6 +61,11 @@ class Settings:
     def secure(self) -> bool:
         """Whether browsers reach this server over TLS."""
         return bool(self.behind_proxy)
+
+    @property
+    def store_kind(self) -> str:
+        """What may be shown of the store: the part of its URL before the colon."""
+        return self.store.partition(":")[0]
 
     @property
     def lifetime(self) -> Lifetime:
@@ -81,7 +97,7 @@ def read_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
     parsed = _parse(OPTIONS, flags, environment)
     problems = _fill_in(parsed)
     settings = Settings(**parsed)
-    problems += _contradictions(settings)
+    problems += _exposed(settings) + _contradicting_times(settings) + _unfit_store(settings)
     if problems:
         raise ConfigError(*problems)
     return settings
@@ -94,7 +110,14 @@ def account_path(flags: Mapping[str, str | None], environment: Mapping[str, str]
         ConfigError: Everything that is wrong, one line each.
     """
     parsed = _parse([o for o in OPTIONS if o.name in ("data_dir", "accounts")], flags, environment)
+    return _account_path(parsed)
+
+
+def _account_path(parsed: Mapping[str, Any]) -> Path:
     return Path(parsed["accounts"] or parsed["data_dir"] / "accounts.json")
+
+
+# --- one setting at a time ---
 
 
 def _parse(
@@ -107,24 +130,11 @@ def _parse(
         try:
             parsed[option.name] = option.parse(text) if text is not None else None
         except ValueError as exc:
-            problems.append(f"{where}: {text!r} will not do: {exc}")
+            shown = repr(text if len(text or "") <= _MAX_SHOWN else f"{text:.{_MAX_SHOWN}}…")
+            problems.append(f"{where}: {shown} will not do: {exc}")
     if problems:
         raise ConfigError(*problems)
     return parsed
-
-
-def _fill_in(parsed: dict[str, Any]) -> list[str]:
-    """Put in the defaults that depend on other settings; return what is wrong with those given."""
-    problems = []
-    if parsed["accounts"] is not None and not parsed["accounts"].exists():
-        problems.append(f"--accounts: {parsed['accounts']} does not exist; make it with: accounts add NAME")
-    parsed["secret_file"] = parsed["secret_file"] or parsed["data_dir"] / "secret.keys"
-    parsed["accounts"] = parsed["accounts"] or parsed["data_dir"] / "accounts.json"
-    obstacles = _demo_obstacles(parsed)
-    if parsed["demo"]:
-        problems += [f"--demo: {obstacle}" for obstacle in obstacles]
-    parsed["demo"] = not obstacles if parsed["demo"] is None else parsed["demo"]
-    return problems
 
 
 def _given(
@@ -136,15 +146,45 @@ def _given(
 
 
 def _unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    known = {option.variable for option in OPTIONS}
+    known = [option.variable for option in OPTIONS]
     unknown = sorted(n for n in environment if n.startswith(ENVIRONMENT_PREFIX) and n not in known)
-    return [f"{name}: there is no such setting" for name in unknown]
+    hints = [did_you_mean(name, known, prefix=ENVIRONMENT_PREFIX) for name in unknown]
+    return [f"{name}: there is no such setting{hint}" for name, hint in zip(unknown, hints, strict=True)]
+
+
+def did_you_mean(given: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """Return `; did you mean X?` for the one of *known* that is much like *given*, else nothing.
+
+    Args:
+        prefix: What they have in common, and so is no likeness.
+    """
+    names = [name.removeprefix(prefix) for name in known]
+    matches = get_close_matches(given.removeprefix(prefix), names, n=1)
+    return "".join(f"; did you mean {prefix}{match}?" for match in matches)
+
+
+def _fill_in(parsed: dict[str, Any]) -> list[str]:
+    """Put in the defaults that depend on other settings; return what is wrong with those given."""
+    problems = []
+    is_named, path = parsed["accounts"] is not None, _account_path(parsed)
+    if is_named and not os.path.exists(path):
+        problems.append(f"--accounts: {path} does not exist; make it with: accounts add NAME")
+    parsed["accounts"] = path
+    parsed["secret_file"] = parsed["secret_file"] or parsed["data_dir"] / "secret.keys"
+    obstacles = _demo_obstacles(parsed)
+    if parsed["demo"]:
+        problems += [f"--demo: {obstacle}" for obstacle in obstacles]
+    parsed["demo"] = not obstacles if parsed["demo"] is None else parsed["demo"]
+    return problems
+
+
+# --- between settings ---
 
 
 def _demo_obstacles(parsed: Mapping[str, Any]) -> list[str]:
     obstacles = []
-    if parsed["accounts"].exists():
-        obstacles.append(f"there are real accounts in {parsed['accounts']}")
+    if os.path.exists(parsed["accounts"]):
+        obstacles.append(f"there is an account file, {parsed['accounts']}")
     if not is_loopback(parsed["address"]):
         obstacles.append("a demo account is for loopback only")
     if parsed["behind_proxy"]:
@@ -152,38 +192,39 @@ def _demo_obstacles(parsed: Mapping[str, Any]) -> list[str]:
     return obstacles
 
 
-def _contradictions(settings: Settings) -> list[str]:
+def _exposed(settings: Settings) -> list[str]:
+    if is_loopback(settings.address) or settings.behind_proxy:
+        return []
+    return [
+        f"--address: {settings.address} would serve plain HTTP beyond this machine; "
+        "put a TLS proxy in front and name it with --behind-proxy"
+    ]
+
+
+def _contradicting_times(settings: Settings) -> list[str]:
+    """Say in flags, and all at once, what `Lifetime` refuses."""
     problems = []
-    if not is_loopback(settings.address) and not settings.behind_proxy:
-        problems.append(
-            f"--address: {settings.address} would serve plain HTTP beyond this machine; "
-            "put a TLS proxy in front and name it with --behind-proxy"
-        )
-    try:
-        _ = settings.lifetime
-    except ValueError as exc:
-        problems.append(_in_flags(str(exc)))
-    try:
-        store = settings.open_store()
-    except ValueError as exc:
-        problems.append(f"--store: {exc}")
-    else:
-        if settings.processes > 1 and not store.shared:
-            problems.append("--processes: above 1 needs a store that processes share, such as redis or mongo")
+    for name in ("idle", "anonymous_idle"):
+        idle, flag = getattr(settings, name), "--" + name.replace("_", "-")
+        if idle > settings.absolute:
+            problems.append(_is_not(flag, idle, "at most --absolute", settings.absolute))
+        if settings.touch_after >= idle:
+            problems.append(_is_not("--touch-after", settings.touch_after, f"shorter than {flag}", idle))
     return problems
 
 
-def _in_flags(message: str) -> str:
-    """Say the names of the limits as the command line does."""
-    for name, option in {
-        "max_per_user": "--max-sessions-per-user",
-        "anonymous_s": "--anonymous-idle",
-        "absolute_s": "--absolute",
-        "touch_after_s": "--touch-after",
-        "idle_s": "--idle",
-    }.items():
-        message = message.replace(name, option)
-    return message
+def _is_not(flag: str, seconds: float, rule: str, limit_s: float) -> str:
+    return f"{flag}: {duration_text(seconds)} will not do: it must be {rule}, {duration_text(limit_s)}"
+
+
+def _unfit_store(settings: Settings) -> list[str]:
+    try:
+        store = settings.open_store()
+    except ValueError as exc:
+        return [f"--store: {exc}"]
+    if settings.processes > 1 and not store.shared:
+        return ["--processes: above 1 needs a store that processes share, such as redis or mongo"]
+    return []
 
 
 assert [option.name for option in OPTIONS] == [field.name for field in fields(Settings)]

@@ -3,84 +3,127 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
 import os
 import socket
 from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from server.accounts import AccountFile
 from server.config import Settings
-from server.keys import load_keys
+from server.files import describe
+from server.keys import read_keys
 from stores import StoreError, StoreRefused
 
-
-def examine(settings: Settings) -> int:
-    """Print a line for each thing checked; return 0 if all is well, else 1."""
-    checks: list[Callable[[Settings], str]] = [_data_dir, _secrets, _accounts, _port, _store]
-    return max(_report(check, settings) for check in checks)
+_PROBE_S = 2.0
 
 
 class Finding(Exception):
     """What is wrong, and what to do about it."""
 
 
+def examine(settings: Settings) -> int:
+    """Print a line for each thing checked; return 0 if all is well, else 1. Changes nothing."""
+    checks: list[Callable[[Settings], str]] = [_data_dir, _secrets, _accounts, _port, _store]
+    return max(_report(check, settings) for check in checks)
+
+
 def _report(check: Callable[[Settings], str], settings: Settings) -> int:
     try:
         print(f"ok       {check(settings)}")
-    except (Finding, OSError, ValueError) as exc:
+    except Finding as exc:
         print(f"problem  {exc}")
+        return 1
+    except (OSError, ValueError) as exc:
+        print(f"problem  {describe(exc)}")
         return 1
     return 0
 
 
 def _data_dir(settings: Settings) -> str:
     path = settings.data_dir
-    if path.exists() and not os.access(path, os.W_OK | os.X_OK):
-        raise Finding(f"{path} cannot be written: change its owner, or name another with --data-dir")
-    return f"data directory {path}" + ("" if path.exists() else " (will be made)")
+    nearest = next(each for each in (path, *path.parents) if os.path.lexists(each))
+    if not nearest.is_dir():
+        raise Finding(f"data directory {path}: {nearest} is not a directory; name another with --data-dir")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        advice = "change its owner, or name another with --data-dir"
+        raise Finding(f"data directory {path}: {nearest} cannot be written; {advice}")
+    return f"data directory {path}" + ("" if nearest == path else " will be made")
 
 
 def _secrets(settings: Settings) -> str:
     path: Path = settings.secret_file
-    if not path.exists():
+    try:
+        return f"signing keys: {len(read_keys(path))} in {path}"
+    except FileNotFoundError:
         return f"signing keys: {path} will be made on the first start"
-    return f"signing keys: {len(load_keys(path))} in {path}"
 
 
 def _accounts(settings: Settings) -> str:
     count = len(AccountFile(settings.accounts).read())
     if settings.demo:
-        return "accounts: none yet; serves a demo account"
+        return "accounts: none yet, so there will be a demo account"
     if not count:
         raise Finding(f"no accounts in {settings.accounts}: add one with: accounts add NAME")
     return f"accounts: {count} in {settings.accounts}"
 
 
 def _port(settings: Settings) -> str:
+    place = f"port {settings.port} on {settings.address}"
     family = socket.AF_INET6 if ":" in settings.address else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.address, settings.port))
         except OSError as exc:
-            raise Finding(f"port {settings.port} on {settings.address}: {exc.strerror}; try --port") from exc
-    return f"port {settings.port} on {settings.address} is free"
+            if exc.errno == errno.EADDRINUSE and _serves_already(settings):
+                return f"{place}: this server answers there"
+            raise Finding(f"{place}: {exc.strerror}; choose others with --port and --address") from exc
+    return f"{place} is free"
+
+
+def _serves_already(settings: Settings) -> bool:
+    connection = HTTPConnection(settings.address, settings.port, timeout=_PROBE_S)
+    try:
+        connection.request("GET", "/healthz")
+        return bool(json.loads(connection.getresponse().read(1024)) == {"status": "ok"})
+    except (OSError, HTTPException, ValueError):
+        return False
+    finally:
+        connection.close()
 
 
 def _store(settings: Settings) -> str:
-    asyncio.run(_ping(settings))
-    warning = "" if settings.open_store().shared else "; lost on restart, for one process only"
-    return f"store {settings.store.partition(':')[0]} answers{warning}"
+    return asyncio.run(_ping(settings))
 
 
-async def _ping(settings: Settings) -> None:
+async def _ping(settings: Settings) -> str:
     store = settings.open_store()
     try:
         await store.ping()
     except StoreRefused as exc:
-        raise Finding(f"the store refuses us: {exc}; check the user, password and rights in --store") from exc
+        raise Finding(refusal(exc)) from exc
     except StoreError as exc:
-        reason = f" ({exc.__cause__})" if exc.__cause__ else ""
-        raise Finding(f"the store does not answer{reason}: is it running where --store says?") from exc
+        where = f"the {settings.store_kind} store does not answer ({reason(exc)})"
+        raise Finding(f"{where}: is it running where --store says?") from exc
     finally:
         await store.aclose()
+    warning = "" if store.shared else "; its sessions end with the process, of which there can be one"
+    return f"store: {settings.store_kind} answers{warning}"
+
+
+def refusal(exc: StoreRefused) -> str:
+    """Return the line on a store that answers but will not have us."""
+    return f"the store refuses us ({exc}): check the user, the password and their rights in its URL"
+
+
+def reason(exc: StoreError) -> str:
+    """Return why a store did not answer, without the driver's own words: they can repeat a password."""
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return os.strerror(cause.errno)
+        cause = cause.__cause__ or cause.__context__
+    return type(exc.__cause__ or exc).__name__

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
+from collections import Counter
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 from server.cookies import KeyRing
-from server.files import create_private, require_private
+from server.files import create_private, read_private
+
+log = logging.getLogger("stormcellar.keys")
 
 _HEADER = "# Signing keys, one a line: the first signs, all verify. Whoever has one can forge sessions.\n"
-# Fewer different characters than this is a word, not a key: 32 random hex digits have 13 or more of 16.
-_MIN_VARIETY = 10
-# Long enough that no random key of 64 characters holds one by chance (below 1 in 10 million).
-_PLACEHOLDERS = ("changeme", "change-me", "change_me", "secret", "password", "example", "insert")
+_ADVICE = "make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+# Of 32 random hex digits, the least varied of keys, less than one in a million has fewer than this.
+_MIN_VARIETY = 8
+# Each long enough that no random key of 64 characters holds one by chance (below 1 in 10 million).
+_PLACEHOLDERS = (
+    *("changeme", "change-me", "change_me", "secret", "password", "example", "insert", "replace"),
+    *("generate", "your_own", "your-own", "random"),
+    # Keys that tutorials on Tornado print and that countless repositories have copied.
+    *("oetzkxqagaydkl5gemgejjfuyh7eqnp2xdtp1o/vo=", "bzjc2swbqlkos6gkhn/vb9oxwqt8s0r0krvj5/xj89e="),
+)
 
 
 def load_keys(path: Path) -> list[str]:
@@ -23,24 +34,49 @@ def load_keys(path: Path) -> list[str]:
         ValueError: One line: others may read the file, it holds no key, or one that is weak.
         OSError: The file cannot be read or made.
     """
-    if not path.exists():
+    try:
+        return read_keys(path)
+    except FileNotFoundError:
         # If another process was faster, its key is ours.
         with suppress(FileExistsError):
             create_private(path, _HEADER + secrets.token_urlsafe(48) + "\n")
-    require_private(path)
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+            log.info("made a signing key: %s", path)
+        return read_keys(path)
+
+
+def read_keys(path: Path) -> list[str]:
+    """Return the signing keys of the file at *path*, and make none.
+
+    Raises:
+        ValueError, OSError: See `load_keys`; FileNotFoundError if there is no such file.
+    """
+    content = read_private(path)
+    try:
+        lines = [line.strip() for line in content.decode().splitlines()]
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a text file; {_ADVICE}") from None
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:
         raise ValueError(f"{path} holds no signing key; remove it to have one made")
     for number, key in enumerate(keys, 1):
         _require_strong(key, f"key {number} in {path}")
-    KeyRing(keys)
+    try:
+        KeyRing(keys)
+    except ValueError as exc:
+        raise ValueError(f"{path}: {exc}") from None
     return keys
 
 
 def _require_strong(key: str, where: str) -> None:
-    advice = "make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
     if len(key.encode()) < 32:
-        raise ValueError(f"{where} is shorter than 32 bytes; {advice}")
-    if len(set(key)) < _MIN_VARIETY or any(word in key.lower() for word in _PLACEHOLDERS):
-        raise ValueError(f"{where} is not random; {advice}")
+        raise ValueError(f"{where} is shorter than 32 bytes; {_ADVICE}")
+    if not _looks_random(key) or any(word in key.lower() for word in _PLACEHOLDERS):
+        raise ValueError(f"{where} is not random; {_ADVICE}")
+
+
+def _looks_random(key: str) -> bool:
+    """Whether *key* is neither a few characters, nor one piece over and over, nor a run such as abcdef."""
+    is_repetition = key in (key + key)[1:-1]
+    steps = Counter(ord(after) - ord(before) for before, after in pairwise(key))
+    is_run = max(steps.values()) > len(key) / 3
+    return len(set(key)) >= _MIN_VARIETY and not is_repetition and not is_run

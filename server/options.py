@@ -4,34 +4,53 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.cookies import COOKIE_NAME
+from server.cookies import Cookies, KeyRing
 from server.network import Network
+from stores import StoreOptions
 from stores.base import check_keys
 
 ENVIRONMENT_PREFIX = "STORMCELLAR_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
+MAX_DURATION_S = 10 * 366 * 86_400
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_UNIT_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
+_UNIT_S = {"d": 86_400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}
 
 
 def duration_s(text: str) -> float:
     """Return the seconds in a duration such as `500ms`, `90s`, `30m`, `12h` or `7d`."""
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise ValueError("a duration needs a unit: 500ms, 90s, 30m, 12h or 7d")
-    return float(match[1]) * _UNIT_S[match[2]]
+        raise ValueError("a duration is a number with a unit: 500ms, 90s, 30m, 12h or 7d")
+    seconds = float(match[1]) * _UNIT_S[match[2]]
+    if not 0.001 <= seconds <= MAX_DURATION_S:
+        raise ValueError("a duration is at least 1ms and at most ten years")
+    return seconds
+
+
+def duration_text(seconds: float) -> str:
+    """Return *seconds* as a person would give them: `90s` for 90, `12h` for 43 200."""
+    for unit, unit_s in _UNIT_S.items():
+        if (count := round(seconds / unit_s, 6)).is_integer() and count >= 1:
+            return f"{count:.0f}{unit}"
+    return f"{seconds * 1000:g}ms"
+
+
+def _integer(text: str, least: int, most: int) -> int:
+    # Longer than any of them is not worth a conversion, which takes quadratic time.
+    if not re.fullmatch("[0-9]{1,9}", text) or not least <= int(text) <= most:
+        raise ValueError(f"a whole number from {least} to {most}")
+    return int(text)
 
 
 def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65_535:
-        raise ValueError("a port is a number from 0 (any free one) to 65535")
-    return int(text)
+    return _integer(text, 0, 65_535)
 
 
 def _address(text: str) -> str:
@@ -39,7 +58,7 @@ def _address(text: str) -> str:
         ipaddress.ip_address(text)
     except ValueError:
         if text != "localhost":
-            raise ValueError("an IP address to listen on, or localhost") from None
+            raise ValueError("an IP address of this machine, or localhost") from None
     return text
 
 
@@ -50,16 +69,12 @@ def _networks(text: str) -> tuple[Network, ...]:
         raise ValueError(f"one or more networks such as 127.0.0.1/32,10.0.0.0/8 ({exc})") from None
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise ValueError("a whole number from 1")
-    return int(text)
+def _count(text: str) -> int:
+    return _integer(text, 1, 1_000_000)
 
 
 def _processes(text: str) -> int:
-    if _positive(text) > 256:
-        raise ValueError("at most 256 processes")
-    return int(text)
+    return _integer(text, 1, 256)
 
 
 def _keys(text: str) -> frozenset[str]:
@@ -69,9 +84,19 @@ def _keys(text: str) -> frozenset[str]:
 
 
 def _cookie_name(text: str) -> str:
-    if not COOKIE_NAME.fullmatch(text):
-        raise ValueError("1 to 64 letters, digits or characters of !#$%&'*+.^_`|~-")
+    # The rule is where the cookie is made; the key and the age are of no account.
+    Cookies(KeyRing([bytes(32)]), name=text, secure=False, max_age_s=1, clock=time.time)
     return text
+
+
+def _prefix(text: str) -> str:
+    return StoreOptions(prefix=text).prefix
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise ValueError("the name of a file or directory")
+    return Path(text).absolute()
 
 
 def _log_level(text: str) -> str:
@@ -95,6 +120,8 @@ class Option:
     default: str | None
     metavar: str
     help: str
+    otherwise: str = "none"
+    """What holds where the default says nothing."""
 
     @property
     def flag(self) -> str:
@@ -111,21 +138,21 @@ OPTIONS = (
     Option("port", _port, "8888", "PORT", "TCP port; 0 takes a free one"),
     Option("address", _address, "127.0.0.1", "IP", "listen here; beyond loopback needs --behind-proxy"),
     Option("store", str, "memory", "URL", "where sessions live: memory, redis, mongo, or a store URL"),
-    Option("store_prefix", str, "stormcellar", "TEXT", "begins every key, channel and collection name"),
+    Option("store_prefix", _prefix, "stormcellar", "TEXT", "begins every key, channel and collection name"),
     Option("store_timeout", duration_s, "2s", "TIME", "budget of one store call, retries included"),
     Option("store_connect_timeout", duration_s, "1s", "TIME", "budget of one connection to the store"),
     Option("idle", duration_s, "30m", "TIME", "a signed-in session ends after this long without activity"),
     Option("absolute", duration_s, "12h", "TIME", "a session ends this long after sign-in, active or not"),
     Option("anonymous_idle", duration_s, "30m", "TIME", "the same as --idle, for visitors not signed in"),
     Option("touch_after", duration_s, "1m", "TIME", "reads record activity at most this often"),
-    Option("max_sessions_per_user", _positive, None, "N", "a sign-in beyond it ends the oldest"),
+    Option("max_sessions_per_user", _count, None, "N", "a sign-in beyond it ends the oldest", "no limit"),
     Option("cookie_name", _cookie_name, "id", "NAME", "of the session cookie; __Host- is added behind TLS"),
-    Option("secret_file", Path, None, "FILE", "signing keys, one a line; made if missing"),
-    Option("accounts", Path, None, "FILE", "the accounts, as `accounts add` writes them"),
-    Option("data_dir", Path, "var", "DIR", "holds the files that are not named otherwise"),
+    Option("secret_file", _path, None, "FILE", "signing keys; made if missing", "secret.keys in --data-dir"),
+    Option("accounts", _path, None, "FILE", "see accounts --help", "accounts.json in --data-dir"),
+    Option("data_dir", _path, "var", "DIR", "holds the files that are not named otherwise"),
     Option("behind_proxy", _networks, "", "CIDR,...", "where the TLS proxy in front is; cookies are Secure"),
-    Option("processes", _processes, "1", "N", "server processes; needs a shared store above 1"),
+    Option("processes", _processes, "1", "N", "server processes; above 1 needs a shared store"),
     Option("carry", _keys, "", "KEY,...", "session keys that survive sign-in"),
     Option("log_level", _log_level, "info", "LEVEL", f"one of {', '.join(LOG_LEVELS)}"),
-    Option("demo", _boolean, None, "", "a demo account in memory with a random password"),
+    Option("demo", _boolean, None, "", "an account with a random password", "while there are no accounts"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -49,7 +50,7 @@ class PasswordChecker:
         self._limit = workers + queue
         self._running = 0
         # Verified for unknown and disabled users, so that they take as long as the others.
-        self._dummy = argon2_hasher.hash("no password has this hash")
+        self._dummy = argon2_hasher.hash(secrets.token_urlsafe(32))
 
     async def verify(self, stored: str | None, password: str) -> bool:
         """Whether *password* has the hash *stored*; None takes as long and is always False.
@@ -60,7 +61,8 @@ class PasswordChecker:
         plain = normalise(password)
         if plain is None:
             return False
-        return await self._run(self._matches, stored or self._dummy, plain) and stored is not None
+        matches = await self._run(self._matches, self._dummy if stored is None else stored, plain)
+        return matches and stored is not None
 
     async def hash(self, password: str) -> str:
         """Return the hash of *password*.
@@ -82,14 +84,16 @@ class PasswordChecker:
     async def _run(self, work: Callable[..., T], *args: object) -> T:
         if self._running >= self._limit:
             raise Busy("too many sign-ins at once")
-        self._running += 1
         future = asyncio.get_running_loop().run_in_executor(self._executor, lambda: work(*args))
+        self._running += 1
         # Counted until the thread is done, also where the caller was cancelled.
         future.add_done_callback(self._done)
         return await asyncio.shield(future)
 
-    def _done(self, _: asyncio.Future[Any]) -> None:
+    def _done(self, future: asyncio.Future[Any]) -> None:
         self._running -= 1
+        if not future.cancelled():
+            future.exception()  # seen, also where nobody waits any more
 
     def _matches(self, stored: str, plain: str) -> bool:
         try:

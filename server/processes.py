@@ -1,16 +1,51 @@
-"""Several server processes on one set of listening sockets."""
+"""Several server processes on one set of listening sockets, and the signals that end them.
+
+The parent handles no signal: it keeps them blocked and waits for the next one, so that none can come at a
+bad moment, be lost, or interrupt a call.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
-from collections.abc import Callable
-from types import FrameType
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from socket import socket
+from typing import NoReturn
 
 log = logging.getLogger("stormcellar.processes")
 
-MAX_RESTARTS = 20
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_PARENT_SIGNALS = (*STOP_SIGNALS, signal.SIGCHLD, signal.SIGALRM)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long the parent bears with its children. Seconds."""
+
+    pause_s: float = 0.02
+    """Before the first replacement; each further one within `window_s` waits twice as long."""
+    longest_pause_s: float = 5.0
+    most: int = 10
+    """More children than this ending within `window_s` stop the server: a supervisor must see it."""
+    window_s: float = 60.0
+    drain_s: float = 45.0
+    """Then a child that was told to stop is killed. Longer than its own limits for a drain take together."""
+
+
+@contextmanager
+def stop_signals_held() -> Iterator[None]:
+    """Keep SIGTERM and SIGINT waiting until somebody is there to handle them: see `release_stop_signals`."""
+    with _blocked(STOP_SIGNALS):
+        yield
+
+
+def release_stop_signals() -> None:
+    """Let the stop signals in, those too that have been waiting."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def run_apart(work: Callable[[], int]) -> int:
@@ -18,80 +53,151 @@ def run_apart(work: Callable[[], int]) -> int:
     pid = os.fork()
     if pid == 0:
         _exit_with(work)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return _exit_status(os.waitpid(pid, 0)[1])
 
 
-def run_forked(count: int, work: Callable[[int], int]) -> int:
+def run_forked(
+    count: int,
+    work: Callable[[int], int],
+    *,
+    sockets: Sequence[socket] = (),
+    patience: Patience = Patience(),
+) -> int:
     """Run *work* in *count* child processes until they end; call it before any loop, thread or client exists.
 
-    SIGTERM and SIGINT are passed on; a child that fails is replaced, twenty times in all.
+    A child that ends is replaced. SIGTERM or SIGINT stops them all, in order; a second one kills them.
 
     Args:
-        work: Is given a descriptor that reads end of file once this process is gone, and returns the exit
-            status: 2 if the set-up is wrong, which replacing the child would not mend.
+        work: Is given a descriptor that reads end of file once it is to stop, or this process is gone, and
+            returns the exit status. It begins with the stop signals held, and with SIGINT ignored: the
+            terminal's Ctrl-C reaches every process at once, and it is the parent that passes it on.
+        sockets: What the children listen on; closed here at the stop, so that nobody waits in their queues.
 
     Returns:
         0 if every child ended well, else the status of one that did not.
     """
-    return _Family(count, work).run()
+    return _Family(count, work, sockets, patience).run()
 
 
 class _Family:
-    def __init__(self, count: int, work: Callable[[int], int]) -> None:
+    def __init__(
+        self, count: int, work: Callable[[int], int], sockets: Sequence[socket], patience: Patience
+    ) -> None:
         self._count = count
         self._work = work
+        self._sockets = sockets
+        self._patience = patience
         self._children: set[int] = set()
+        self._endings: list[float] = []
         self._is_stopping = False
-        self._restarts = 0
+        self._kill_at = 0.0
+        self._status = 0
+        # Never written to: end of file, when its last writer is gone, is the message.
         self._watched, self._held = os.pipe()
 
     def run(self) -> int:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._pass_on)
-        for _ in range(self._count):
-            self._start()
-        status = 0
-        while self._children:
-            pid, wait_status = os.wait()
-            self._children.discard(pid)
-            status = self._after(pid, os.waitstatus_to_exitcode(wait_status)) or status
-        return status
+        with _blocked(_PARENT_SIGNALS):
+            # Outside Linux a signal that is ignored by default is dropped, blocked or not.
+            before = signal.signal(signal.SIGCHLD, lambda *_: None)
+            self._fill_up()
+            while self._children or not self._is_stopping:
+                self._on(signal.sigwait(_PARENT_SIGNALS))
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGCHLD, before)
+        os.close(self._watched)
+        return self._status
 
-    def _after(self, pid: int, status: int) -> int:
-        if self._is_stopping:
-            return max(status, 0)
-        if status == 2 or self._restarts == MAX_RESTARTS:
-            log.error("process %d ended with status %d; stopping all", pid, status)
+    def _on(self, number: int) -> None:
+        if number == signal.SIGCHLD:
+            self._reap()
+        elif number == signal.SIGALRM and not self._is_stopping:
+            self._fill_up()
+        elif number in STOP_SIGNALS and not self._is_stopping:
             self._stop()
-            return status if status > 0 else 1
-        log.error("process %d ended with status %d; starting another", pid, status)
-        self._restarts += 1
-        self._start()
-        return 0
+        # An alarm here can be that of a replacement, set before the stop.
+        elif number in STOP_SIGNALS or time.monotonic() >= self._kill_at:
+            self._kill()
 
-    def _start(self) -> None:
-        pid = os.fork()
-        if pid == 0:
-            # A group of its own: the terminal's Ctrl-C reaches the parent only, which passes it on once.
-            os.setpgrp()
-            os.close(self._held)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_DFL)
-            _exit_with(lambda: self._work(self._watched))
-        self._children.add(pid)
+    def _reap(self) -> None:
+        """Take note of every child that ended: the signals of several may have come as one."""
+        while self._children:
+            pid, wait_status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            # As process 1 of a container we are given orphans too, which nobody misses.
+            if pid in self._children:
+                self._children.discard(pid)
+                self._ended(pid, _exit_status(wait_status))
+
+    def _ended(self, pid: int, status: int) -> None:
         if self._is_stopping:
-            os.kill(pid, signal.SIGTERM)
+            self._status = self._status or status
+            return
+        log.warning("process %d ended with status %d; starting another", pid, status)
+        self._replace_later(status or 1)
 
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        self._stop()
+    def _replace_later(self, status: int) -> None:
+        now, patience = time.monotonic(), self._patience
+        self._endings = [t for t in self._endings if now - t < patience.window_s] + [now]
+        if len(self._endings) > patience.most:
+            log.error("%d processes ended within %.0f s; stopping", len(self._endings), patience.window_s)
+            self._status = status
+            self._stop()
+        else:
+            pause_s = patience.pause_s * 2 ** (len(self._endings) - 1)
+            signal.setitimer(signal.ITIMER_REAL, min(pause_s, patience.longest_pause_s))
+
+    def _fill_up(self) -> None:
+        while len(self._children) < self._count and not self._is_stopping:
+            try:
+                pid = os.fork()
+            except OSError as exc:
+                log.error("cannot start a process: %s", exc.strerror)
+                self._replace_later(1)
+                return
+            if pid == 0:
+                _exit_with(self._as_child)
+            self._children.add(pid)
+
+    def _as_child(self) -> int:
+        os.close(self._held)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD, signal.SIGALRM))
+        return self._work(self._watched)
 
     def _stop(self) -> None:
         self._is_stopping = True
+        for each in self._sockets:
+            each.close()
+        os.close(self._held)
+        self._kill_at = time.monotonic() + self._patience.drain_s
+        signal.setitimer(signal.ITIMER_REAL, self._patience.drain_s)
+
+    def _kill(self) -> None:
+        """End at once what has not ended by itself, on a second signal or after a drain without end."""
+        log.warning("killing %d processes", len(self._children))
+        self._status = 1
         for pid in self._children:
-            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGKILL)
 
 
-def _exit_with(work: Callable[[], int]) -> None:
+@contextmanager
+def _blocked(signals: Sequence[signal.Signals]) -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _exit_status(wait_status: int) -> int:
+    """Return the exit status as shells tell it: 128 and the number for the death by a signal."""
+    code = os.waitstatus_to_exitcode(wait_status)
+    return code if code >= 0 else 128 - code
+
+
+def _exit_with(work: Callable[[], int]) -> NoReturn:
     status = 1
     try:
         status = work()

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import secrets
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tornado.netutil import bind_sockets
 
 from server import logs
-from server.accounts import Account, AccountDirectory, AccountFile, FileAccounts, MemoryAccounts
+from server.accounts import Account, AccountDirectory, AccountFile, FileAccounts
 from server.app import Server
 from server.config import ConfigError, Settings
+from server.doctor import reason, refusal
+from server.files import describe
 from server.keys import load_keys
 from server.passwords import PasswordChecker, hash_password
-from server.processes import run_apart, run_forked
-from stores import StoreRefused
+from server.processes import STOP_SIGNALS, release_stop_signals, run_apart, run_forked, stop_signals_held
+from stores import StoreRefused, StoreUnavailable
 
 log = logging.getLogger("stormcellar")
 
@@ -34,16 +36,20 @@ class Plan:
     """What is decided before any process is forked, and so is the same in all of them."""
 
     settings: Settings
-    keys: list[str]
-    demo_password: str
+    keys: list[str] = field(repr=False)
+    demo_password: str = field(repr=False)
     demo: dict[str, Account]
 
     def accounts(self) -> AccountDirectory:
-        """Open the accounts; from here on there are threads."""
-        checker = PasswordChecker()
-        if self.demo:
-            return MemoryAccounts(self.demo, checker=checker)
-        return FileAccounts(self.settings.accounts, checker=checker)
+        """Open the accounts; from here on there can be threads.
+
+        Raises:
+            ConfigError: The file was spoiled since it was looked at.
+        """
+        try:
+            return FileAccounts(self.settings.accounts, checker=PasswordChecker(), until_made=self.demo)
+        except (OSError, ValueError) as exc:
+            raise ConfigError(describe(exc)) from exc
 
 
 def serve(settings: Settings) -> int:
@@ -53,36 +59,53 @@ def serve(settings: Settings) -> int:
         ConfigError: Something is wrong that only a change of the set-up mends.
     """
     logs.set_up(settings.log_level)
-    plan = _plan(settings)
-    if settings.processes == 1:
-        return _run(lambda: _serve_alone(plan))
-    if run_apart(lambda: _run(lambda: _check_store(plan))):
-        return 2
-    sockets = _listen(plan)
-    return run_forked(settings.processes, lambda pipe: _run(lambda: _serve_as_child(plan, sockets, pipe)))
+    with stop_signals_held():
+        plan = make_plan(settings)
+        if settings.processes == 1:
+            return _run(lambda: _serve_alone(plan))
+        # Not in this process, which must not have had a loop or a connection when it forks.
+        if status := run_apart(lambda: _run(lambda: _check_store(settings))):
+            return status
+        sockets = _listen(plan)
+        return run_forked(
+            settings.processes,
+            lambda parent: _run(lambda: _serve_as_child(plan, sockets, parent)),
+            sockets=sockets,
+        )
 
 
-def report(error: Exception) -> int:
-    """Say on standard error what stops the start, one line each, and return exit status 2."""
-    for line in str(error).splitlines():
-        print(f"stormcellar: {line}", file=sys.stderr)
-    return 2
+def make_plan(settings: Settings) -> Plan:
+    """Read the keys and the accounts, and make the demo account if there is to be one.
 
-
-def _plan(settings: Settings) -> Plan:
-    password = secrets.token_urlsafe(12)
-    try:
-        keys = load_keys(settings.secret_file)
-        has_accounts = bool(AccountFile(settings.accounts).read())
-    except (OSError, ValueError) as exc:
-        raise ConfigError(str(exc)) from exc
+    Raises:
+        ConfigError: A file is missing, unfit or may be read by others.
+    """
+    problems: list[str] = []
+    keys = _read("--secret-file", lambda: load_keys(settings.secret_file), problems)
+    accounts = _read("--accounts", lambda: AccountFile(settings.accounts).read(), problems)
+    if keys is None or accounts is None:
+        raise ConfigError(*problems)
     if not settings.demo:
-        if not has_accounts:
-            log.warning("there are no accounts, so nobody can sign in; add one with: accounts add NAME")
+        if not accounts:
+            log.warning(
+                "nobody can sign in: no account in %s; accounts add NAME makes one", settings.accounts
+            )
         return Plan(settings, keys, "", {})
+    password = secrets.token_urlsafe(12)
     # Valid from now on: a session of an earlier start had another password.
     account = Account(hash_password(password), valid_after_ms=int(time.time() * 1000) - 1)
     return Plan(settings, keys, password, {DEMO_USER: account})
+
+
+def _read(flag: str, read: Callable[[], Any], problems: list[str]) -> Any:
+    try:
+        return read()
+    except (OSError, ValueError) as exc:
+        problems.append(f"{flag}: {describe(exc)}")
+        return None
+
+
+# --- in a process that serves ---
 
 
 def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
@@ -90,8 +113,8 @@ def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(main())
-    except (ConfigError, StoreRefused) as exc:
-        return report(exc)
+    except ConfigError as exc:
+        return exc.report()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -102,54 +125,80 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-async def _check_store(plan: Plan) -> int:
-    server = Server(plan.settings, accounts=plan.accounts(), keys=plan.keys)
-    await server.check_store()
-    await server.sessions.aclose()
-    return 0
-
-
 async def _serve_alone(plan: Plan) -> int:
+    stop = asyncio.Event()
+    for number in STOP_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, _stop_once, stop)
+    release_stop_signals()
+    await _check_store(plan.settings)
+    sockets = _listen(plan)
     server = Server(plan.settings, accounts=plan.accounts(), keys=plan.keys)
-    stop = _stop_on_signals()
-    await server.check_store()
-    await server.run(_listen(plan), stop)
-    return 0
-
-
-async def _serve_as_child(plan: Plan, sockets: list[socket.socket], pipe: int) -> int:
-    server = Server(plan.settings, accounts=plan.accounts(), keys=plan.keys)
-    stop = _stop_on_signals()
-    # End of file: the parent is gone, and with it whoever would have told us to stop.
-    asyncio.get_running_loop().add_reader(pipe, stop.set)
     await server.run(sockets, stop)
     return 0
 
 
-def _stop_on_signals() -> asyncio.Event:
+def _stop_once(stop: asyncio.Event) -> None:
+    """Stop; the next signal will end the process at once, without waiting for requests in flight."""
+    stop.set()
+    for number in STOP_SIGNALS:
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, signal.SIG_DFL)
+
+
+async def _serve_as_child(plan: Plan, sockets: list[socket.socket], parent: int) -> int:
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, _on_signal, stop)
-    return stop
+    loop = asyncio.get_running_loop()
+    # Any number of times: a supervisor may signal every process of a service, and then the parent does.
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_reader(parent, _stop_with_parent, parent, stop)
+    release_stop_signals()
+    server = Server(plan.settings, accounts=plan.accounts(), keys=plan.keys)
+    await server.run(sockets, stop)
+    return 0
 
 
-def _on_signal(stop: asyncio.Event) -> None:
-    """Stop at the first signal; a second one does not wait for requests in flight."""
-    if stop.is_set():
-        raise SystemExit(1)
+def _stop_with_parent(parent: int, stop: asyncio.Event) -> None:
+    """Stop at the end of file on *parent*, which stays readable from then on."""
+    asyncio.get_running_loop().remove_reader(parent)
     stop.set()
 
 
+async def _check_store(settings: Settings) -> int:
+    """Ask the store before listening. One that does not answer now may do so later: that is only logged.
+
+    Raises:
+        ConfigError: It answers, and never will let us in as things are set up.
+    """
+    store = settings.open_store()
+    try:
+        await store.ping()
+    except StoreRefused as exc:
+        raise ConfigError(f"--store: {refusal(exc)}") from exc
+    except StoreUnavailable as exc:
+        log.warning("the store does not answer yet (%s); /readyz says when it does", reason(exc))
+    finally:
+        await store.aclose()
+    return 0
+
+
 def _listen(plan: Plan) -> list[socket.socket]:
+    """Listen, and say where, and how to sign in to the demo account.
+
+    Raises:
+        ConfigError: The address or the port is not to be had.
+    """
     settings = plan.settings
+    host = f"[{settings.address}]" if ":" in settings.address else settings.address
     try:
         sockets = bind_sockets(settings.port, settings.address)
     except OSError as exc:
-        reason = f"cannot listen on {settings.address}:{settings.port}: {exc.strerror or exc}"
-        raise ConfigError(f"--port: {reason}") from exc
-    host = f"[{settings.address}]" if ":" in settings.address else settings.address
-    scheme = settings.store.partition(":")[0]
-    print(f"Stormcellar on http://{host}:{sockets[0].getsockname()[1]}, sessions in {scheme}", flush=True)
+        flag = "--address" if exc.errno == errno.EADDRNOTAVAIL else "--port"
+        advice = f"choose another with {flag}"
+        raise ConfigError(
+            f"{flag}: cannot listen on {host}:{settings.port}: {exc.strerror}; {advice}"
+        ) from exc
+    port = sockets[0].getsockname()[1]
+    print(f"Stormcellar on http://{host}:{port}, sessions in {settings.store_kind}", flush=True)
     if plan.demo:
         print(f"Demo account: user name {DEMO_USER}, password {plan.demo_password}", flush=True)
     return sockets

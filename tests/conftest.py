@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,8 @@ class StartServer(Protocol):
 def pytest_configure(config: pytest.Config) -> None:
     """Let a SIGTERM end the run in order, servers included, and give slow machines time."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Or the first make_current() of pytest-tornado has asyncio make a loop that nobody closes.
+    asyncio.set_event_loop(None)
     # pytest-tornado's default, 5 s, is shorter than a garbage-collecting pause of a busy two-core machine.
     if "ASYNC_TEST_TIMEOUT" not in os.environ and config.option.async_test_timeout == 5:
         config.option.async_test_timeout = 30.0

@@ -1,0 +1,465 @@
+"""Settings: flags over environment over defaults, and one clear line for each thing that will not do."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.config import ConfigError, Settings, account_path, read_settings
+from server.files import create_private
+from server.lifetime import Lifetime
+from server.options import MAX_DURATION_S, OPTIONS, Option, duration_s, duration_text
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let relative paths count from a directory of the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+
+def settings(**flags: str) -> Settings:
+    """Return the settings of a command line with *flags*, in an empty environment."""
+    return read_settings(flags, {})
+
+
+def problems(flags: dict[str, str] | None = None, **environment: str) -> list[str]:
+    """Return the lines on what is wrong."""
+    with pytest.raises(ConfigError) as caught:
+        read_settings(flags or {}, environment)
+    assert str(caught.value).splitlines() == list(caught.value.problems)
+    return list(caught.value.problems)
+
+
+# A good value for every option, other than its default, and what it becomes.
+GOOD: dict[str, tuple[str, Any]] = {
+    "port": ("0", 0),
+    "address": ("::1", "::1"),
+    "store": ("redis://localhost/3", "redis://localhost/3"),
+    "store_prefix": ("shop", "shop"),
+    "store_timeout": ("500ms", 0.5),
+    "store_connect_timeout": ("3s", 3.0),
+    "idle": ("20m", 1200.0),
+    "absolute": ("7d", 604_800.0),
+    "anonymous_idle": ("1.5h", 5400.0),
+    "touch_after": ("2m", 120.0),
+    "max_sessions_per_user": ("3", 3),
+    "cookie_name": ("sid", "sid"),
+    "secret_file": ("/nowhere/keys", Path("/nowhere/keys")),
+    "accounts": ("/dev/null", Path("/dev/null")),
+    "data_dir": ("/nowhere/data", Path("/nowhere/data")),
+    "behind_proxy": (
+        "127.0.0.1, 10.0.0.0/8,fd00::/8",
+        tuple(map(ipaddress.ip_network, ("127.0.0.1/32", "10.0.0.0/8", "fd00::/8"))),
+    ),
+    "processes": ("1", 1),
+    "carry": ("cart, lang", frozenset({"cart", "lang"})),
+    "log_level": ("debug", "debug"),
+    "demo": ("False", False),
+}
+
+
+def test_defaults(tmp_path: Path) -> None:
+    """With nothing said: loopback, memory, half an hour idle and twelve in all, a demo account."""
+    expected = Settings(
+        port=8888,
+        address="127.0.0.1",
+        store="memory",
+        store_prefix="stormcellar",
+        store_timeout=2.0,
+        store_connect_timeout=1.0,
+        idle=1800.0,
+        absolute=43_200.0,
+        anonymous_idle=1800.0,
+        touch_after=60.0,
+        max_sessions_per_user=None,
+        cookie_name="id",
+        secret_file=tmp_path / "var" / "secret.keys",
+        accounts=tmp_path / "var" / "accounts.json",
+        data_dir=tmp_path / "var",
+        behind_proxy=(),
+        processes=1,
+        carry=frozenset(),
+        log_level="info",
+        demo=True,
+    )
+
+    assert settings() == expected
+    assert expected.lifetime == Lifetime()
+    assert not expected.secure
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_option_has_a_good_value_here() -> None:
+    """No option is added without being looked at below."""
+    assert list(GOOD) == [option.name for option in OPTIONS]
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_flag_and_variable_mean_the_same(option: Option) -> None:
+    """Each option is taken from its flag and from its variable, and the flag wins."""
+    text, value = GOOD[option.name]
+    if option.name == "store":
+        pytest.importorskip("redis")
+    from_flag = read_settings({option.name: text}, {})
+    from_variable = read_settings({}, {option.variable: text})
+    over = read_settings({option.name: text}, {option.variable: "this will not do: \0"})
+
+    assert getattr(from_flag, option.name) == value
+    assert from_flag == from_variable == over
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_names_follow_one_rule(option: Option) -> None:
+    """The flag and the variable follow from the name, and the default of each parses."""
+    assert option.flag == "--" + option.name.replace("_", "-")
+    assert option.variable == "STORMCELLAR_" + option.name.upper()
+    assert option.default is None or option.parse(option.default) is not None
+
+
+def test_files_follow_the_data_directory(tmp_path: Path) -> None:
+    """What is not named otherwise is in the data directory; paths count from where the command was given."""
+    found = settings(data_dir="here", secret_file="keys")
+
+    assert found.data_dir == tmp_path / "here"
+    assert found.accounts == tmp_path / "here" / "accounts.json"
+    assert found.secret_file == tmp_path / "keys"
+
+
+def test_account_file_alone() -> None:
+    """`accounts` needs the place of the file only, and takes it from the same settings."""
+    assert account_path({"data_dir": "/d"}, {}) == Path("/d/accounts.json")
+    assert account_path({"accounts": "/a.json", "data_dir": "/d"}, {}) == Path("/a.json")
+    assert account_path({}, {"STORMCELLAR_ACCOUNTS": "/a.json"}) == Path("/a.json")
+    assert account_path({}, {"STORMCELLAR_DATA_DIR": "/d", "STORMCELLAR_PORT": "x"}) == Path(
+        "/d/accounts.json"
+    )
+
+
+# --- durations ---
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1ms", 0.001),
+        ("500ms", 0.5),
+        ("90s", 90),
+        ("30m", 1800),
+        ("12h", 43_200),
+        ("7d", 604_800),
+        ("1.5h", 5400),
+    ],
+)
+def test_durations(text: str, seconds: float) -> None:  # B10
+    """A duration is a number with a unit."""
+    assert duration_s(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "30", "1.5", "m", "30 m", " 30m", "30m ", "30m\n", "30M", "30min", "1h30m", "1w", "PT30M"),
+        *("0s", "0ms", "0.0001ms", "0.0h", "-5m", "+5m", "1e3s", ".5s", "5.s", "0x10s", "1_000s", "1,5h"),
+        *("3661d", "999999999999d", "9" * 5000 + "s", "infs", "nans", "\u0663m", "3\u0660m"),
+    ],
+)
+def test_other_text_is_no_duration(text: str) -> None:  # B10
+    """Without a unit, zero, negative, over ten years or in other digits, a duration is refused."""
+    with pytest.raises(ValueError, match="a duration is"):
+        duration_s(text)
+
+
+@pytest.mark.parametrize("text", ["1ms", "1.25ms", "500ms", "90s", "90m", "30m", "12h", "36h", "7d", "3660d"])
+def test_a_duration_is_told_as_it_is_read(text: str) -> None:
+    """A duration is shown in the largest unit that it is a whole number of."""
+    assert duration_text(duration_s(text)) == text
+
+
+@pytest.mark.parametrize(("text", "shown"), [("1800s", "30m"), ("1.5h", "90m"), ("86400000ms", "1d")])
+def test_a_duration_is_told_in_few_digits(text: str, shown: str) -> None:
+    """What can be said in a larger unit is."""
+    assert duration_text(duration_s(text)) == shown
+
+
+def test_longest_duration() -> None:
+    """Ten years and not a second more; as much as `Lifetime` takes."""
+    assert Lifetime(absolute_s=MAX_DURATION_S, idle_s=MAX_DURATION_S).idle_s == MAX_DURATION_S
+    assert duration_s("3660d") == MAX_DURATION_S
+
+
+# --- what will not do ---
+
+
+BAD: list[tuple[str, str, str]] = [
+    *(("port", text, "a whole number from 0 to 65535") for text in ("", "x", "-1", "65536", "80.0", "0x50")),
+    *(("port", text, "a whole number") for text in ("9" * 5000, "\uff18\uff10", " 80", "1_0")),
+    *(
+        ("address", text, "an IP address")
+        for text in ("", "example.org", "1.2.3", "256.1.1.1", "[::1]", ":::")
+    ),
+    ("store_prefix", "", "store prefix must be"),
+    ("store_prefix", "x" * 65, "store prefix must be"),
+    ("store_prefix", "a$b", "store prefix must be"),
+    *(
+        (name, "5", "a duration is")
+        for name in GOOD
+        if name.endswith(("idle", "absolute", "after", "timeout"))
+    ),
+    *(
+        ("max_sessions_per_user", text, "a whole number from 1")
+        for text in ("0", "-1", "x", "1.5", "1000001")
+    ),
+    *(("processes", text, "a whole number from 1 to 256") for text in ("0", "-1", "257", "two")),
+    *(
+        ("cookie_name", text, "cookie name")
+        for text in ("", "a b", "a;b", "a=b", "n\u00e4me", "x" * 65, "a\n")
+    ),
+    *(("cookie_name", text, "is reserved") for text in ("pre", "__Host-id", "__host-id", "__Secure-id")),
+    *(("carry", text, "does not match") for text in ("a,,b", "1st", "#user", "a b", "$set", "x" * 65, ",")),
+    *(
+        ("behind_proxy", text, "networks such as")
+        for text in ("x", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/8,")
+    ),
+    ("behind_proxy", "10.0.0.0/8 fd00::/8", "networks such as"),
+    *(("log_level", text, "one of debug, info") for text in ("", "loud", "INFO")),
+    *(("demo", text, "true or false") for text in ("", "maybe", "2")),
+    *((name, "", "the name of a file") for name in ("secret_file", "accounts", "data_dir")),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "reason"), BAD)
+def test_bad_value_is_one_line(name: str, text: str, reason: str) -> None:  # B10
+    """A value that will not do is named with its flag or variable, shown, and told what would do."""
+    option = next(each for each in OPTIONS if each.name == name)
+
+    for found, where in (
+        (problems({name: text}), option.flag),
+        (problems(**{option.variable: text}), option.variable),
+    ):
+        assert len(found) == 1
+        assert found[0].startswith(f"{where}: ") and reason in found[0]
+        assert found[0].isprintable() and len(found[0]) < 300
+
+
+def test_unknown_variable_is_refused() -> None:
+    """A variable that looks like a setting and is none is a slip, told with what was likely meant."""
+    assert problems(STORMCELLAR_STROE="redis://:hunter2@host", STORMCELLAR_X="") == [
+        "STORMCELLAR_STROE: there is no such setting; did you mean STORMCELLAR_STORE?",
+        "STORMCELLAR_X: there is no such setting",
+    ]
+
+
+def test_other_variables_are_nobodys_business() -> None:
+    """Only names with the prefix are looked at."""
+    assert read_settings({}, {"PORT": "x", "stormcellar_port": "x", "XSTORMCELLAR_PORT": "x"}) == settings()
+
+
+def test_each_problem_has_its_line() -> None:
+    """Everything that is wrong is told at once, in the order of the options."""
+    found = problems(
+        {"port": "x", "idle": "5", "log_level": "loud"}, STORMCELLAR_X="1", STORMCELLAR_CARRY="1st"
+    )
+
+    assert [line.partition(":")[0] for line in found] == [
+        "STORMCELLAR_X",
+        "--port",
+        "--idle",
+        "STORMCELLAR_CARRY",
+        "--log-level",
+    ]
+
+
+def test_contradictions_are_told_together() -> None:
+    """Settings that are each well formed but do not go together are told at once, too."""
+    found = problems(
+        {"idle": "13h", "address": "0.0.0.0", "processes": "2", "demo": "True", "touch_after": "40m"}
+    )
+
+    assert found == [
+        "--demo: a demo account is for loopback only",
+        "--address: 0.0.0.0 would serve plain HTTP beyond this machine; "
+        "put a TLS proxy in front and name it with --behind-proxy",
+        "--idle: 13h will not do: it must be at most --absolute, 12h",
+        "--touch-after: 40m will not do: it must be shorter than --anonymous-idle, 30m",
+        "--processes: above 1 needs a store that processes share, such as redis or mongo",
+    ]
+
+
+# --- lifetimes ---
+
+
+@pytest.mark.parametrize(
+    ("idle", "absolute", "anonymous", "touch"),
+    list(
+        itertools.product(
+            ("1m", "30m", "1h"), ("1m", "30m"), ("1m", "30m", "31m"), ("1ms", "59s", "1m", "30m")
+        )
+    ),
+)
+def test_times_are_refused_exactly_where_lifetime_refuses_them(
+    idle: str, absolute: str, anonymous: str, touch: str
+) -> None:  # B10
+    """The command line's words for what contradicts, and the rules of `Lifetime`, agree in every case."""
+    flags = {"idle": idle, "absolute": absolute, "anonymous_idle": anonymous, "touch_after": touch}
+    times = [duration_s(text) for text in (idle, absolute, anonymous, touch)]
+    try:
+        wanted: Lifetime | None = Lifetime(*times)
+    except ValueError:
+        wanted = None
+
+    if wanted is None:
+        assert problems(flags)
+    else:
+        assert read_settings(flags, {}).lifetime == wanted
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (
+            {"idle": "12h", "absolute": "11h"},
+            "--idle: 12h will not do: it must be at most --absolute, 11h",
+        ),
+        ({"anonymous_idle": "13h"}, "--anonymous-idle: 13h will not do: it must be at most --absolute, 12h"),
+        (
+            {"touch_after": "30m", "anonymous_idle": "1h"},
+            "--touch-after: 30m will not do: it must be shorter than --idle, 30m",
+        ),
+    ],
+)
+def test_contradicting_times_are_told_with_their_units(flags: dict[str, str], line: str) -> None:  # B10
+    """The line names both flags and both durations as a person would write them."""
+    assert problems(flags) == [line]
+
+
+# --- addresses ---
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.1.2.3", "::1", "localhost", "::ffff:127.0.0.1"])
+def test_loopback_needs_no_proxy(address: str) -> None:  # A5
+    """What only this machine reaches may be plain HTTP."""
+    assert settings(address=address).address == address
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.1", "fe80::1", "128.0.0.1", "::ffff:10.0.0.1"])
+def test_beyond_loopback_needs_a_proxy(address: str) -> None:  # A5
+    """Plain HTTP that others reach is refused; with a TLS proxy named it is not, and cookies are Secure."""
+    assert problems({"address": address})[0].startswith(f"--address: {address} would serve plain HTTP")
+    behind = settings(address=address, behind_proxy="10.0.0.0/8")
+    assert (behind.secure, behind.demo) == (True, False)
+
+
+# --- stores ---
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nosuch://u:hunter2@host/0",
+        "redis://:hunter2@/0",
+        "redis://:hunter2@host/0?hunter2=x",
+        "redis://:hunter2#@host/0",
+        "rediss://:hunter2@host:99999999/0",
+        "mongodb://u:hunter2@:x/",
+        "mongodb://u:hunter2:@host/",
+        "mongodb://u:hunter2@host/?nosuch=hunter2",
+        "no.such.module:Store?password=hunter2",
+        "os:getcwd?hunter2",
+    ],
+)
+def test_bad_store_is_one_line_without_its_password(url: str) -> None:  # L8
+    """Whatever is wrong with the URL, nothing that may be a password is repeated."""
+    found = problems({"store": url})
+
+    assert len(found) == 1
+    assert found[0].startswith("--store: ")
+    assert "hunter2" not in found[0]
+
+
+def test_store_url_is_in_no_representation() -> None:  # L8
+    """A traceback or a log line that shows the settings shows no password."""
+    pytest.importorskip("redis")
+    found = settings(store="redis://:hunter2@localhost/0")
+
+    assert "hunter2" not in repr(found) + str(found)
+    assert found.store_kind == "redis"
+
+
+@pytest.mark.parametrize("store", ["memory", "memory:"])
+def test_memory_is_for_one_process(store: str) -> None:
+    """Processes that would each have their own sessions are refused."""
+    assert problems({"store": store, "processes": "2"}) == [
+        "--processes: above 1 needs a store that processes share, such as redis or mongo"
+    ]
+
+
+@pytest.mark.parametrize("store", ["redis", "redis://localhost/0", "mongo"])
+def test_shared_stores_are_for_any_number(store: str) -> None:
+    """Redis and MongoDB take several processes; nothing is connected to find that out."""
+    pytest.importorskip("redis" if "redis" in store else "pymongo")
+
+    assert settings(store=store, processes="4").processes == 4
+
+
+def test_limits_reach_the_store() -> None:
+    """Prefix and time-outs are those given."""
+    pytest.importorskip("redis")
+    store = settings(store="redis", store_prefix="shop", store_timeout="500ms").open_store()
+
+    assert (vars(store)["_wire"]._timeout_s, type(store).__name__) == (0.5, "RedisStore")
+
+
+# --- accounts and the demo account ---
+
+
+def test_no_accounts_means_a_demo_account() -> None:  # E18
+    """Nobody has to ask for it, and nobody gets it who said no."""
+    assert settings().demo
+    assert settings(demo="True").demo
+    assert not settings(demo="False").demo
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"version": 1, "accounts": {}}'])
+def test_any_account_file_rules_out_the_demo(tmp_path: Path, content: str) -> None:  # E18
+    """With a file of accounts, be it empty or broken, there is no demo account; asking for one is refused."""
+    path = tmp_path / "accounts.json"
+    create_private(path, content)
+
+    assert not settings(data_dir=str(tmp_path)).demo
+    assert problems({"data_dir": str(tmp_path), "demo": "True"}) == [
+        f"--demo: there is an account file, {path}"
+    ]
+
+
+def test_reachable_servers_have_no_demo() -> None:  # E18
+    """Behind a proxy or beyond loopback it is off by itself, and cannot be asked for."""
+    assert not settings(behind_proxy="127.0.0.1").demo
+    assert problems({"behind_proxy": "127.0.0.1", "demo": "True"}) == [
+        "--demo: a demo account is not for a server behind a proxy"
+    ]
+
+
+def test_account_file_that_is_named_must_be_there(tmp_path: Path) -> None:
+    """A name that leads nowhere is a slip, not an empty directory of accounts with a demo one in it."""
+    path = tmp_path / "no.json"
+
+    line = f"--accounts: {path} does not exist; make it with: accounts add NAME"
+    assert problems({"accounts": "no.json"}) == [line]
+    assert problems(STORMCELLAR_ACCOUNTS="no.json") == [line]
+
+
+@pytest.mark.parametrize("directory", ["x" * 5000, "/dev/null", "a/" * 3000])
+def test_odd_data_directory_is_no_crash(directory: str) -> None:
+    """A path that cannot be looked at is left to those who read it, who say why."""
+    assert settings(data_dir=directory).data_dir == Path(directory).absolute()
+
+
+def test_settings_cannot_change() -> None:
+    """What was checked stays as it was checked."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings().port = 1  # type: ignore[misc]
