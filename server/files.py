@@ -63,7 +63,7 @@ def _require_private(path: Path, status: os.stat_result) -> None:
     if stat.S_IMODE(status.st_mode) & 0o077:
         raise ValueError(f"{path} may be read by others: chmod 600 {path}")
     if status.st_uid not in (0, os.geteuid()):
-        raise ValueError(f"{path} belongs to another user (uid {status.st_uid}): chown {os.geteuid()} {path}")
+        raise ValueError(f"{path} belongs to another user: run this as uid {status.st_uid}, or chown it")
 
 
 @contextmanager

@@ -498,6 +498,27 @@ def test_requests_in_flight_are_finished(
     assert "Traceback" not in server.errors()
 
 
+def test_one_process_can_be_told_to_stop_any_number_of_times(tmp_path: Path) -> None:
+    """A single process of several that is signalled, twice even, finishes its request and is replaced."""
+    flags = (f"--store=tests.running:GatedStore?{tmp_path}", "--processes=2")
+    with Running(tmp_path, *flags) as server:
+        base = server.base()
+        request = HeldUp(base, server.demo_password())
+        until((tmp_path / "reached").exists)
+        first = Workers(server, base).pids
+        for pid in first * 2:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            time.sleep(0.01)
+        (tmp_path / "go").touch()
+
+        assert request.wait() is not None
+        until(lambda: len(set(server.children()) - set(first)) == 2)
+        assert get(base, "/healthz") == 200
+        assert server.end() == 0
+    assert server.errors().count("ended with status 0; starting another") == 2
+
+
 @BOTH_LOOPS
 @STOP_SIGNALS
 @pytest.mark.parametrize(("processes", "statuses"), [("1", (-15, -2)), ("2", (1,))])
