@@ -18,7 +18,6 @@ from server.handlers import account, base, operations, session, signin, static
 from server.handlers.context import Context
 from server.manager import SessionManager
 from server.mixin import session_settings
-from stores import StoreUnavailable
 
 log = logging.getLogger("stormcellar")
 
@@ -85,19 +84,6 @@ class Server:
         )
         self.context = Context(accounts, settings.carry, settings.behind_proxy)
         self._http = make_http_server(make_app(self.sessions, self.context))
-
-    async def check_store(self) -> None:
-        """Ask the store before listening.
-
-        A store that does not answer now may do so later, so that is only logged.
-
-        Raises:
-            StoreRefused: It never will, as things are set up.
-        """
-        try:
-            await self.sessions.store.ping()
-        except StoreUnavailable as exc:
-            log.warning("the store does not answer yet (%s); /readyz says when it does", exc)
 
     async def run(self, sockets: list[socket.socket], stop: asyncio.Event) -> None:
         """Serve until *stop* is set, then finish what is in flight."""

@@ -21,7 +21,7 @@ from stores import Credential, Handle, Verifier
 _SESSION_ID = re.compile(rb"([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})")
 _NONCE = re.compile(r"[A-Za-z0-9_-]{43}")
 # RFC 6265bis, 4.1.1: the characters of a cookie's name.
-COOKIE_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+_COOKIE_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 # Browsers hold cookies with these to conditions of their own (RFC 6265bis, 4.1.3).
 _RESERVED = ("__host-", "__secure-", "__http-")
 # A signed value of ours has about 190 bytes; longer ones are not worth a signature check.
@@ -124,6 +124,14 @@ def extract(headers: Sequence[str], name: str) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
+def check_cookie_name(name: str) -> None:
+    """Raise ValueError for a *name* that the session cookie cannot have."""
+    if not _COOKIE_NAME.fullmatch(name):
+        raise ValueError(f"cookie name {name!r} must be 1 to 64 characters of an HTTP token")
+    if name.lower().startswith(_RESERVED) or name == "pre":
+        raise ValueError(f"cookie name {name!r} is reserved; the prefix __Host- is added by secure=True")
+
+
 class Cookies:
     """Reads and writes the two cookies of ours: the session ID, and the nonce of forms before a session.
 
@@ -135,10 +143,7 @@ class Cookies:
     def __init__(
         self, keys: KeyRing, *, name: str, secure: bool, max_age_s: float, clock: Callable[[], float]
     ) -> None:
-        if not COOKIE_NAME.fullmatch(name):
-            raise ValueError(f"cookie name {name!r} must be 1 to 64 characters of an HTTP token")
-        if name.lower().startswith(_RESERVED) or name == "pre":
-            raise ValueError(f"cookie name {name!r} is reserved; the prefix __Host- is added by secure=True")
+        check_cookie_name(name)
         prefix = "__Host-" if secure else ""
         self.name = prefix + name
         self.nonce_name = prefix + "pre"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.cookies import Cookies, KeyRing
+from server.cookies import check_cookie_name
 from server.network import Network
 from stores import StoreOptions
 from stores.base import check_keys
@@ -84,8 +83,7 @@ def _keys(text: str) -> frozenset[str]:
 
 
 def _cookie_name(text: str) -> str:
-    # The rule is where the cookie is made; the key and the age are of no account.
-    Cookies(KeyRing([bytes(32)]), name=text, secure=False, max_age_s=1, clock=time.time)
+    check_cookie_name(text)
     return text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 
 from stores.base import (
     Absent,
@@ -83,7 +84,9 @@ def _store_class(url: str) -> type[Store]:
         module_name, class_name, extra = scheme, rest.partition("?")[0], None
     else:
         known = ", ".join([*WORDS, *(f"{name}:" for name in SCHEMES), "package.module:Class"])
-        raise ValueError(f"unknown store {scheme + colon!r}; one of {known}")
+        # Only what looks like a scheme is repeated: before another colon there may be a password.
+        shown = repr(scheme + colon) if re.fullmatch(r"[\w+.-]*", scheme) else "in that URL"
+        raise ValueError(f"unknown store {shown}; one of {known}")
     try:
         module = importlib.import_module(module_name)
     except ImportError as exc:

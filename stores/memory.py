@@ -89,7 +89,7 @@ class MemoryStore(Store):
     def from_url(cls, url: str, options: StoreOptions) -> Self:
         """Make a store for the one URL there is, `memory:`."""
         if url != "memory:":
-            raise ValueError(f"the memory store takes no address: 'memory:', not {url!r}")
+            raise ValueError("the memory store takes no address: 'memory:' is all of its URL")
         return cls(max_sessions=options.max_sessions)
 
     def __len__(self) -> int:

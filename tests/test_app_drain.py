@@ -15,7 +15,7 @@ from tornado.simple_httpclient import HTTPStreamClosedError
 
 import server.app
 from server.config import read_settings
-from stores import StoreOptions, StoreRefused, StoreUnavailable
+from stores import StoreOptions
 from stores.memory import MemoryStore
 from tests.fakes import SteeredStore
 from tests.site import KEY, Site
@@ -159,18 +159,3 @@ async def test_a_shutdown_gives_up_on_what_never_ends(
         gate.open()
         with pytest.raises(HTTPStreamClosedError):
             await asking
-
-
-@pytest.mark.gen_test
-async def test_a_store_that_is_down_at_the_start_is_no_reason_not_to_start(
-    site: Site, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It may come back; one that refuses us will not."""
-    async with running(site) as it:
-        it.store.fail["ping"] = StoreUnavailable("ping")
-        await it.server.check_store()
-        it.store.fail["ping"] = StoreRefused("wrong password")
-
-        with pytest.raises(StoreRefused):
-            await it.server.check_store()
-        assert "does not answer yet" in caplog.text

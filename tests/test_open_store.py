@@ -84,6 +84,7 @@ def test_third_partys_own_refusal_is_passed_on() -> None:
         ("Redis", "unknown store 'Redis'"),
         ("postgres://user:hunter2@host/0", "unknown store 'postgres:'"),
         ("http://localhost", "unknown store 'http:'"),
+        ("hunter2@host:6379", "unknown store in that URL"),
         ("redis+foo://localhost", "unknown store"),
         (":RecordingStore", "unknown store ':'"),
         ("tests.test_open_store:", "unknown store 'tests.test_open_store:'"),
