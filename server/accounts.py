@@ -142,6 +142,17 @@ class FileAccounts(MemoryAccounts):
             self._look()
         return self._accounts
 
+    def valid_after(self, user: str) -> int | None:
+        """See `AccountDirectory.valid_after`.
+
+        Before it says "no such account", which ends a session for good, it looks at the file at once: another
+        process may have made or enabled the account within this second.
+        """
+        if (after := super().valid_after(user)) is None:
+            self._look()
+            after = super().valid_after(user)
+        return after
+
     def _look(self) -> None:
         if (stamp := self._file.stamp()) == self._stamp:
             return

@@ -57,8 +57,8 @@ def make_http_server(app: Application) -> HTTPServer:
     """Return a server of *app* that takes no more, and waits no longer, than a sign-in or a session needs."""
     return HTTPServer(
         app,
-        # Four times a session, so that the answer can say that it is too large.
-        max_body_size=256 * 1024,
+        # Four times what a handler takes: up to here the answer can say what is wrong.
+        max_body_size=1024 * 1024,
         max_header_size=16 * 1024,
         idle_connection_timeout=30,
         body_timeout=20,

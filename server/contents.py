@@ -54,8 +54,10 @@ class Contents:
         self._take(key, value)
 
     def delete(self, key: str) -> None:
-        """Remove *key*, which can be read."""
-        del self._values[key]
+        """Remove *key*, also one with an unreadable value; KeyError if there is none."""
+        if key not in self._values and (key in self._dropped or key not in self._stored):
+            raise KeyError(key)
+        self._values.pop(key, None)
         self._watched.discard(key)
         self._dropped.add(key)
 

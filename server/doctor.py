@@ -25,7 +25,7 @@ class Finding(Exception):
 
 
 def examine(settings: Settings) -> int:
-    """Print a line for each thing checked; return 0 if all is well, else 1. Changes nothing."""
+    """Print a line for each thing checked; return 0 if all is well, else 1. Makes no file."""
     checks: list[Callable[[Settings], str]] = [_data_dir, _secrets, _accounts, _port, _store]
     return max(_report(check, settings) for check in checks)
 

@@ -118,9 +118,9 @@ class Lifecycle:
     async def modify(self, session: Session, key: str, change: Callable[[Any], Any]) -> Any:
         """See `Session.modify`."""
         await self.commit(session)
-        async with self._turn(session), session.lock:
+        async with self._turn(session) as until, session.lock:
             if session.record is not None:
-                value = await self._modify_until_applied(session, key, change)
+                value = await self._modify_until_applied(session, key, change, until=until)
             elif _may_store(session):
                 value = change(None)
                 delta = Delta({key: values.encode(value)})
@@ -170,23 +170,28 @@ class Lifecycle:
             await self._store.destroy(record.handle)
 
     @asynccontextmanager
-    async def _turn(self, session: Session) -> AsyncIterator[None]:
-        """Let one modify() at a time through per session inside this process, so that those never collide."""
+    async def _turn(self, session: Session) -> AsyncIterator[float]:
+        """Let one modify() at a time through per session inside this process, so that those never collide.
+
+        Yields when to give up, on the loop's clock.
+        """
+        until = asyncio.get_running_loop().time() + MODIFY_PATIENCE_S
         turn = self._turns.setdefault(session.handle, asyncio.Lock()) if session.handle else asyncio.Lock()
         try:
-            async with asyncio.timeout(MODIFY_PATIENCE_S):
+            async with asyncio.timeout_at(until):
                 await turn.acquire()
         except TimeoutError:
             raise SessionChanged from None
         try:
-            yield
+            yield until
         finally:
             turn.release()
 
-    async def _modify_until_applied(self, session: Session, key: str, change: Callable[[Any], Any]) -> Any:
-        loop = asyncio.get_running_loop()
+    async def _modify_until_applied(
+        self, session: Session, key: str, change: Callable[[Any], Any], *, until: float
+    ) -> Any:
         # Looked at between the attempts only: a write that is cut short may have happened.
-        until = loop.time() + MODIFY_PATIENCE_S
+        loop = asyncio.get_running_loop()
         attempt = 0
         while True:
             assert session.record is not None and session.sid is not None

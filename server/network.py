@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -20,12 +21,18 @@ def client_address(peer: str, forwarded_for: Sequence[str], proxies: Sequence[Ne
     address = _parsed(peer)
     if address is None:
         return peer
-    hops = [hop.strip() for header in forwarded_for for hop in header.split(",")]
+    hops = [_without_port(hop.strip()) for header in forwarded_for for hop in header.split(",")]
     for hop in map(_parsed, reversed(hops)):
         if hop is None or not any(address in network for network in proxies):
             break
         address = hop
     return str(address)
+
+
+def is_in(address: str, networks: Sequence[Network]) -> bool:
+    """Whether *address* is in one of *networks*."""
+    parsed = _parsed(address)
+    return parsed is not None and any(parsed in network for network in networks)
 
 
 def is_loopback(host: str) -> bool:
@@ -34,6 +41,12 @@ def is_loopback(host: str) -> bool:
         return True
     address = _parsed(host.removeprefix("[").removesuffix("]"))
     return address is not None and address.is_loopback
+
+
+def _without_port(hop: str) -> str:
+    """Return *hop* without the port that some proxies add: `192.0.2.7:4711`, `[2001:db8::1]:4711`."""
+    match = re.fullmatch(r"(\d{1,3}(?:\.\d{1,3}){3})(?::\d{1,5})?|\[([0-9A-Fa-f:.]+)\](?::\d{1,5})?", hop)
+    return match[1] or match[2] if match else hop
 
 
 def _parsed(text: str) -> Address | None:

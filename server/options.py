@@ -63,9 +63,12 @@ def _address(text: str) -> str:
 
 def _networks(text: str) -> tuple[Network, ...]:
     try:
-        return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",")) if text else ()
+        networks = tuple(ipaddress.ip_network(part.strip()) for part in text.split(",")) if text else ()
     except ValueError as exc:
         raise ValueError(f"one or more networks such as 127.0.0.1/32,10.0.0.0/8 ({exc})") from None
+    if any(network.prefixlen == 0 for network in networks):
+        raise ValueError("that is everybody; name the addresses of the proxy alone")
+    return networks
 
 
 def _count(text: str) -> int:

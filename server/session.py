@@ -134,7 +134,6 @@ class Session(MutableMapping[str, Any]):
 
     def __delitem__(self, key: str) -> None:
         self._require_writable()
-        self[key]
         self._contents.delete(key)
 
     def clear(self) -> None:

@@ -135,7 +135,8 @@ class Writer:
     def _require_transport(self, session: Session) -> None:
         if not session.request.may_set_cookie:
             log.error(
-                "no session cookie for %s: plain HTTP beyond loopback; serve over TLS and set secure=True",
+                "no session cookie for %s: plain HTTP, and the client or the Host is beyond this machine; "
+                "serve over TLS with SessionManager(secure=True), or run.py --behind-proxy",
                 session.request.client.address,
             )
             raise InsecureTransport

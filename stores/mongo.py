@@ -224,8 +224,13 @@ class MongoStore(Store):
         return self._endings.handles()
 
     async def ping(self) -> None:
-        """Make the indexes where they are missing, which also shows that the server answers."""
-        await self._read("ping", self._make_indexes)
+        """Make the indexes, once, and check that the primary answers."""
+
+        async def attempt() -> None:
+            await self._ensure_indexes()
+            await self._sessions.database.command("ping")
+
+        await self._read("ping", attempt)
 
     async def aclose(self) -> None:
         """End every `gone` and close the connections; see `Store.aclose`."""

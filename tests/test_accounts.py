@@ -503,3 +503,16 @@ async def test_change_is_noticed_by_a_sign_in_too(tmp_path: Path) -> None:
 
     assert await accounts.verify("alice", "right") is None
     assert await accounts.verify("alice", "new") == "alice"
+
+
+def test_an_account_made_elsewhere_is_not_taken_for_removed(tmp_path: Path) -> None:
+    """Saying "no such account" ends a session for good, so the file is looked at first."""  # C11
+    path = tmp_path / "accounts.json"
+    file = AccountFile(path)
+    file.edit(lambda accounts: accounts.update(ada=account(1_000, disabled=True)))
+    behind = FileAccounts(path, checker=checker(), clock=Clock())
+    assert behind.valid_after("ada") is None
+
+    file.edit(lambda accounts: accounts.update(ada=account(2_000), bob=account(3_000)))
+
+    assert (behind.valid_after("ada"), behind.valid_after("bob")) == (2_000, 3_000)

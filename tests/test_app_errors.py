@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from urllib.parse import urlencode
 
@@ -10,7 +11,7 @@ import pytest
 from server.errors import SessionEnded
 from stores import StoreUnavailable
 from tests.browser import token
-from tests.site import JSON, PASSWORD, Site, sign_in
+from tests.site import JSON, PASSWORD, OpenSite, Site, sign_in
 
 pytest_plugins = ["tests.site_fixtures"]
 
@@ -388,3 +389,18 @@ async def test_static_files_are_only_read(site: Site) -> None:
         response = await site.browser().fetch(method, STATIC, body=body)
 
         assert (response.code, response.headers["Allow"]) == (405, "GET, HEAD")  # F14
+
+
+@pytest.mark.gen_test
+async def test_behind_a_proxy_nobody_gets_past_it(open_site: OpenSite) -> None:
+    """A peer that is not the proxy cannot sign in over plain HTTP; only health is for everybody."""  # A5
+    site = open_site(proxies=(ipaddress.ip_network("10.0.0.0/8"),))
+    browser = site.browser()
+    credentials = {"username": "alice", "password": PASSWORD}
+
+    status, body = await browser.json("POST", "/login", credentials)
+    others = [(await browser.get(path)).code for path in ("/", "/login", "/session", "/healthz", "/readyz")]
+
+    assert (status, body["error"]["code"], browser.cookies) == (403, "insecure_transport", {})
+    assert others == [403, 403, 403, 200, 200]
+    assert set(site.store.calls) == {"ping"}

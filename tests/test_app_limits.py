@@ -29,10 +29,22 @@ async def test_a_body_of_256_kib_is_answered(site: Site) -> None:
 
 
 @pytest.mark.gen_test
-@pytest.mark.parametrize("chunked", [False, True])
-async def test_a_larger_body_closes_the_connection(chunked: bool, site: Site) -> None:
-    """One byte more is not read: a bare 400 and the end, announced length or not."""
+async def test_a_larger_body_is_refused_with_a_reason(site: Site) -> None:
+    """One byte more is refused before anybody is asked for, whatever it holds."""
     body = patch_of(256 * KIB + 1)
+    headers = {"Content-Type": "application/json"}
+
+    answer = await site.browser().fetch("PATCH", "/session", body=body, headers=headers)
+
+    assert (answer.code, b"session_too_large" in answer.body) == (413, True)  # H1
+    assert site.store.calls.total() == 0
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_huge_body_closes_the_connection(chunked: bool, site: Site) -> None:
+    """Beyond 1 MiB it is not read: a bare 400 and the end, announced length or not."""
+    body = patch_of(1024 * KIB + 1)
     framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(body)
     sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else b""
     start = b"PATCH /session HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from server.lifetime import Lifetime
+from stores import Delta
 from tests.browser import Browser
 from tests.site import JSON, OpenSite, Site, session_handle, sign_in
 
@@ -454,3 +455,19 @@ async def test_two_applications_share_one_store(open_site: OpenSite) -> None:
 
     assert (before["user"], before["data"], both) == ("alice", {"a": 1}, {"a": 1, "b": 2})  # D11
     assert (await browser.json("GET", "/session"))[1] == NOBODY
+
+
+@pytest.mark.gen_test
+async def test_null_removes_what_cannot_be_read_too(site: Site) -> None:
+    """A value that another program spoiled is not left to count towards the limits."""  # G4
+    browser = await site.signed_in()
+    await browser.json("PATCH", "/session", {"bad": 1, "good": 2})
+    [record] = [record async for record in site.store.inner.scan(now_ms=site.sessions.now_ms())]
+    await site.store.inner.apply(
+        record.credential, Delta({"bad": b"{oops"}), now_ms=record.seen_ms, expires_ms=None
+    )
+
+    status, _ = await browser.json("PATCH", "/session", {"bad": None, "none": None})
+
+    [after] = [record async for record in site.store.inner.scan(now_ms=site.sessions.now_ms())]
+    assert (status, dict(after.data)) == (200, {"good": b"2"})

@@ -226,6 +226,8 @@ BAD: list[tuple[str, str, str]] = [
         for text in ("x", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/8,")
     ),
     ("behind_proxy", "10.0.0.0/8 fd00::/8", "networks such as"),
+    ("behind_proxy", "0.0.0.0/0", "that is everybody"),
+    ("behind_proxy", "127.0.0.1,::/0", "that is everybody"),
     *(("log_level", text, "one of debug, info") for text in ("", "loud", "INFO")),
     *(("demo", text, "true or false") for text in ("", "maybe", "2")),
     *((name, "", "the name of a file") for name in ("secret_file", "accounts", "data_dir")),

@@ -147,7 +147,8 @@ async def test_an_unfit_transport_gets_no_cookie(
     assert session.cookie is CookieChange.KEEP
     assert core.store.calls.total() == core.store.calls["load"]
     assert [record.getMessage() for record in caplog.records] == [
-        "no session cookie for 192.0.2.7: plain HTTP beyond loopback; serve over TLS and set secure=True"
+        "no session cookie for 192.0.2.7: plain HTTP, and the client or the Host is beyond this machine; "
+        "serve over TLS with SessionManager(secure=True), or run.py --behind-proxy"
     ]
 
 

@@ -32,6 +32,9 @@ def test_without_trusted_proxies_the_peer_is_the_client() -> None:
         ("fd00::1", ["203.0.113.9"], "203.0.113.9"),
         ("::ffff:10.0.0.1", ["::ffff:203.0.113.9"], "203.0.113.9"),
         ("192.0.2.1", ["203.0.113.9"], "192.0.2.1"),
+        ("10.0.0.1", ["203.0.113.9:4711"], "203.0.113.9"),
+        ("10.0.0.1", ["[2001:db8::1]:4711"], "2001:db8::1"),
+        ("10.0.0.1", ["[2001:db8::1]"], "2001:db8::1"),
     ],
 )
 def test_only_what_trusted_proxies_added_counts(peer: str, headers: list[str], client: str) -> None:
@@ -43,8 +46,9 @@ def test_only_what_trusted_proxies_added_counts(peer: str, headers: list[str], c
     "hop",
     [
         "unknown",
-        "203.0.113.9:4711",
-        "[2001:db8::1]",
+        "203.0.113.9:",
+        "203.0.113.9:4711:1",
+        "[2001:db8::1",
         "fe80::1%<script>",
         "010.0.0.1",
         "1.2.3",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import Future
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from types import TracebackType
@@ -16,7 +17,7 @@ from server.handlers.context import Context
 from server.handlers.negotiation import is_local, prefers_json, safe_next
 from server.handlers.problems import WORDS, Problem, describe
 from server.mixin import SAFE_METHODS, SessionMixin
-from server.network import client_address
+from server.network import client_address, is_in
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -38,6 +39,8 @@ class BaseHandler(RequestHandler):
     context: Context
     always_json: ClassVar[bool] = False
     body_types: ClassVar[tuple[str, ...]] = (FORM, JSON)
+    through_proxy: ClassVar[bool] = True
+    """Whether, behind a proxy, this is for requests that come through it."""
     page: ClassVar[str] = "/"
     """Where a person goes on from a form that was sent here."""
 
@@ -47,9 +50,11 @@ class BaseHandler(RequestHandler):
         context.in_flight.enter()
         self._close_if_draining()
 
-    def on_finish(self) -> None:
-        """Count this request as done."""
-        self.context.in_flight.leave()
+    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> Future[None]:
+        """Send the response, and count this request as done once the client has read it, or is gone."""
+        sent = super().finish(chunk)
+        sent.add_done_callback(lambda _: self.context.in_flight.leave())
+        return sent
 
     def _close_if_draining(self) -> None:
         if self.context.in_flight.is_draining:
@@ -78,7 +83,10 @@ class BaseHandler(RequestHandler):
     # --- methods ---
 
     def prepare(self) -> Awaitable[None] | None:
-        """Answer what needs no session: OPTIONS, and a method that this address does not take."""
+        """Answer what needs no session: a way past the proxy, OPTIONS, a method that is not taken."""
+        proxies = self.context.proxies
+        if self.through_proxy and proxies and not is_in(self.request.remote_ip or "", proxies):
+            raise Problem(403, code="insecure_transport")
         if self.request.method == "OPTIONS":
             self.set_status(204)
             self.set_header("Allow", self._allowed())

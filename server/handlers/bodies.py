@@ -12,6 +12,7 @@ from server.handlers.problems import Problem
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
+MAX_BODY_BYTES = 256 * 1024
 
 
 def is_plain_type(content_type: str, media: str) -> bool:
@@ -21,11 +22,13 @@ def is_plain_type(content_type: str, media: str) -> bool:
 
 
 def require_type(request: HTTPServerRequest, *allowed: str) -> None:
-    """Refuse a body of a type that is not *allowed*, or of none, or a type without a body.
+    """Refuse a body over 256 KiB, of a type that is not *allowed*, or of none, or a type without a body.
 
     Raises:
-        Problem: 415.
+        Problem: 413 or 415.
     """
+    if len(request.body) > MAX_BODY_BYTES:
+        raise Problem(413)
     content_type = request.headers.get("Content-Type", "")
     if (request.body or content_type) and not any(is_plain_type(content_type, media) for media in allowed):
         raise Problem(415)

@@ -10,6 +10,8 @@ from stores import Store, StoreError
 class Health(BaseHandler):
     """`GET /healthz`: the process is alive, whatever the store does."""
 
+    through_proxy = False
+
     def get(self) -> None:
         """Answer."""
         self.write({"status": "ok"})
@@ -18,6 +20,7 @@ class Health(BaseHandler):
 class Ready(BaseHandler):
     """`GET /readyz`: the store answers, so requests can be served."""
 
+    through_proxy = False
     store: Store
 
     def initialize(self, context: Context, store: Store) -> None:  # type: ignore[override]

@@ -41,7 +41,7 @@ WORDS = {
         "One moment, please", "The session store does not answer. Try again in a moment."
     ),
     "insecure_transport": Words(
-        "Not over plain HTTP", "This server is not set up for plain HTTP beyond this machine."
+        "Not over plain HTTP", "This server is reached over TLS, or from its own machine."
     ),
     "internal": Words("Something went wrong", "This is our fault, not yours. Nothing was saved."),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from server.handlers.account import iso_utc
@@ -30,7 +31,8 @@ class SessionData(PageHandler):
         _require_keys(changes)
         for key, value in changes.items():
             if value is None:
-                self.session.pop(key, None)
+                with suppress(KeyError):
+                    del self.session[key]
             else:
                 self.session[key] = value
         await self.session.commit()
@@ -59,9 +61,9 @@ class Increment(PageHandler):
     async def post(self) -> None:
         """Add to a counter, atomically against every other request; an absent one is 0."""
         body = json_object(self.request)
-        key, by = body.get("key"), _require_integer(body.get("by", 1), "by")
+        key, by = body.get("key"), _require_integer(body.get("by", 1), '"by"')
         if not isinstance(key, str):
-            raise Problem(422, "key must be a string.")
+            raise Problem(422, '"key" must be a string.')
         _require_keys({key: None})
         self.write({"value": await self.session.modify(key, lambda stored: _sum(stored, by))})
 
@@ -74,8 +76,8 @@ def _require_keys(keys: dict[str, Any]) -> None:
 
 
 def _sum(stored: object, by: int) -> int:
-    before = 0 if stored is None else _require_integer(stored, "the value stored")
-    return _require_integer(before + by, "the sum")
+    before = 0 if stored is None else _require_integer(stored, "The value stored")
+    return _require_integer(before + by, "The sum")
 
 
 def _require_integer(value: object, what: str) -> int:
