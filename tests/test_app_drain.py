@@ -15,6 +15,7 @@ from tornado.simple_httpclient import HTTPStreamClosedError
 
 import server.app
 from server.config import read_settings
+from server.handlers.context import InFlight
 from stores import StoreOptions
 from stores.memory import MemoryStore
 from tests.fakes import SteeredStore
@@ -159,3 +160,39 @@ async def test_a_shutdown_gives_up_on_what_never_ends(
         gate.open()
         with pytest.raises(HTTPStreamClosedError):
             await asking
+
+
+@pytest.mark.gen_test
+async def test_a_shutdown_waits_until_an_answer_was_read(site: Site) -> None:
+    """An answer that a slow client is still reading is not cut short."""
+    async with running(site) as it:
+        await it.browser.json("PATCH", "/session", {"a": "\1" * 10_000})
+        cookie = f"id={it.browser.cookies['id']}".encode()
+        request = b"GET /session HTTP/1.1\r\nHost: localhost\r\nCookie: " + cookie + b"\r\n\r\n"
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            client.connect(("127.0.0.1", it.port))
+            client.setblocking(False)
+            loop = asyncio.get_running_loop()
+            # More answers than the system buffers hold, so that one of them must wait for its reader.
+            await loop.sock_sendall(client, request * 100)
+            await has_stalled(it.server.context.in_flight)
+            it.stop.set()
+            read = b""
+            while chunk := await asyncio.wait_for(loop.sock_recv(client, 65_536), 10):
+                read += chunk
+
+    assert read.endswith(b"}")
+
+
+async def has_stalled(in_flight: InFlight) -> None:
+    """Wait until an answer has been in flight for a while: nothing more fits into the system's buffers."""
+    for _ in range(1000):
+        before, since = in_flight.count, 0
+        while in_flight.count == before == 1 and since < 20:
+            await asyncio.sleep(0.005)
+            since += 1
+        if since == 20:
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("the client was never slow enough")
