@@ -42,7 +42,8 @@ class Static(StaticFileHandler):
         if status_code == 405:
             self.set_header("Allow", "GET, HEAD")
         self.set_header("Content-Type", "text/plain; charset=UTF-8")
-        self.finish(WORDS["not_found"].message + "\n")
+        code = "method_not_allowed" if status_code == 405 else "not_found"
+        self.finish(WORDS[code].message + "\n")
 
     def log_exception(
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
