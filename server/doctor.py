@@ -13,6 +13,7 @@ from pathlib import Path
 
 from server.accounts import AccountFile
 from server.config import Settings
+from server.faults import reason, refusal
 from server.files import describe
 from server.keys import read_keys
 from stores import StoreError, StoreRefused
@@ -112,18 +113,3 @@ async def _ping(settings: Settings) -> str:
         await store.aclose()
     warning = "" if store.shared else "; its sessions end with the process, of which there can be one"
     return f"store: {settings.store_kind} answers{warning}"
-
-
-def refusal(exc: StoreRefused) -> str:
-    """Return the line on a store that answers but will not have us."""
-    return f"the store refuses us ({exc}): check the user, the password and their rights in its URL"
-
-
-def reason(exc: StoreError) -> str:
-    """Return why a store did not answer, without the driver's own words: they can repeat a password."""
-    cause: BaseException | None = exc
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno is not None:
-            return os.strerror(cause.errno)
-        cause = cause.__cause__ or cause.__context__
-    return type(exc.__cause__ or exc).__name__

@@ -19,7 +19,7 @@ from server import logs
 from server.accounts import Account, AccountDirectory, AccountFile, FileAccounts
 from server.app import Server
 from server.config import ConfigError, Settings
-from server.doctor import reason, refusal
+from server.faults import reason, refusal
 from server.files import describe
 from server.keys import load_keys
 from server.passwords import PasswordChecker, hash_password

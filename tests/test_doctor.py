@@ -12,7 +12,7 @@ import pytest
 from server import doctor
 from server.accounts import Account, AccountFile
 from server.cli import main
-from server.doctor import reason
+from server.faults import reason
 from server.files import create_private
 from server.passwords import hash_password
 from stores import StoreUnavailable

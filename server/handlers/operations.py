@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from server.handlers.base import BaseHandler
 from server.handlers.context import Context
+from server.mixin import RETRY_AFTER_S
 from stores import Store, StoreError
 
 
@@ -34,7 +35,7 @@ class Ready(BaseHandler):
             await self.store.ping()
         except StoreError:
             self.set_status(503)
-            self.set_header("Retry-After", "2")
+            self.set_header("Retry-After", str(RETRY_AFTER_S))
             self.write({"status": "store unavailable"})
         else:
             self.write({"status": "ok"})
