@@ -2,20 +2,30 @@
 
 from server.errors import (
     InsecureTransport,
+    PasswordRefused,
+    ReauthenticationRequired,
     SessionChanged,
     SessionEnded,
     SessionError,
     SessionTooLarge,
     SignInRevoked,
+    Throttled,
 )
+from server.events import Event, Events, Kind
 from server.lifetime import Lifetime
 from server.manager import SessionManager
 from server.mixin import SessionMixin, session_settings
+from server.reauthentication import reauthenticated
 from server.session import Session
 
 __all__ = [
+    "Event",
+    "Events",
     "InsecureTransport",
+    "Kind",
     "Lifetime",
+    "PasswordRefused",
+    "ReauthenticationRequired",
     "Session",
     "SessionChanged",
     "SessionEnded",
@@ -24,5 +34,7 @@ __all__ = [
     "SessionMixin",
     "SessionTooLarge",
     "SignInRevoked",
+    "Throttled",
+    "reauthenticated",
     "session_settings",
 ]

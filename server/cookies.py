@@ -24,8 +24,13 @@ _NONCE = re.compile(r"[A-Za-z0-9_-]{43}")
 _COOKIE_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 # Browsers hold cookies with these to conditions of their own (RFC 6265bis, 4.1.3).
 _RESERVED = ("__host-", "__secure-", "__http-")
+# What periodic renewal keeps of a secret, and forms are bound to: 96 bits of it, so that 160 are new.
+_KEPT = 16
 # A signed value of ours has about 190 bytes; longer ones are not worth a signature check.
 _MAX_VALUE = 512
+
+
+SAMESITE = ("Lax", "Strict")
 
 
 class CookieSink(Protocol):
@@ -50,6 +55,10 @@ class SessionId(NamedTuple):
         """Return the same handle with a new secret."""
         return SessionId(self.handle, mint_secret())
 
+    def renewed(self) -> SessionId:
+        """Return the same handle with a secret that the forms of the old one still fit."""
+        return SessionId(self.handle, self.secret[:_KEPT] + mint_secret()[_KEPT:])
+
     @property
     def credential(self) -> Credential:
         """What the store is shown: the handle, and SHA-256 of the secret."""
@@ -58,6 +67,11 @@ class SessionId(NamedTuple):
 
     def __repr__(self) -> str:
         return f"SessionId({self.handle}.…)"
+
+
+def form_basis(secret: str) -> str:
+    """Return the part of a *secret*, or of a nonce, that form tokens are bound to."""
+    return secret[:_KEPT]
 
 
 def mint_secret() -> str:
@@ -114,14 +128,18 @@ def extract(headers: Sequence[str], name: str) -> str | None:
     By exact bytes: Tornado's own parser strips NBSP and NEL from names and lets the last duplicate win, so
     that a planted look-alike would replace the real cookie.
     """
+    found = _values(headers, name)
+    return found[0] if len(found) == 1 else None
+
+
+def _values(headers: Sequence[str], name: str) -> list[str]:
     wanted = name + "="
-    found = [
+    return [
         pair[len(wanted) :]
         for header in headers
         for part in header.split(";")
         if (pair := part.strip(" \t")).startswith(wanted)
     ]
-    return found[0] if len(found) == 1 else None
 
 
 def check_cookie_name(name: str) -> None:
@@ -138,19 +156,32 @@ class Cookies:
     Args:
         secure: `__Host-` names and the Secure attribute; without it plain names, for loopback only.
         max_age_s: How old a signature may be, as the last defence behind the store's own deadline.
+        samesite: `Lax`, or `Strict`: then a link from another site arrives signed out.
+
+    Raises:
+        ValueError: A name or *samesite* that will not do.
     """
 
     def __init__(
-        self, keys: KeyRing, *, name: str, secure: bool, max_age_s: float, clock: Callable[[], float]
+        self,
+        keys: KeyRing,
+        *,
+        name: str,
+        secure: bool,
+        max_age_s: float,
+        clock: Callable[[], float],
+        samesite: str = "Lax",
     ) -> None:
         check_cookie_name(name)
+        if samesite not in SAMESITE:
+            raise ValueError(f"samesite must be one of {', '.join(SAMESITE)}, not {samesite!r}")
         prefix = "__Host-" if secure else ""
         self.name = prefix + name
         self.nonce_name = prefix + "pre"
         self._keys = keys
         self._max_age_s = max_age_s
         self._clock = clock
-        self._attributes = "; HttpOnly; Path=/; SameSite=Lax" + ("; Secure" if secure else "")
+        self._attributes = f"; HttpOnly; Path=/; SameSite={samesite}" + ("; Secure" if secure else "")
 
     def read(self, headers: Sequence[str]) -> SessionId | None:
         """Return the session ID presented, or None unless exactly one well-formed, signed, recent one is."""
@@ -166,10 +197,14 @@ class Cookies:
         value = extract(headers, self.nonce_name)
         return value if value and _NONCE.fullmatch(value) else None
 
-    def write(self, response: CookieSink, sid: SessionId) -> None:
-        """Give the browser *sid*, until it closes."""
+    def is_presented(self, headers: Sequence[str]) -> bool:
+        """Whether the raw Cookie *headers* hold anything under the name of the session ID."""
+        return any(_values(headers, self.name))
+
+    def write(self, response: CookieSink, sid: SessionId, *, max_age_s: int | None = None) -> None:
+        """Give the browser *sid*, until it closes, or for *max_age_s* seconds."""
         value = self._keys.sign(self.name, f"{sid.handle}.{sid.secret}", clock=self._clock)
-        self._add(response, f"{self.name}={value}")
+        self._add(response, f"{self.name}={value}" + (f"; Max-Age={max_age_s}" if max_age_s else ""))
 
     def clear(self, response: CookieSink) -> None:
         """Delete the session ID in the browser."""

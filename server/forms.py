@@ -10,7 +10,8 @@ from typing import Any, cast
 
 from tornado.web import HTTPError, RequestHandler
 
-from server.cookies import SessionId, mint_secret
+from server.cookies import SessionId, form_basis, mint_secret
+from server.events import Event, Kind
 from server.manager import SessionManager
 from server.request import CookieChange, Presence
 from server.session import Session
@@ -38,7 +39,7 @@ class FormMixin(RequestHandler):
     @property
     def xsrf_token(self) -> bytes:
         """The token for a form of this response, good for whatever the browser holds when it sends it."""
-        token = ".".join(map(self.sessions.forms.make, self._form_bases()))
+        token = ".".join(self.sessions.forms.make(form_basis(basis)) for basis in self._form_bases())
         self._has_form = True
         return token.encode()
 
@@ -58,10 +59,11 @@ class FormMixin(RequestHandler):
             or self.request.headers.get("X-Csrftoken")
         )
         if not token or basis is None or not self._is_token(token, basis):
+            self._tell_of_rejection(sid)
             raise HTTPError(403, "the form token is missing, or was made for another session")
 
     def _is_token(self, token: str, basis: str) -> bool:
-        return any([self.sessions.forms.check(part, basis) for part in token.split(".", 1)])
+        return any([self.sessions.forms.check(part, form_basis(basis)) for part in token.split(".", 1)])
 
     def _form_bases(self) -> list[str]:
         """Return what the browser may hold when it sends a form of this response: one thing, or two.
@@ -99,6 +101,15 @@ class FormMixin(RequestHandler):
             cookies.write_nonce(self, made)
         elif held and is_turn:
             cookies.clear_nonce(self)
+
+    def client_address(self) -> str:
+        """Return the address to show for this client; override where a proxy tells it."""
+        return self.request.remote_ip or ""
+
+    def _tell_of_rejection(self, sid: SessionId | None) -> None:
+        handle = sid.handle if sid is not None else None
+        event = Event(Kind.FORM_REJECTED, self.sessions.now_ms(), handle, address=self.client_address())
+        self.sessions.events.emit(event)
 
     def _presented(self) -> SessionId | None:
         if not self._sid_is_read:

@@ -6,19 +6,22 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from server.cookies import Cookies, KeyRing, SessionId
 from server.csrf import FormTokens
+from server.events import Event, Events, Kind
 from server.lifecycle import Accounts, Lifecycle
 from server.lifetime import Lifetime
 from server.request import Presence, Request
 from server.rules import by_sign_in
 from server.session import Session
-from stores import Absent, Record, Store, StoreUnavailable
+from stores import Absent, Handle, Record, Store, StoreUnavailable
 
 log = logging.getLogger("stormcellar.sessions")
 
+_NEWS = {Absent.SUPERSEDED: (Kind.REJECTED, "superseded"), Absent.ENDED: (Kind.EXPIRED, None)}
 _PRESENCE = {Absent.SUPERSEDED: Presence.SUPERSEDED, Absent.ENDED: Presence.ENDED}
 
 
@@ -33,6 +36,7 @@ class SessionManager:
             that is not loopback gets no session cookie.
         cookie_name: Without the prefix, which *secure* adds.
         accounts: If given, a session of a user counts only while `valid_after` says so.
+        samesite: Of the cookies: `Lax`, or `Strict`.
         clock: Unix time in seconds.
 
     Raises:
@@ -48,22 +52,42 @@ class SessionManager:
         secure: bool = False,
         cookie_name: str = "id",
         accounts: Accounts | None = None,
+        samesite: str = "Lax",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        keys = KeyRing(secrets)
         self.store = store
         self.lifetime = lifetime
         self.secure = secure
-        self.lifecycle = Lifecycle(store, lifetime=lifetime, accounts=accounts, clock=clock)
-        # A day beyond the deadline: the store decides, the signature only bounds what it is asked.
-        max_age_s = lifetime.absolute_s + 86_400
-        self.cookies = Cookies(keys, name=cookie_name, secure=secure, max_age_s=max_age_s, clock=clock)
-        self.forms = FormTokens(keys.derive("form token"))
+        self.events = Events()
+        """Tells what happens; see `server.events`."""
+        self.lifecycle = Lifecycle(
+            store, lifetime=lifetime, accounts=accounts, events=self.events, clock=clock
+        )
+        self._make_cookies = partial(
+            Cookies,
+            name=cookie_name,
+            secure=secure,
+            samesite=samesite,
+            # A day beyond the deadline: the store decides, the signature only bounds what it is asked.
+            max_age_s=lifetime.longest_s + 86_400,
+            clock=clock,
+        )
+        self.use_keys(secrets)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def now_ms(self) -> int:
         """Return Unix time in milliseconds by this manager's clock."""
         return self.lifecycle.now_ms()
+
+    def use_keys(self, secrets: Sequence[bytes | str]) -> None:
+        """Sign with the first of *secrets* from now on, and accept what any of them signed.
+
+        Raises:
+            ValueError: Keys that will not do; the ones in use stay.
+        """
+        keys = KeyRing(secrets)
+        self.cookies = self._make_cookies(keys)
+        self.forms = FormTokens(keys.derive("form token"))
 
     # --- a request's session ---
 
@@ -77,17 +101,61 @@ class SessionManager:
             return Session(self.lifecycle, request, Presence.NONE)
         found = await self.store.load(sid.credential, now_ms=self.now_ms())
         if isinstance(found, Absent):
+            kind, reason = _NEWS[found]
+            self._tell(kind, sid.handle, request, reason=reason)
             return Session(self.lifecycle, request, _PRESENCE[found], sid=sid)
         if not self.lifecycle.counts(found):
+            self._tell(Kind.DESTROYED, found.handle, request, user=found.user, reason="account")
             self.spawn(self.store.destroy(found.handle))
             return Session(self.lifecycle, request, Presence.ENDED, sid=sid)
         return Session(self.lifecycle, request, Presence.LIVE, sid=sid, record=found)
+
+    def reject(self, request: Request) -> None:
+        """Tell of a cookie that is no ID which we signed."""
+        self._tell(Kind.REJECTED, None, request, reason="cookie")
 
     def touch(self, session: Session) -> None:
         """Record in the background that the session was used, if that is due."""
         record = session.record
         if record is not None and self.lifetime.wants_touch(record, now_ms=self.now_ms()):
             self.spawn(self.lifecycle.touch(session))
+
+    def wants_renewal(self, session: Session) -> bool:
+        """Whether the session ID is old enough to be changed in passing; see `Lifetime.renew_s`."""
+        record = session.record
+        return (
+            record is not None
+            and session.request.may_set_cookie
+            and self.lifetime.wants_renewal(record, now_ms=self.now_ms())
+        )
+
+    def is_recent(self, session: Session, *, within_s: float | None = None) -> bool:
+        """Whether the user of *session* proved who they are less than *within_s* seconds ago.
+
+        Args:
+            within_s: None: `Lifetime.reauth_s`.
+        """
+        if session.record is None or session.record.auth_ms is None:
+            return False
+        within_s = self.lifetime.reauth_s if within_s is None else within_s
+        return self.now_ms() - session.record.auth_ms < 1000 * within_s
+
+    def idle_left_s(self, session: Session) -> int | None:
+        """Return the whole seconds until *session* ends if nothing more happens; None without a record.
+
+        Where this request counts as activity it is as if that was recorded already.
+        """
+        record, now_ms = session.record, self.now_ms()
+        if record is None:
+            return None
+        due = self.lifetime.wants_touch(record, now_ms=now_ms)
+        expires_ms = max(record.expires_ms, self.lifecycle.expires_ms(session) if due else 0)
+        return max(0, expires_ms - now_ms) // 1000
+
+    def deadline_left_s(self, session: Session) -> int | None:
+        """Return the whole seconds until *session* ends whatever happens; None without a record."""
+        record = session.record
+        return None if record is None else max(0, record.deadline_ms - self.now_ms()) // 1000
 
     # --- a user's sessions ---
 
@@ -99,12 +167,30 @@ class SessionManager:
     async def revoke(self, user: str, handle: str) -> bool:
         """End one session of *user*; False if they have none by that handle, whoever else may."""
         own = [record.handle for record in await self.of_user(user) if record.handle == handle]
-        return any([await self.store.destroy(handle) for handle in own])
+        return any([await self._revoke(user, handle) for handle in own])
 
     async def revoke_others(self, user: str, *, than: str) -> int:
         """End every session of *user* but the one with the handle *than*; return how many."""
         others = [record.handle for record in await self.of_user(user) if record.handle != than]
-        return sum([await self.store.destroy(handle) for handle in others])
+        return sum([await self._revoke(user, handle) for handle in others])
+
+    async def _revoke(self, user: str, handle: Handle) -> bool:
+        removed = await self.store.destroy(handle)
+        if removed:
+            self._tell(Kind.DESTROYED, handle, None, user=user, reason="revoked")
+        return removed
+
+    def _tell(
+        self,
+        kind: Kind,
+        handle: str | None,
+        request: Request | None,
+        *,
+        user: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        address = None if request is None else request.client.address
+        self.events.emit(Event(kind, self.now_ms(), handle, user, address, reason))
 
     # --- work in flight ---
 

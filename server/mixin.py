@@ -7,6 +7,7 @@ The order of things in Tornado 6.6 that this builds on: the body is parsed, `che
 from __future__ import annotations
 
 from asyncio import CancelledError, Future
+from collections.abc import Coroutine
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -15,10 +16,11 @@ from tornado.concurrent import future_set_result_unless_cancelled
 from tornado.log import app_log, gen_log
 from tornado.websocket import WebSocketHandler
 
-from server.errors import Busy, InsecureTransport, SessionError
+from server.errors import InsecureTransport, SessionError, answer_of
 from server.forms import SETTING, FormMixin
 from server.manager import SessionManager
 from server.network import is_loopback
+from server.reauthentication import ReauthenticationMixin
 from server.request import Client, CookieChange, Request
 from server.response import FrozenResponse, forbid_storing, settle_cookies, vary_by_cookie
 from server.session import Session
@@ -26,7 +28,6 @@ from server.values import NotJSON
 from stores import Delta, StoreUnavailable
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-RETRY_AFTER_S = 2
 
 
 def session_settings(manager: SessionManager, **settings: Any) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def session_settings(manager: SessionManager, **settings: Any) -> dict[str, Any]
     return {**defaults, **settings, SETTING: manager}
 
 
-class SessionMixin(FormMixin):
+class SessionMixin(ReauthenticationMixin, FormMixin):
     """Gives a handler `self.session`. Put it before `RequestHandler` in the bases.
 
     An overridden `prepare` must `await super().prepare()` first.
@@ -49,7 +50,7 @@ class SessionMixin(FormMixin):
     """Whether this handler's requests count as activity of the session."""
 
     _accessed = False
-    _retry_after = False
+    _retry_after_s: int | None = None
     _answered: Future[None] | None = None
     """While the session is saved: resolves when the response was sent."""
 
@@ -73,10 +74,6 @@ class SessionMixin(FormMixin):
             return None  # an error before prepare(): its page may still ask
         return self.session.user
 
-    def client_address(self) -> str:
-        """Return the address to show for this client; override where a proxy tells it."""
-        return self.request.remote_ip or ""
-
     # --- load ---
 
     async def prepare(self) -> None:
@@ -92,7 +89,10 @@ class SessionMixin(FormMixin):
             is_safe=self.request.method in SAFE_METHODS,
             may_set_cookie=self.sessions.secure or self._is_loopback(),
         )
-        self._session = await self.sessions.load(self._presented(), request)
+        sid = self._presented()
+        if sid is None and self.sessions.cookies.is_presented(self.request.headers.get_list("Cookie")):
+            self.sessions.reject(request)
+        self._session = await self.sessions.load(sid, request)
         if self._headers_written:
             self._session.seal("the response has begun")
         elif isinstance(self, WebSocketHandler):
@@ -117,9 +117,9 @@ class SessionMixin(FormMixin):
             self.write(chunk)
         if self._is_refused_by_tornado():
             return super().finish()
-        delta = self._delta_to_save(session)
-        if delta is not None or session.is_busy:
-            return self._finish_when_saved(session, delta or Delta())
+        delta, renew = self._delta_to_save(session), self._is_renewal_due(session)
+        if delta is not None or renew or session.is_busy:
+            return self._finish_when_saved(session, delta or Delta(), renew=renew)
         sent = super().finish()
         self._touch(session)
         return sent
@@ -142,14 +142,19 @@ class SessionMixin(FormMixin):
                 raise
         return None
 
-    def _finish_when_saved(self, session: Session, delta: Delta) -> Future[None]:
+    def _is_renewal_due(self, session: Session) -> bool:
+        is_let = self.session_activity and not session.sealed and self._status_code < 500
+        return is_let and self.sessions.wants_renewal(session)
+
+    def _finish_when_saved(self, session: Session, delta: Delta, *, renew: bool) -> Future[None]:
         response = FrozenResponse(self)
         session.seal("the response is finished")
         self._answered = answered = Future[None]()
         # Tornado must take the response for finished, or it runs the handler after a redirect in prepare().
         self._finished = True
         self._hear_no_more()
-        self.sessions.spawn(self._save_then_finish(session, delta, response, answered))
+        saving = session.save(delta, renew=renew)
+        self.sessions.spawn(self._save_then_finish(session, saving, response, answered))
         return answered
 
     def _hear_no_more(self) -> None:
@@ -160,10 +165,14 @@ class SessionMixin(FormMixin):
             setattr(self, name, _ignore)
 
     async def _save_then_finish(
-        self, session: Session, delta: Delta, response: FrozenResponse, answered: Future[None]
+        self,
+        session: Session,
+        saving: Coroutine[Any, Any, None],
+        response: FrozenResponse,
+        answered: Future[None],
     ) -> None:
         try:
-            await session.save(delta)
+            await saving
         except (Exception, CancelledError) as error:  # whatever a store raises, the client gets an answer
             self._reopen(response)
             session.forget()
@@ -218,8 +227,8 @@ class SessionMixin(FormMixin):
 
     def _write_session_headers(self) -> None:
         settle_cookies(self)
-        if self._retry_after:
-            self.set_header("Retry-After", str(RETRY_AFTER_S))
+        if self._retry_after_s is not None:
+            self.set_header("Retry-After", str(self._retry_after_s))
         session, carries_secret, is_private = self._session, self._has_form, False
         if session is not None:
             session.seal("the response has begun")
@@ -234,9 +243,14 @@ class SessionMixin(FormMixin):
 
     def _write_cookie(self, session: Session) -> None:
         if session.cookie is CookieChange.SET and session.sid is not None:
-            self.sessions.cookies.write(self, session.sid)
+            self.sessions.cookies.write(self, session.sid, max_age_s=self._cookie_max_age_s(session))
         elif session.cookie is CookieChange.CLEAR:
             self.sessions.cookies.clear(self)
+
+    def _cookie_max_age_s(self, session: Session) -> int | None:
+        """Return how long the browser keeps the cookie; None: until it closes."""
+        lasts = self.sessions.lifetime.remember_s is not None and session.is_remembered
+        return self.sessions.deadline_left_s(session) if lasts else None
 
     # --- errors ---
 
@@ -246,11 +260,8 @@ class SessionMixin(FormMixin):
             gen_log.error("Cannot send error response after finish()")
             return
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
-        if isinstance(error, SessionError):
-            status_code = error.status
-        elif isinstance(error, StoreUnavailable | Busy):
-            status_code = 503
-            self._retry_after = True
+        if (answer := answer_of(error)) is not None:
+            status_code, self._retry_after_s = answer
         if not self._headers_written:
             self._has_form = False  # it goes with the body that send_error() drops
             if isinstance(error, SessionError | StoreUnavailable):
@@ -265,9 +276,9 @@ class SessionMixin(FormMixin):
         """Log the errors that have their own answer in one line, without a trace."""
         if isinstance(value, InsecureTransport):
             return  # logged where it was raised, with what to do about it
-        if isinstance(value, SessionError | StoreUnavailable | Busy):
+        if answer_of(value) is not None:
             line = f"{self.request.method} {self.request.path[:200]!r}"
-            cause = f" ({type(value.__cause__).__name__})" if value.__cause__ else ""
+            cause = f" ({type(value.__cause__).__name__})" if value and value.__cause__ else ""
             gen_log.warning("%s: %s%s", line, type(value).__name__, cause)
         else:
             super().log_exception(typ, value, tb)

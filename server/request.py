@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from server import values
 
@@ -39,10 +40,26 @@ class Client(NamedTuple):
     address: str
     agent: str
 
-    def encode(self) -> bytes:
-        """Return the JSON that a record keeps; address and agent are cut to 64 and 256 characters."""
-        client = {"address": _text(self.address, MAX_ADDRESS), "agent": _text(self.agent, MAX_AGENT)}
-        return values.encode(client)
+    def encode(self, *, is_remembered: bool = False) -> bytes:
+        """Return the JSON that a record keeps; address and agent are cut to 64 and 256 characters.
+
+        Args:
+            is_remembered: They asked to be kept signed in. No handler can write here, unlike to the data.
+        """
+        client: dict[str, Any] = {
+            "address": _text(self.address, MAX_ADDRESS),
+            "agent": _text(self.agent, MAX_AGENT),
+        }
+        return values.encode(client | {"remember": True} if is_remembered else client)
+
+
+def decoded_client(raw: bytes) -> dict[str, Any]:
+    """Return what `Client.encode` wrote; nothing if somebody else wrote it."""
+    with suppress(values.NotJSON):
+        client = values.decode(raw)
+        if isinstance(client, dict):
+            return client
+    return {}
 
 
 class Request(NamedTuple):

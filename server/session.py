@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Collection, Coroutine, Iterator, MutableMapping
-from dataclasses import replace
 from functools import lru_cache
+from secrets import token_hex
 from typing import Any
 
-from server.contents import Contents, Unreadable
-from server.cookies import SessionId, mint_secret
+from server.contents import Unreadable
+from server.cookies import SessionId
 from server.keeper import Keeper
-from server.request import CookieChange, Presence, Request
+from server.request import Presence, Request
+from server.state import SessionState
 from stores import Delta, Record
 
 log = logging.getLogger("stormcellar.session")
 
+FLASH = "_flash:"
+"""Begins the keys of messages for the next page."""
 
-class Session(MutableMapping[str, Any]):
+
+class Session(SessionState, MutableMapping[str, Any]):
     """The session of one request: a mapping from key to JSON value.
 
     Keys match `[A-Za-z_][A-Za-z0-9_:-]{0,63}`. Values are what JSON has: None, bool, int, float, str, list,
@@ -37,16 +42,8 @@ class Session(MutableMapping[str, Any]):
         sid: SessionId | None = None,
         record: Record | None = None,
     ) -> None:
+        super().__init__(request, presence, sid=sid, record=record)
         self._keeper = keeper
-        self.request = request
-        self.presence = presence
-        self.sid = sid
-        self.record = record
-        self.cookie = CookieChange.CLEAR if presence is Presence.ENDED else CookieChange.KEEP
-        self.lock = asyncio.Lock()
-        self.sealed: str | None = None
-        self._contents = Contents(record.data if record is not None else {})
-        self._reserved: str | None = None
 
     # --- who ---
 
@@ -62,7 +59,9 @@ class Session(MutableMapping[str, Any]):
 
     # --- the verbs ---
 
-    async def login(self, user: str, *, keep: Collection[str] = (), auth_ms: int | None = None) -> None:
+    async def login(
+        self, user: str, *, keep: Collection[str] = (), auth_ms: int | None = None, remember: bool = False
+    ) -> None:
         """Sign *user* in, with a new session ID, in one atomic step; the old ID is dead from then on.
 
         Args:
@@ -71,6 +70,8 @@ class Session(MutableMapping[str, Any]):
                 keeps everything, over another user nothing.
             auth_ms: When the user proved who they are, if that was before now: take it before the password
                 is checked, so that a password change meanwhile counts.
+            remember: Keep them signed in when the browser closes, within `Lifetime.remember_s`; without that
+                setting it means nothing.
 
         Raises:
             SignInRevoked: The account was disabled or changed meanwhile; nobody is signed in.
@@ -78,7 +79,7 @@ class Session(MutableMapping[str, Any]):
             StoreUnavailable: No answer. The cookie is untouched, unless the ID is known to have changed.
         """
         self._require_open()
-        await _to_its_end(self._keeper.login(self, user, keep=keep, auth_ms=auth_ms))
+        await _to_its_end(self._keeper.login(self, user, keep=keep, auth_ms=auth_ms, remember=remember))
 
     async def logout(self) -> None:
         """End the session in the store, then clear the cookie. Does nothing where there is none."""
@@ -93,6 +94,20 @@ class Session(MutableMapping[str, Any]):
         """
         self._require_open()
         await _to_its_end(self._keeper.renew(self))
+
+    async def expire_in(self, seconds: float) -> None:
+        """End this session in so many seconds whatever its activity: never later than it would have ended.
+
+        Changes the session ID; where there is no record yet, the one that this request makes is so limited.
+
+        Raises:
+            ValueError: Not a positive number.
+            SessionChanged: The session ended or was rotated meanwhile.
+        """
+        self._require_writable()
+        if not 0 < seconds < math.inf:
+            raise ValueError(f"a session expires in a positive number of seconds, not {seconds!r}")
+        await _to_its_end(self._keeper.limit(self, seconds))
 
     async def commit(self) -> None:
         """Save now what the response would save.
@@ -119,6 +134,29 @@ class Session(MutableMapping[str, Any]):
         self._require_writable()
         return await self._keeper.modify(self, key, change)
 
+    # --- messages for the next page ---
+
+    def flash(self, message: str) -> None:
+        """Keep *message*, plain text, for the next page that asks for `flashes()`.
+
+        Each has a key of its own, which iteration leaves out, so that parallel requests lose none.
+        """
+        if not isinstance(message, str) or not message:
+            raise ValueError("a message is a non-empty string")
+        number = len(self._flash_keys())
+        self[f"{FLASH}{number:03}:{token_hex(8)}"] = message
+
+    def flashes(self) -> list[str]:
+        """Return the messages that wait, oldest first, and forget them."""
+        keys = self._flash_keys()
+        messages = [self[key] for key in keys]
+        for key in keys:
+            del self[key]
+        return [message for message in messages if isinstance(message, str)]
+
+    def _flash_keys(self) -> list[str]:
+        return sorted(key for key in self._contents.names() if key.startswith(FLASH) and key in self)
+
     # --- the mapping ---
 
     def __getitem__(self, key: str) -> Any:
@@ -142,124 +180,29 @@ class Session(MutableMapping[str, Any]):
         self._contents.clear()
 
     def __iter__(self) -> Iterator[str]:
-        return iter([key for key in self._contents.names() if key in self])
+        names = self._contents.names()
+        return iter([key for key in names if not key.startswith(FLASH) and key in self])
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def __bool__(self) -> bool:
-        return any(key in self for key in self._contents.names())
+        return any(True for _ in self)
 
     def __repr__(self) -> str:
         return f"<Session {self.handle} {self.presence.name.lower()}>"
 
-    # --- what the manager and the mixin need ---
+    # --- what the mixin needs ---
 
-    async def save(self, frozen: Delta) -> None:
+    async def save(self, frozen: Delta, *, renew: bool = False) -> None:
         """Save what was pending when the handler finished; sealed or not.
 
         Waits for a verb that is still at work, and leaves out what that took back.
+
+        Args:
+            renew: Change the session ID in passing, if nothing happens to it meanwhile.
         """
-        await self._keeper.commit(self, frozen)
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a verb is at work, so that the cookie is not decided yet."""
-        return self.lock.locked()
-
-    @property
-    def read_nothing(self) -> bool:
-        """Whether no value was looked at, nor written."""
-        return self._contents.is_untouched
-
-    def pending(self) -> Delta | None:
-        """Return what changed since the load, or None.
-
-        Raises:
-            NotJSON: A value was made so by a nested change.
-        """
-        return self._contents.pending()
-
-    def remaining(self, frozen: Delta) -> Delta | None:
-        """Return the part of *frozen*, pending at its time, that no verb has saved or taken back since."""
-        return self._contents.remaining(frozen)
-
-    def reserve(self) -> str:
-        """Return the secret that the next session made for this request will have.
-
-        A form rendered before it is known whether there will be a session is bound to this.
-        """
-        self._reserved = self._reserved or mint_secret()
-        return self._reserved
-
-    @property
-    def reserved(self) -> str | None:
-        """The secret that was promised to a form and has not been used for a session."""
-        return self._reserved
-
-    def mint(self) -> SessionId:
-        """Return the ID of a new session, with the reserved secret if there is one."""
-        return SessionId.mint(self._reserved)
-
-    def became(self, record: Record, sid: SessionId) -> None:
-        """Take over *record*, just written, whose ID the browser must be given."""
-        self.record = record
-        self.sid = sid
-        self.presence = Presence.LIVE
-        self.cookie = CookieChange.SET
-        self._reserved = None
-        self._contents.stored_is(record.data)
-
-    def wrote(self, delta: Delta, *, seen_ms: int, expires_ms: int) -> None:
-        """Take over that *delta* was applied. Later changes of the same values still count."""
-        assert self.record is not None
-        data = {k: v for k, v in self.record.data.items() if k not in delta.drop} | dict(delta.put)
-        self.record = replace(self.record, data=data, seen_ms=seen_ms, expires_ms=expires_ms)
-        self._contents.stored_is(data)
-
-    def saw(self, key: str, raw: bytes | None) -> None:
-        """Take over what the store holds of *key* now; the rest stays as loaded, or it would look changed."""
-        assert self.record is not None
-        data = {k: v for k, v in self.record.data.items() if k != key}
-        self.record = replace(self.record, data=data if raw is None else {**data, key: raw})
-        self._contents.stored_is(self.record.data)
-
-    def replaced(self, key: str, value: Any) -> None:
-        """Take over that *value* was stored under *key*, whatever the handler knew of it before."""
-        self._contents.replaced(key, value)
-
-    def ended(self, *, cookie: CookieChange) -> None:
-        """Take over that this request signed the session out."""
-        self.record = None
-        self.sid = None
-        self.presence = Presence.OVER
-        self.cookie = cookie
-        self._contents = Contents({})
-
-    def confine(self, keys: Collection[str]) -> None:
-        """Forget every value but those of *keys*; objects the handler holds of those stay live."""
-        self._contents.confine(keys)
-
-    def abandon(self) -> None:
-        """Drop what is pending; the handler can still read it."""
-        self._contents.abandon()
-
-    def forget(self) -> None:
-        """Drop what is pending and what was read."""
-        self._contents.confine(())
-
-    def seal(self, reason: str) -> None:
-        """Refuse every change from here on, with *reason*."""
-        self.sealed = reason
-
-    def _require_open(self) -> None:
-        if self.sealed:
-            raise RuntimeError(f"the session can no longer change: {self.sealed}")
-
-    def _require_writable(self) -> None:
-        self._require_open()
-        if self.presence is Presence.OVER:
-            raise RuntimeError("this request signed the session out; only login() may follow")
+        await (self._keeper.renew_in_passing if renew else self._keeper.commit)(self, frozen)
 
 
 async def _to_its_end(verb: Coroutine[Any, Any, None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from server.errors import InsecureTransport
 from server.lifetime import Lifetime
@@ -13,6 +13,18 @@ from server.session import Session
 from stores import Delta, Outcome, Record, Store
 
 log = logging.getLogger("stormcellar.sessions")
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """What a change of the session ID sets besides; see `Store.rotate`."""
+
+    user: str | None
+    auth_ms: int | None
+    deadline_ms: int
+    is_remembered: bool
+    keep: frozenset[str] | None = None
+    grace_ms: int = 0
 
 
 class Writer:
@@ -35,13 +47,24 @@ class Writer:
         self._now_ms = now_ms
 
     async def create(
-        self, session: Session, *, user: str | None, auth_ms: int | None, data: dict[str, bytes]
+        self,
+        session: Session,
+        *,
+        data: dict[str, bytes],
+        user: str | None = None,
+        auth_ms: int | None = None,
+        is_remembered: bool = False,
     ) -> None:
         """Make the record of a new session, with an ID of its own."""
         self._require_transport(session)
         require_size(data, before={})
         sid, now_ms = session.mint(), self._now_ms()
-        deadline_ms = self._lifetime.deadline_ms(now_ms)
+        deadline_ms = self._lifetime.deadline_ms(now_ms, is_remembered=is_remembered)
+        if session.limit_s is not None:
+            deadline_ms = min(deadline_ms, now_ms + round(1000 * session.limit_s))
+        expires_ms = self._lifetime.expires_ms(
+            user=user, now_ms=now_ms, deadline_ms=deadline_ms, is_remembered=is_remembered
+        )
         record = Record(
             *sid.credential,
             user=user,
@@ -49,9 +72,9 @@ class Writer:
             rotated_ms=now_ms,
             auth_ms=auth_ms,
             seen_ms=now_ms,
-            expires_ms=self._lifetime.expires_ms(user=user, now_ms=now_ms, deadline_ms=deadline_ms),
+            expires_ms=expires_ms,
             deadline_ms=deadline_ms,
-            client=session.request.client.encode(),
+            client=session.request.client.encode(is_remembered=is_remembered),
             data=data,
         )
         await self._store.create(record)
@@ -63,7 +86,7 @@ class Writer:
         assert record is not None and sid is not None
         require_size(merge(record.data, delta), before=record.data)
         now_ms = self._now_ms()
-        expires_ms = self._expires_ms(record, now_ms)
+        expires_ms = self.expires_ms(session, now_ms=now_ms)
         outcome = await self._store.apply(sid.credential, delta, now_ms=now_ms, expires_ms=expires_ms)
         if outcome is Outcome.APPLIED:
             session.wrote(
@@ -71,51 +94,48 @@ class Writer:
             )
         return outcome
 
-    async def rotate(
-        self,
-        session: Session,
-        delta: Delta,
-        *,
-        keep: frozenset[str] | None,
-        user: str | None,
-        auth_ms: int | None,
-        deadline_ms: int,
-    ) -> Outcome:
+    async def rotate(self, session: Session, delta: Delta, change: Rotation) -> Outcome:
         """Change the ID, save *delta*, and set what is given; see `Store.rotate`."""
         record, sid = session.record, session.sid
         assert record is not None and sid is not None
-        kept = {key: raw for key, raw in record.data.items() if keep is None or key in keep}
+        kept = {key: raw for key, raw in record.data.items() if change.keep is None or key in change.keep}
         data = merge(kept, delta)
         self._require_transport(session)
         require_size(data, before=kept)
-        new, now_ms = sid.rotated(), self._now_ms()
-        client = session.request.client.encode()
-        expires_ms = self._lifetime.expires_ms(user=user, now_ms=now_ms, deadline_ms=deadline_ms)
+        new, now_ms = sid.renewed() if change.grace_ms else sid.rotated(), self._now_ms()
+        client = session.request.client.encode(is_remembered=change.is_remembered)
+        expires_ms = self._lifetime.expires_ms(
+            user=change.user,
+            now_ms=now_ms,
+            deadline_ms=change.deadline_ms,
+            is_remembered=change.is_remembered,
+        )
         verifier = new.credential.verifier
         outcome = await self._store.rotate(
             sid.credential,
             verifier,
             delta,
-            keep=keep,
-            user=user,
-            auth_ms=auth_ms,
+            keep=change.keep,
+            user=change.user,
+            auth_ms=change.auth_ms,
             client=client,
             now_ms=now_ms,
             expires_ms=expires_ms,
-            deadline_ms=deadline_ms,
+            deadline_ms=change.deadline_ms,
+            grace_ms=change.grace_ms,
         )
         if outcome is Outcome.APPLIED:
             session.became(
                 replace(
                     record,
                     verifier=verifier,
-                    user=user,
-                    auth_ms=auth_ms,
+                    user=change.user,
+                    auth_ms=change.auth_ms,
                     client=client,
                     rotated_ms=now_ms,
                     seen_ms=max(record.seen_ms, now_ms),
                     expires_ms=expires_ms,
-                    deadline_ms=deadline_ms,
+                    deadline_ms=change.deadline_ms,
                     data=data,
                 ),
                 new,
@@ -124,13 +144,25 @@ class Writer:
 
     async def touch(self, session: Session) -> None:
         """Slide the expiry alone. Needs no lock: it changes nothing that the session knows."""
-        record, sid, now_ms = session.record, session.sid, self._now_ms()
-        if record is not None and sid is not None:
-            expires_ms = self._expires_ms(record, now_ms)
+        sid, now_ms = session.sid, self._now_ms()
+        if session.record is not None and sid is not None:
+            expires_ms = self.expires_ms(session, now_ms=now_ms)
             await self._store.apply(sid.credential, Delta(), now_ms=now_ms, expires_ms=expires_ms)
 
-    def _expires_ms(self, record: Record, now_ms: int) -> int:
-        return self._lifetime.expires_ms(user=record.user, now_ms=now_ms, deadline_ms=record.deadline_ms)
+    def expires_ms(self, session: Session, *, now_ms: int) -> int:
+        """Return when *session*, which has a record and is active now, ends if nothing more happens."""
+        record = session.record
+        assert record is not None
+        return self._lifetime.expires_ms(
+            user=record.user,
+            now_ms=now_ms,
+            deadline_ms=record.deadline_ms,
+            is_remembered=self.is_remembered(session),
+        )
+
+    def is_remembered(self, session: Session) -> bool:
+        """Whether *session* has the limits of those who are kept signed in."""
+        return self._lifetime.remember_s is not None and session.is_remembered
 
     def _require_transport(self, session: Session) -> None:
         if not session.request.may_set_cookie:

@@ -24,10 +24,22 @@ class Response(list[str]):
         self.append(value)
 
 
-def cookies(*keys: bytes, name: str = "id", secure: bool = False, clock: Clock | None = None) -> Cookies:
+def cookies(
+    *keys: bytes,
+    name: str = "id",
+    secure: bool = False,
+    clock: Clock | None = None,
+    samesite: str = "Lax",
+) -> Cookies:
     """Return what reads and writes the cookies."""
-    ring = KeyRing(keys or [KEY])
-    return Cookies(ring, name=name, secure=secure, max_age_s=MAX_AGE_S, clock=clock or Clock())
+    return Cookies(
+        KeyRing(keys or [KEY]),
+        name=name,
+        secure=secure,
+        max_age_s=MAX_AGE_S,
+        clock=clock or Clock(),
+        samesite=samesite,
+    )
 
 
 def written(by: Cookies, sid: SessionId) -> str:

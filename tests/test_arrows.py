@@ -25,7 +25,8 @@ CONFINED = {
 
 # No HTTP in these, so that they are tested, and reused, without a server.
 WITHOUT_TORNADO = {
-    *("server.session", "server.contents", "server.request", "server.keeper"),
+    *("server.session", "server.state", "server.contents", "server.request", "server.keeper"),
+    "server.events",
     *("server.lifecycle", "server.writer", "server.rules", "server.manager", "server.values", "server.csrf"),
 }
 
@@ -85,7 +86,7 @@ def store_may_import(module: str, name: str) -> bool:
 
 def is_contract(name: str) -> bool:
     """Tell whether *name* is, or is taken from, the contract that everybody may know."""
-    return name.split(".")[:2] in (["stores", "base"], ["stores", "errors"])
+    return name.split(".")[:2] in (["stores", "base"], ["stores", "counters"], ["stores", "errors"])
 
 
 def is_store_module(name: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from server.cookies import KeyRing, SessionId, mint_secret
+from server.cookies import KeyRing, SessionId, form_basis, mint_secret
 from tests.cookie_samples import KEY, OTHER, Response, cookies, key_version, written
 
 
@@ -22,6 +22,39 @@ def test_set_cookie_byte_for_byte() -> None:  # A4, A12
     assert plain[2] == "HttpOnly; Path=/; SameSite=Lax"
     assert secure[0].startswith("__Host-id=2|")
     assert secure[2] == "HttpOnly; Path=/; SameSite=Lax; Secure"
+
+
+def test_a_cookie_that_lasts_says_for_how_long() -> None:  # A12
+    """Max-Age in whole seconds, beside the attributes that every cookie of ours has."""
+    response = Response()
+    cookies(secure=True).write(response, SessionId.mint(), max_age_s=2_592_000)
+
+    assert response[0].partition("; ")[2] == ("Max-Age=2592000; HttpOnly; Path=/; SameSite=Lax; Secure")
+
+
+def test_samesite_goes_on_every_cookie() -> None:  # F15
+    """Setting and deleting, session and nonce; None and other words are refused."""
+    strict, response = cookies(samesite="Strict"), Response()
+    strict.write(response, SessionId.mint())
+    strict.clear(response)
+    strict.write_nonce(response, mint_secret())
+    strict.clear_nonce(response)
+
+    assert [line.partition("SameSite=")[2] for line in response] == ["Strict"] * 4
+    for wrong in ("None", "strict", ""):
+        with pytest.raises(ValueError, match="samesite must be one of Lax, Strict"):
+            cookies(samesite=wrong)
+
+
+def test_a_renewed_id_keeps_its_handle_and_the_part_that_forms_are_bound_to() -> None:  # A1, C13
+    """160 bits of the secret are new; a rotated ID shares none of it."""
+    sid = SessionId.mint()
+    renewed, rotated = sid.renewed(), sid.rotated()
+
+    assert (renewed.handle, form_basis(renewed.secret)) == (sid.handle, form_basis(sid.secret))
+    assert renewed.secret[16:] != sid.secret[16:]
+    assert len(renewed.secret) == 43
+    assert form_basis(rotated.secret) != form_basis(sid.secret)
 
 
 def test_deletion_byte_for_byte() -> None:  # A4, A6

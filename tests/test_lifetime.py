@@ -26,6 +26,8 @@ def test_the_defaults_are_those_documented() -> None:
 
     assert (lifetime.idle_s, lifetime.absolute_s, lifetime.anonymous_s) == (1800, 43_200, 1800)
     assert (lifetime.touch_after_s, lifetime.max_per_user) == (60, None)
+    assert (lifetime.remember_s, lifetime.remember_idle_s, lifetime.renew_s) == (None, None, None)
+    assert (lifetime.grace_s, lifetime.reauth_s) == (60, 600)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,14 @@ def test_the_defaults_are_those_documented() -> None:
         ({"touch_after_s": float("nan")}, "touch_after_s"),
         ({"anonymous_s": 60}, "touch_after_s"),
         ({"max_per_user": 0}, "max_per_user"),
+        ({"remember_s": 43_199}, "remember_s"),
+        ({"remember_s": 401 * 86_400}, "remember_s"),
+        ({"remember_idle_s": 60}, "remember_idle_s"),
+        ({"remember_s": 86_400, "remember_idle_s": 86_401}, "remember_idle_s"),
+        ({"renew_s": 60}, "grace_s"),
+        ({"renew_s": 0}, "renew_s"),
+        ({"grace_s": 0}, "grace_s"),
+        ({"reauth_s": float("nan")}, "reauth_s"),
     ],
 )
 def test_impossible_and_contradictory_limits_are_refused(limits: dict[str, Any], named: str) -> None:  # B10
@@ -65,6 +75,29 @@ def test_visitors_and_users_idle_for_different_times() -> None:  # B11
 
     assert lifetime.expires_ms(user=None, now_ms=NOW, deadline_ms=NOW + HOUR) == NOW + 300_000
     assert lifetime.expires_ms(user="ada", now_ms=NOW, deadline_ms=NOW + HOUR) == NOW + 1_800_000
+
+
+def test_who_is_kept_signed_in_has_limits_of_their_own() -> None:  # B2
+    """Both limits follow from one, or are given each; whoever does not ask keeps the usual ones."""
+    one, both = Lifetime(remember_s=86_400), Lifetime(remember_s=86_400, remember_idle_s=3600)
+    deadline_ms = one.deadline_ms(NOW, is_remembered=True)
+
+    assert (deadline_ms, one.deadline_ms(NOW)) == (NOW + 24 * HOUR, NOW + 12 * HOUR)
+    assert [
+        each.expires_ms(user="ada", now_ms=NOW, deadline_ms=deadline_ms, is_remembered=True)
+        for each in (one, both)
+    ] == [NOW + 24 * HOUR, NOW + HOUR]
+    assert (one.longest_s, Lifetime().longest_s) == (86_400, 43_200)
+
+
+def test_a_renewal_is_due_after_its_period() -> None:  # C13
+    """One millisecond before there is none, and without a period there never is."""
+    issued = record(seen_ms=NOW, expires_ms=NOW + HOUR, deadline_ms=NOW + HOUR)
+    lifetime = Lifetime(renew_s=900)
+
+    assert not lifetime.wants_renewal(issued, now_ms=NOW + 899_999)
+    assert lifetime.wants_renewal(issued, now_ms=NOW + 900_000)
+    assert not Lifetime().wants_renewal(issued, now_ms=NOW + 10**9)
 
 
 def test_the_expiry_never_passes_the_deadline() -> None:  # B2
@@ -89,10 +122,15 @@ def test_a_touch_is_due_after_its_interval() -> None:  # B7
 
 
 def test_no_touch_where_the_deadline_already_rules() -> None:  # B7
-    """An expiry that has reached the deadline cannot move, so nothing is written for it."""
+    """An expiry that has reached the deadline cannot move, so nothing is written for it.
+
+    But the list of sessions would call one that lasts for weeks unused: what it shows is late by the idle
+    limit at most.
+    """
     seen = record(seen_ms=NOW, expires_ms=NOW + HOUR, deadline_ms=NOW + HOUR)
 
-    assert not Lifetime().wants_touch(seen, now_ms=NOW + 120_000)
+    assert not Lifetime().wants_touch(seen, now_ms=NOW + 1_799_999)
+    assert Lifetime().wants_touch(seen, now_ms=NOW + 1_800_000)
 
 
 def test_no_touch_while_the_clock_is_behind() -> None:  # B6

@@ -8,9 +8,11 @@ import logging
 import pytest
 
 from server import SessionManager
+from server.cookies import SessionId
 from server.request import Presence
 from stores import StoreUnavailable
 from stores.memory import MemoryStore
+from tests.cookie_samples import Response
 from tests.core import KEY, SAFE, UNSAFE, Core, Visitor
 from tests.fakes import SteeredStore
 
@@ -189,3 +191,57 @@ async def test_spawned_work_outlives_who_waits_for_it(core: Core) -> None:
     await core.manager.drain()
 
     assert len(await core.everything()) == 1
+
+
+# --- keys that change ---
+
+
+@pytest.mark.gen_test
+async def test_keys_can_change_while_it_runs(core: Core) -> None:  # L4, L7
+    """The new first key signs, what the old one signed counts as long as it is there, and no longer."""
+    old, new = "o" * 40, "n" * 40
+    core.manager.use_keys([old])
+    line = Response()
+    sid = SessionId.mint()
+    core.manager.cookies.write(line, sid)
+    presented = [line[0].partition(";")[0]]
+    token = core.manager.forms.make("basis")
+    core.manager.use_keys([new, old])
+    with_both = core.manager.cookies.read(presented), core.manager.forms.check(token, "basis")
+    core.manager.cookies.write(line, sid)
+    core.manager.use_keys([new])
+
+    assert with_both == (sid, True)
+    assert (core.manager.cookies.read(presented), core.manager.forms.check(token, "basis")) == (None, False)
+    assert core.manager.cookies.read([line[1].partition(";")[0]]) == sid
+
+
+@pytest.mark.parametrize("wrong", [[], ["short"], ["k" * 40, "k" * 40]])
+@pytest.mark.gen_test
+async def test_keys_that_will_not_do_leave_the_ones_in_use(wrong: list[str], core: Core) -> None:  # L7
+    """The error comes before anything changed."""
+    before = core.manager.cookies, core.manager.forms
+    with pytest.raises(ValueError, match="key"):
+        core.manager.use_keys(wrong)
+
+    assert (core.manager.cookies, core.manager.forms) == before
+
+
+# --- time left ---
+
+
+@pytest.mark.gen_test
+async def test_the_time_left_is_that_after_this_request(core: Core) -> None:  # B9
+    """A touch that is due is counted in; one that is not leaves what is stored; a visitor has none."""
+    visitor = Visitor(core)
+    await visitor.signs_in("ada")
+    core.clock.advance(59)
+    fresh = await visitor.request(SAFE)
+    soon = core.manager.idle_left_s(fresh), core.manager.deadline_left_s(fresh)
+    core.clock.advance(1.5)
+    due = core.manager.idle_left_s(await visitor.request(SAFE))
+    nobody = await Visitor(core).request(SAFE)
+
+    assert soon == (1741, 43_141)
+    assert due == 1800
+    assert (core.manager.idle_left_s(nobody), core.manager.deadline_left_s(nobody)) == (None, None)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from server.errors import RETRY_AFTER_S
 from server.handlers.base import BaseHandler
 from server.handlers.context import Context
-from server.mixin import RETRY_AFTER_S
 from stores import Store, StoreError
 
 
