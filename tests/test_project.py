@@ -99,3 +99,22 @@ def source_of(file: str) -> str:
     ]
     assert found, file
     return found[0].read_text()
+
+
+def test_every_runtime_requirement_is_pinned_by_hash(setup: configparser.ConfigParser) -> None:  # L10
+    """The lock file pins what setup.cfg asks for, within its bounds, and names no place to fetch it from."""
+    text = (ROOT / "requirements.lock").read_text()
+    pins = dict(re.findall(r"^([a-z0-9-]+)==([0-9.]+)", text, re.M))
+    wanted = setup["options"]["install_requires"] + setup["options.extras_require"]["all"]
+    lower = dict(re.findall(r"^([a-z0-9-]+)>=([0-9.]+)", wanted, re.M))
+
+    assert lower.keys() <= pins.keys()
+    for name, version in lower.items():
+        assert numbers(pins[name]) >= numbers(version), name
+    assert len(re.findall(r"==.*\\\n +--hash=sha256:", text)) == len(pins)
+    assert "://" not in text
+
+
+def numbers(version: str) -> list[int]:
+    """Return *version* as numbers that can be compared."""
+    return [int(part) for part in version.split(".")]
