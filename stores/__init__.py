@@ -16,22 +16,26 @@ from stores.base import (
     StoreOptions,
     Verifier,
 )
+from stores.counters import Counters, Rule, Tally
 from stores.errors import DuplicateSession, StoreError, StoreFull, StoreRefused, StoreUnavailable
 
 __all__ = [
     "Absent",
+    "Counters",
     "Credential",
     "Delta",
     "DuplicateSession",
     "Handle",
     "Outcome",
     "Record",
+    "Rule",
     "Store",
     "StoreError",
     "StoreFull",
     "StoreOptions",
     "StoreRefused",
     "StoreUnavailable",
+    "Tally",
     "Verifier",
     "open_store",
 ]

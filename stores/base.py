@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar, NamedTuple, NewType, Self
 
+from stores.counters import Counters
+
 Handle = NewType("Handle", str)
 """22 characters of base64url (16 random bytes). The key of a record. Locates, authorises nothing."""
 
@@ -260,6 +262,13 @@ class Store(ABC):
     @abstractmethod
     def scan(self, *, now_ms: int) -> AsyncIterator[Record]:
         """Yield the live records with their data, in bounded memory. A handle may come twice."""
+
+    def counters(self) -> Counters | None:
+        """Return the tallies kept in the same backend: the same ones each time, closed with the store.
+
+        None, unless overridden: this store counts nothing, so whoever needs to count does so elsewhere.
+        """
+        return None
 
     @abstractmethod
     async def ping(self) -> None:

@@ -21,6 +21,7 @@ from stores.base import (
     check_user,
 )
 from stores.errors import DuplicateSession, StoreFull
+from stores.memory_counters import MemoryCounters
 from stores.memory_schedule import Schedule
 
 RECLAIMED_PER_CALL = 8
@@ -83,6 +84,7 @@ class MemoryStore(Store):
         self._by_expiry = Schedule()
         self._anonymous_by_seen = Schedule()
         self._listeners: set[asyncio.Queue[Handle | None]] = set()
+        self._counters = MemoryCounters()
         self._is_closed = False
 
     @classmethod
@@ -223,6 +225,10 @@ class MemoryStore(Store):
                 yield replace(entry.record, data=dict(entry.record.data))
             if count % SCANNED_PER_PAGE == 0:
                 await asyncio.sleep(0)
+
+    def counters(self) -> MemoryCounters:
+        """Return the tallies of this process."""
+        return self._counters
 
     async def ping(self) -> None:
         """Return at once: there is nothing to connect to."""

@@ -26,6 +26,7 @@ from stores.base import (
     Verifier,
     check_user,
 )
+from stores.mongo_counters import MongoCounters
 from stores.mongo_documents import Document
 from stores.mongo_wire import Endings, calling, connect
 
@@ -52,7 +53,8 @@ class MongoStore(Store):
         alive    find({_id: {$in}, live}, verifiers) for each 500 handles
         scan     find({_id: {$gt: last}, live}) by _id, 500 at a time
         gone     a change stream of deletes, and of updates of the verifier that leave no previous one
-        ping     createIndexes(expires with a TTL, user), which changes nothing where they exist
+        ping     createIndexes(expires with a TTL, user), which changes nothing where they exist; once
+                 `counters` was called, that of theirs too
 
     where live = {expires: {$gt: now}, every field of its type}, accepts = {$or: [{verifier}, {previous,
     grace_until: {$gt: now}}]}, holds = {data.<key>: value or {$exists: false}, ...}.
@@ -68,6 +70,7 @@ class MongoStore(Store):
         self._sessions = sessions
         self._timeout_s = timeout_s
         self._endings = Endings(sessions, timeout_s=timeout_s)
+        self._counters: MongoCounters | None = None
         self._has_indexes = False
         self._indexing = asyncio.Lock()
         self._reported: set[str] = set()
@@ -223,11 +226,19 @@ class MongoStore(Store):
         """Yield the handles of sessions that ended; see `Store.gone` and the class for its limits."""
         return self._endings.handles()
 
+    def counters(self) -> MongoCounters:
+        """Return the tallies under the same prefix, by the same client."""
+        if self._counters is None:
+            self._counters = MongoCounters(self._sessions, timeout_s=self._timeout_s)
+        return self._counters
+
     async def ping(self) -> None:
         """Make the indexes, once, and check that the primary answers."""
 
         async def attempt() -> None:
             await self._ensure_indexes()
+            if self._counters is not None:
+                await self._counters.ensure_indexes()
             await self._sessions.database.command("ping")
 
         await self._read("ping", attempt)

@@ -24,6 +24,7 @@ from stores.base import (
     check_keys,
 )
 from stores.errors import DuplicateSession, StoreError, StoreUnavailable
+from stores.redis_counters import RedisCounters
 from stores.redis_records import (
     META,
     Argument,
@@ -222,6 +223,10 @@ class RedisStore(Store):
                     for record in await self._load_each(handles[first : first + BATCH]):
                         if record.expires_ms > now_ms:
                             yield record
+
+    def counters(self) -> RedisCounters:
+        """Return the tallies under the same prefix, by the same connections."""
+        return RedisCounters(self._wire, self._prefix)
 
     async def ping(self) -> None:
         """Check that the server answers us, knows us and takes writes; warn once if it may evict sessions."""

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Self
 
-from stores import Absent, Credential, Delta, Handle, Outcome, Record, Store, StoreOptions, Verifier
+from stores import (
+    Absent,
+    Counters,
+    Credential,
+    Delta,
+    Handle,
+    Outcome,
+    Record,
+    Rule,
+    Store,
+    StoreOptions,
+    Tally,
+    Verifier,
+)
 
 # A whole second, so that no test depends on rounding.
 START_S = 1_900_000_000.0
@@ -30,7 +43,8 @@ class SteeredStore(Store):
     """Passes every call on to another store, after what the test arranged: a fault, a gate, a count.
 
     `fail["apply"] = StoreUnavailable("x")` raises before the call reaches the store, `fail_after` once it was
-    done. `gate("apply")` returns a `Gate` at which the next such call waits before it is passed on.
+    done. `gate("apply")` returns a `Gate` at which the next such call waits before it is passed on. Its
+    counters are steered along with it: `fail["take"]`.
     """
 
     def __init__(self, inner: Store) -> None:
@@ -50,12 +64,15 @@ class SteeredStore(Store):
         return gate
 
     async def _pass_on(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        return await self.steer(name, getattr(self.inner, name), *args, **kwargs)
+
+    async def steer(self, name: str, call: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
         self.calls[name] += 1
         if waiting := self._gates.get(name):
             await waiting.pop(0).arrive()
         if name in self.fail:
             raise self.fail[name]
-        result = await getattr(self.inner, name)(*args, **kwargs)
+        result = await call(*args, **kwargs)
         if name in self.fail_after:
             raise self.fail_after[name]
         return result
@@ -93,11 +110,36 @@ class SteeredStore(Store):
     def scan(self, *, now_ms: int) -> AsyncIterator[Record]:
         return self.inner.scan(now_ms=now_ms)
 
+    def counters(self) -> Counters:
+        counters = self.inner.counters()
+        assert counters is not None
+        return SteeredCounters(counters, self.steer)
+
     async def ping(self) -> None:
         await self._pass_on("ping")
 
     async def aclose(self) -> None:
         await self.inner.aclose()
+
+
+class SteeredCounters(Counters):
+    """The counters of a `SteeredStore`."""
+
+    def __init__(self, inner: Counters, steer: Callable[..., Awaitable[Any]]) -> None:
+        self.inner = inner
+        self._steer = steer
+
+    async def take(self, key: str, rule: Rule, *, now_ms: int) -> Tally:
+        return await self._steer("take", self.inner.take, key, rule, now_ms=now_ms)  # type: ignore[no-any-return]
+
+    async def peek(self, key: str, *, now_ms: int) -> Tally:
+        return await self._steer("peek", self.inner.peek, key, now_ms=now_ms)  # type: ignore[no-any-return]
+
+    async def give_back(self, key: str, tally: Tally, *, now_ms: int) -> None:
+        await self._steer("give_back", self.inner.give_back, key, tally, now_ms=now_ms)
+
+    async def forget(self, key: str) -> None:
+        await self._steer("forget", self.inner.forget, key)
 
 
 class Gate:

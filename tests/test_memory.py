@@ -245,6 +245,7 @@ async def test_ended_sessions_leave_nothing_behind() -> None:
         "_by_expiry": 0,
         "_anonymous_by_seen": 0,
         "_listeners": 0,
+        "_counters": 0,
     }
 
 

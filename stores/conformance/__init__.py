@@ -17,6 +17,7 @@ Subclass `StoreContract` in a test module and override one fixture, `store`::
             io_loop.run_sync(store.aclose)
 
 Set the class attribute `announces = False` as well if the backend cannot push what `gone` should tell.
+A store that keeps counters is held to `CountersContract` in the same way.
 
 It needs pytest and pytest-tornado, whose `io_loop` is new for each test, so make the store in the fixture.
 The backend need not be emptied between tests. It must keep time within some minutes of this machine, because
@@ -58,12 +59,15 @@ from stores.conformance.cases import (
     rotated,
     scanned,
 )
+from stores.conformance.counters import CountersContract
 from stores.conformance.gone import GoneContract
 from stores.conformance.index import IndexContract
 from stores.conformance.live import LiveContract
 from stores.conformance.races import RaceContract
 from stores.conformance.rotate import RotateContract
 from stores.errors import DuplicateSession
+
+__all__ = ["CountersContract", "StoreContract"]
 
 DAY = 24 * HOUR
 

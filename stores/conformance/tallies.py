@@ -1,0 +1,37 @@
+"""What the counting contract is made of: rules, new keys, and tallies brought to their limit."""
+
+from __future__ import annotations
+
+import secrets
+
+from stores.conformance.cases import HOUR, MINUTE, NOW, SECOND
+from stores.counters import Counters, Rule, Tally
+
+THREE = Rule(limit=3, first_wait_ms=10 * SECOND, longest_wait_ms=MINUTE, keep_ms=HOUR)
+
+ONE = Rule(limit=1, first_wait_ms=10 * SECOND, longest_wait_ms=MINUTE, keep_ms=HOUR)
+
+ONLY_COUNTED = Rule(limit=1, first_wait_ms=0, longest_wait_ms=0, keep_ms=HOUR)
+
+DAY = 24 * HOUR
+
+
+def new_key() -> str:
+    """Return the key of a tally that does not exist."""
+    return f"key-{secrets.token_hex(8)}"
+
+
+async def takes(
+    counters: Counters, key: str, number: int, rule: Rule = THREE, *, now_ms: int = NOW
+) -> list[Tally]:
+    """Try to take *number*, one after the other at one time."""
+    return [await counters.take(key, rule, now_ms=now_ms) for _ in range(number)]
+
+
+async def limited(counters: Counters, key: str, extra: int = 0) -> Tally:
+    """Take all that `THREE` leaves free, then *extra* more, each as soon as it may be; return the last."""
+    tally = (await takes(counters, key, 3))[-1]
+    for _ in range(extra):
+        tally = await counters.take(key, THREE, now_ms=tally.next_ms)
+        assert tally.taken
+    return tally
