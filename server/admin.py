@@ -5,12 +5,11 @@ from __future__ import annotations
 import getpass
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from server.accounts import Account, AccountFile, canonical_name
-from server.passwords import hash_password
+from server.account_file import Account, AccountFile, Change, canonical_name
+from server.passwords import hash_password, require_good
 
 ACTIONS = ("add", "list", "disable", "enable", "remove", "passwd")
 
@@ -33,7 +32,7 @@ def run(action: str, path: Path, name: str | None, *, password_stdin: bool) -> s
         raise Refused(f"{name!r} is no account name: 1 to 64 of a-z 0-9 . _ @ + -")
     if action in ("add", "passwd"):
         _require(file, user, exists=action == "passwd")
-        hashed = hash_password(_password(stdin=password_stdin))
+        hashed = _new_hash(user, stdin=password_stdin)
         _edit(file, user, lambda account: replace(account or Account(hashed, 0), hash=hashed), action)
     elif action == "remove":
         _edit(file, user, lambda account: None, action)
@@ -52,34 +51,34 @@ _DONE = {
 }
 
 
-def _edit(
-    file: AccountFile, user: str, change: Callable[[Account | None], Account | None], action: str
-) -> None:
+def _edit(file: AccountFile, user: str, change: Change, action: str) -> None:
     """Replace one account, or drop it where *change* gives None. Earlier sign-ins stop counting."""
 
-    def apply(accounts: dict[str, Account]) -> None:
-        _check(accounts, user, exists=action != "add")
-        changed = change(accounts.pop(user, None))
-        if changed is not None:
-            # Never back, also where somebody set the clock back: what has ended stays so.
-            now_ms = max(changed.valid_after_ms, int(time.time() * 1000))
-            accounts[user] = replace(changed, valid_after_ms=now_ms)
+    def checked(account: Account | None) -> Account | None:
+        _check(account, user, exists=action != "add")
+        return change(account)
 
-    file.edit(apply)
+    file.replace(user, checked, clock=time.time)
 
 
 def _require(file: AccountFile, user: str, *, exists: bool) -> None:
     """Refuse before a password is asked for what `_edit` would refuse after."""
-    _check(file.read(), user, exists=exists)
+    _check(file.read().get(user), user, exists=exists)
 
 
-def _check(accounts: dict[str, Account], user: str, *, exists: bool) -> None:
-    if exists and user not in accounts:
+def _check(account: Account | None, user: str, *, exists: bool) -> None:
+    if exists and account is None:
         raise Refused(f"there is no account {user!r}")
-    if not exists and user in accounts:
+    if not exists and account is not None:
         raise Refused(
             f"there is an account {user!r} already; change its password with: accounts passwd {user}"
         )
+
+
+def _new_hash(user: str, *, stdin: bool) -> str:
+    password = _password(stdin=stdin)
+    require_good(password, user=user)
+    return hash_password(password)
 
 
 def _password(*, stdin: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import tempfile
@@ -42,12 +43,23 @@ def create_private(path: Path, text: str) -> None:
 def replace_private(path: Path, text: str) -> None:
     """Replace the file by one that only its owner may read, in one step.
 
-    Of a symbolic link, what it points to is replaced.
+    Of a symbolic link, what it points to is replaced. The time of change is later than the one before, so
+    that whoever looks at it misses no replacement. Root leaves the file to the user it belonged to.
     """
     target = Path(os.path.realpath(path))
-    with _temporary_beside(target, text) as temporary:
+    with _temporary_beside(target, text, succeeds=target) as temporary:
         os.replace(temporary, target)
     _sync_directory(target)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one at a time, of all processes, change the file at *path*; its directory is made if missing."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # A file of its own: the other one is replaced, and with it a lock on it.
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def describe(error: OSError | ValueError) -> str:
@@ -67,7 +79,7 @@ def _require_private(path: Path, status: os.stat_result) -> None:
 
 
 @contextmanager
-def _temporary_beside(path: Path, text: str) -> Iterator[str]:
+def _temporary_beside(path: Path, text: str, *, succeeds: Path | None = None) -> Iterator[str]:
     """Write *text* to a file in the directory of *path* that is gone afterwards, unless it was renamed."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # mkstemp opens with O_EXCL and mode 0600.
@@ -76,11 +88,26 @@ def _temporary_beside(path: Path, text: str) -> Iterator[str]:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
+            if succeeds is not None:
+                _succeed(succeeds, file.fileno())
             os.fsync(file.fileno())
         yield temporary
     finally:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def _succeed(path: Path, descriptor: int) -> None:
+    """Give the new file the owner of the one at *path*, if there is one, and a later time of change."""
+    try:
+        old, new = path.stat(), os.fstat(descriptor)
+    except FileNotFoundError:
+        return
+    if os.geteuid() == 0 and old.st_uid != new.st_uid:
+        os.fchown(descriptor, old.st_uid, old.st_gid)
+    # The kernel's clock ticks a few hundred times a second, and the number of a deleted file is used again.
+    if new.st_mtime_ns <= old.st_mtime_ns:
+        os.utime(descriptor, ns=(new.st_atime_ns, old.st_mtime_ns + 1))
 
 
 def _sync_directory(path: Path) -> None:

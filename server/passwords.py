@@ -1,21 +1,29 @@
-"""Password hashing: argon2id, off the event loop, on a bounded executor with a bounded queue."""
+"""Passwords: which new ones will do, and argon2id on a bounded executor with a bounded queue."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+import sys
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import argon2
 
-from server.errors import Busy
+from server.errors import Busy, PasswordRefused
 
 T = TypeVar("T")
 
+MIN_NEW_PASSWORD = 8
 MAX_PASSWORD_BYTES = 1024
+# The name of this software is the first thing a guesser tries on it (OWASP ASVS 5.0, V6.2.11).
+_OWN_WORDS = frozenset({"stormcellar"})
 
 # OWASP Password Storage Cheat Sheet: m = 19 MiB, t = 2, p = 1.
 ARGON2 = argon2.PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
@@ -33,6 +41,41 @@ def normalise(password: str) -> str | None:
     return unicodedata.normalize("NFKC", password) if fits else None
 
 
+def require_good(password: str, *, user: str) -> None:
+    """Refuse a new *password* that is easily guessed, or that sign-in would not take; no rule of composition.
+
+    Args:
+        user: Whose it will be, as `accounts.canonical_name` writes it.
+
+    Raises:
+        PasswordRefused: The message is a sentence for its owner and does not repeat the password.
+    """
+    plain = normalise(password)
+    if password and plain is None:
+        raise PasswordRefused(f"Use less: a password has at most {MAX_PASSWORD_BYTES} bytes of text.")
+    if plain is None or len(plain) < MIN_NEW_PASSWORD:
+        raise PasswordRefused(
+            f"Use at least {MIN_NEW_PASSWORD} characters; a few words in a row are easy to remember."
+        )
+    word = folded(plain)
+    if word == user:
+        raise PasswordRefused("Use something else than the account name, which others know.")
+    if word in _OWN_WORDS or word in _common_passwords():
+        raise PasswordRefused("Use one that is less common; this is among the first that guessers try.")
+
+
+def folded(text: str) -> str:
+    """Return *text* so that neither case nor the way of typing makes a difference."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+@cache
+def _common_passwords() -> frozenset[str]:
+    text = Path(__file__).with_name("common-passwords.txt").read_text(encoding="utf-8")
+    _licence, _, words = text.partition("\n\n")
+    return frozenset(words.splitlines())
+
+
 class PasswordChecker:
     """Hashes and verifies passwords for the whole process.
 
@@ -46,7 +89,7 @@ class PasswordChecker:
         self, *, workers: int = 2, queue: int = 64, argon2_hasher: argon2.PasswordHasher = ARGON2
     ) -> None:
         self._argon2 = argon2_hasher
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="password")
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="password", initializer=_step_back)
         self._limit = workers + queue
         self._running = 0
         # Verified for unknown and disabled users, so that they take as long as the others.
@@ -100,6 +143,14 @@ class PasswordChecker:
             return self._argon2.verify(stored, plain)
         except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
             return False
+
+
+def _step_back() -> None:
+    """Let the event loop go first where this thread and it want the same core."""
+    # Linux has this for each thread, others for the whole process (nice(2), "C library/kernel differences").
+    if sys.platform == "linux":
+        with suppress(OSError):  # a sandbox may forbid it
+            os.nice(10)
 
 
 def hash_password(password: str, argon2_hasher: argon2.PasswordHasher = ARGON2) -> str:

@@ -7,6 +7,8 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,6 +149,53 @@ def test_replace_follows_a_link(tmp_path: Path) -> None:
 
     assert (tmp_path / "kept" / "file").read_text() == "new"
     assert (tmp_path / "link").is_symlink()
+
+
+def test_each_replacement_is_later_than_the_one_before(tmp_path: Path) -> None:
+    """The time of change moves on, also within one tick of the kernel's clock or after one in the future."""
+    path = private_file(tmp_path / "file", "old")
+    future_ns = time.time_ns() + 10**18
+    os.utime(path, ns=(future_ns, future_ns))
+    seen = [path.stat().st_mtime_ns]
+    for number in range(5):
+        files.replace_private(path, f"{number}")
+        seen.append(path.stat().st_mtime_ns)
+
+    assert seen == sorted(set(seen))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_root_leaves_a_file_to_its_owner(tmp_path: Path) -> None:
+    """What root replaces can still be read by the server, which runs as another user."""
+    path = private_file(tmp_path / "file", "old")
+    os.chown(path, 4321, 4322)
+    files.replace_private(path, "new")
+
+    status = path.stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (4321, 4322, 0o600)
+
+
+def test_lock_lets_one_through(tmp_path: Path) -> None:
+    """The second waits until the first is done, and the lock makes the directory it needs."""
+    path = tmp_path / "data" / "file"
+    order = []
+    waiting = threading.Event()
+
+    def second() -> None:
+        waiting.set()
+        with files.locked(path):
+            order.append("second")
+
+    with files.locked(path):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waiting.wait(30)
+        thread.join(0.05)
+        order.append("first")
+    thread.join(30)
+
+    assert order == ["first", "second"]
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])

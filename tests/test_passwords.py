@@ -1,17 +1,22 @@
-"""Passwords: which there are, how they are hashed, and how many at once."""
+"""Passwords: which there are, which new ones will do, how they are hashed, and how many at once."""
 
 from __future__ import annotations
 
 import asyncio
+import configparser
+import os
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import argon2
 import pytest
 
-from server.errors import Busy
-from server.passwords import ARGON2, PasswordChecker, hash_password, normalise
+from server import passwords
+from server.errors import Busy, PasswordRefused
+from server.passwords import ARGON2, PasswordChecker, hash_password, normalise, require_good
 
 CHEAP = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
@@ -113,6 +118,69 @@ def test_parameters_are_those_of_owasp() -> None:  # E4
     assert not ARGON2.check_needs_rehash(one)
 
 
+# --- new ones ---
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        *("mountain goat", "xkqzvbnw", "x" * 63 + "y" * 961, "ü" * 512, "\N{PILE OF POO}" * 8),
+        *("        ", "alice7alice", "stormcellars", "tr0ub4dor&3", "tab\there and there"),
+        # Seven characters as typed, eight once the ligature is two.
+        "\N{LATIN SMALL LIGATURE FI}sh1234",
+    ],
+)
+def test_any_composition_will_do(password: str) -> None:  # E5 E17
+    """From 8 characters to 1024 bytes, no kind of character is asked for or forbidden."""
+    assert require_good(password, user="alice") is None  # type: ignore[func-returns-value]
+
+
+@pytest.mark.parametrize(
+    ("password", "says"),
+    [
+        *((each, "at least 8 characters") for each in ("", "x", "seven77", "ü" * 7, "cafe\u0301 55")),
+        *((each, "at most 1024 bytes") for each in ("x" * 1025, "ü" * 513, "x" * 10_000_000, "\ud800" * 9)),
+        *((each, "less common") for each in ("password", "1qaz2wsx", "#1stunna", "bigdaddy1")),
+        *((each, "less common") for each in ("PassWord1", "\uff50assword", "STORMCELLAR", "StormCellar")),
+        *((each, "account name") for each in ("alice.smith", "Alice.Smith", "\uff21lice.smith")),
+    ],
+)
+def test_guessable_password_is_refused(password: str, says: str) -> None:  # E5 E17
+    """Short, long, common, the account name, in any case or width: a sentence says what to do."""
+    with pytest.raises(PasswordRefused) as caught:
+        require_good(password, user="alice.smith")
+
+    message = str(caught.value)
+    assert says in message
+    assert message.startswith("Use ") and message.endswith(".") and "\n" not in message
+    assert not password or password not in message
+
+
+def test_list_of_common_passwords() -> None:  # E17
+    """The 3000 most common ones and more are refused; the licence in the file is no part of the list."""
+    text = Path(passwords.__file__).with_name("common-passwords.txt").read_text()
+    licence, _, words = text.partition("\n\n")
+
+    assert all(line.startswith("#") for line in licence.splitlines())
+    assert "Redistribution" in licence
+    assert len(set(words.splitlines())) == len(words.splitlines()) > 3000
+    for word in words.splitlines():
+        with pytest.raises(PasswordRefused, match="less common"):
+            require_good(word.upper(), user="alice")
+    assert require_good("Redistribution", user="alice") is None  # type: ignore[func-returns-value]
+
+
+def test_list_is_part_of_an_installation() -> None:
+    """Without the file in the package no password could be set."""
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parents[1] / "setup.cfg")
+
+    assert "common-passwords.txt" in setup["options.package_data"]["server"]
+
+
+# --- verifying ---
+
+
 @pytest.mark.parametrize("password", ["", "x" * 1025, "\ud800"])
 @pytest.mark.gen_test
 async def test_impossible_password_is_wrong_without_hashing(password: str) -> None:  # E5
@@ -150,6 +218,37 @@ async def test_hashing_leaves_the_loop_free() -> None:  # E3
 
     assert await task
     assert threading.get_ident() not in hasher.threads
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others have no priority for a single thread")
+@pytest.mark.gen_test
+async def test_hashing_steps_back_for_the_loop() -> None:  # E3
+    """The threads that hash have a lower priority than the event loop, whose own does not change."""
+    found: list[int] = []
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+
+    class Noting(argon2.PasswordHasher):
+        def verify(self, *args: Any, **kwargs: Any) -> Any:
+            found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            return super().verify(*args, **kwargs)
+
+    await PasswordChecker(argon2_hasher=Noting(time_cost=1, memory_cost=8, parallelism=1)).verify(None, "x")
+
+    assert found == [min(before + 10, 19)]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+
+
+@pytest.mark.gen_test
+async def test_hashing_goes_on_where_priorities_are_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sandbox that refuses the lower priority costs nobody their sign-in."""
+
+    def refuse(_: int) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "nice", refuse)
+    checker = PasswordChecker(argon2_hasher=CHEAP)
+
+    assert await checker.verify(await checker.hash("x"), "x")
 
 
 @pytest.mark.gen_test
