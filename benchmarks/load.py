@@ -6,17 +6,15 @@ import argparse
 import csv
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
+from benchmarks.server import ROOT, add_account, serving
 from tests.backends import Server
 
-ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "var" / "load"
 STORES = {"memory": None, "redis": "redis8", "mongo": "mongo_rs"}
 ACCOUNTS = 10
@@ -51,8 +49,8 @@ def _measure(store: str, options: argparse.Namespace) -> dict[str, str]:
         password = secrets.token_urlsafe(12)
         names = [f"load{n}" for n in range(ACCOUNTS)]
         for name in names:
-            _add_account(name, password, data_dir)
-        with _serving(url, data_dir) as base:
+            add_account(name, password, data_dir)
+        with serving(f"--store={url}", data_dir=data_dir) as base:
             _locust(store, base, {"LOAD_USERS": ",".join(names), "LOAD_PASSWORD": password}, options)
     return _aggregated(store)
 
@@ -64,28 +62,6 @@ def _backend(kind: str | None) -> Iterator[str]:
         return
     with Server(kind) as server:
         yield server.backend.url
-
-
-def _add_account(name: str, password: str, data_dir: str) -> None:
-    command = [sys.executable, "run.py", "accounts", "add", name, "--password-stdin", "--data-dir", data_dir]
-    subprocess.run(command, cwd=ROOT, input=password, text=True, check=True, stdout=subprocess.DEVNULL)
-
-
-@contextmanager
-def _serving(url: str, data_dir: str) -> Iterator[str]:
-    command = [sys.executable, "run.py", "--port=0", f"--store={url}", f"--data-dir={data_dir}"]
-    command.append("--log-level=warning")
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        banner = process.stdout.readline()
-        if "http://" not in banner:
-            raise SystemExit(f"the server did not start: status {process.wait()}")
-        try:
-            yield "http://" + banner.split("http://")[1].split(",")[0].strip()
-        finally:
-            process.send_signal(signal.SIGTERM)
-            if process.wait(30) != 0:
-                raise SystemExit(f"the server ended with status {process.returncode}")
 
 
 def _locust(store: str, base: str, environment: dict[str, str], options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `serve` (the default), `accounts`, `doctor`."""
+"""The command line: `serve` (the default), `accounts`, `secret`, `doctor`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import NoReturn
 
-from server import admin
-from server.config import ConfigError, account_path, did_you_mean, read_settings
+from server import admin, rotation
+from server.config import ConfigError, account_path, did_you_mean, read_settings, secret_path
 from server.files import describe
 from server.options import OPTIONS, Option
 
@@ -18,6 +18,7 @@ _COMMANDS = """\
 commands:
   serve                      serve; the default
   accounts add NAME          and list, disable, enable, remove, passwd; see accounts --help
+  secret rotate              and list, drop; see secret --help
   doctor                     check the configuration and the store
 
 Each option is also read from the environment: --store-prefix from STORMCELLAR_STORE_PREFIX.
@@ -91,24 +92,46 @@ def _doctor(arguments: list[str]) -> int:
 
 
 def _accounts(arguments: list[str]) -> int:
-    parser = _Parser(
-        prog=_program() + " accounts", description="Manage the account file.", allow_abbrev=False
-    )
-    actions = ", ".join(admin.ACTIONS)
-    parser.add_argument("action", metavar="ACTION", help=f"one of {actions}")
+    parser = _action_parser("accounts", "Manage the account file.", admin.ACTIONS, "data_dir", "accounts")
     parser.add_argument("name", nargs="?", metavar="NAME", help="whose account; list takes none")
     parser.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
-    for option in OPTIONS:
-        if option.name in ("data_dir", "accounts"):
-            _add(parser, option)
-    parsed = parser.parse(arguments)
-    if parsed.action not in admin.ACTIONS:
-        parser.error(f"ACTION is one of {actions}")
+    parsed = _parse_action(parser, arguments, admin.ACTIONS)
     if (parsed.action == "list") != (parsed.name is None):
         parser.error(f"accounts {parsed.action} takes {'no' if parsed.name else 'a'} NAME")
     path = account_path(_flags(parsed), os.environ)
+    return _told(lambda: admin.run(parsed.action, path, parsed.name, password_stdin=parsed.password_stdin))
+
+
+def _secret(arguments: list[str]) -> int:
+    parser = _action_parser("secret", "Manage the signing keys.", rotation.ACTIONS, "data_dir", "secret_file")
+    parser.add_argument("key", nargs="?", metavar="KEY", help="the number or the version of the one to drop")
+    parsed = _parse_action(parser, arguments, rotation.ACTIONS)
+    if (parsed.action == "drop") != (parsed.key is not None):
+        parser.error(f"secret {parsed.action} takes {'no' if parsed.key else 'a'} KEY")
+    path = secret_path(_flags(parsed), os.environ)
+    return _told(lambda: rotation.run(parsed.action, path, parsed.key))
+
+
+def _action_parser(command: str, description: str, actions: Sequence[str], *options: str) -> _Parser:
+    parser = _Parser(prog=f"{_program()} {command}", description=description, allow_abbrev=False)
+    parser.add_argument("action", metavar="ACTION", help=f"one of {', '.join(actions)}")
+    for option in OPTIONS:
+        if option.name in options:
+            _add(parser, option)
+    return parser
+
+
+def _parse_action(parser: _Parser, arguments: list[str], actions: Sequence[str]) -> argparse.Namespace:
+    parsed = parser.parse(arguments)
+    if parsed.action not in actions:
+        parser.error(f"ACTION is one of {', '.join(actions)}")
+    return parsed
+
+
+def _told(act: Callable[[], str]) -> int:
+    """Print what *act* returns, or the one line that says why not."""
     try:
-        print(admin.run(parsed.action, path, parsed.name, password_stdin=parsed.password_stdin))
+        print(act())
     except (OSError, ValueError) as exc:
         print(f"stormcellar: {describe(exc)}", file=sys.stderr)
         return 1
@@ -153,4 +176,9 @@ def _version() -> str:
         return "not installed"
 
 
-_RUN: dict[str, Callable[[list[str]], int]] = {"serve": _serve, "accounts": _accounts, "doctor": _doctor}
+_RUN: dict[str, Callable[[list[str]], int]] = {
+    "serve": _serve,
+    "accounts": _accounts,
+    "secret": _secret,
+    "doctor": _doctor,
+}

@@ -10,11 +10,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from server.contradictions import contradictions
+from server.front import Front
 from server.lifetime import Lifetime
 from server.network import Network, is_loopback
-from server.options import ENVIRONMENT_PREFIX, OPTIONS, Option, duration_text
+from server.options import ENVIRONMENT_PREFIX, OPTIONS, Option
 from stores import Store, open_store
 
+GRACE_S = 60.0
 _MAX_SHOWN = 80
 
 
@@ -46,21 +49,48 @@ class Settings:
     absolute: float
     anonymous_idle: float
     touch_after: float
+    remember: float | None
+    remember_idle: float | None
+    renew: float | None
+    reauth: float
     max_sessions_per_user: int | None
+    login_attempts: int
+    login_attempts_per_address: int
+    visitors_per_address: int
     cookie_name: str
+    cookie_samesite: str
     secret_file: Path
     accounts: Path
     data_dir: Path
+    tls_cert: Path | None
+    tls_key: Path | None
+    tls_key_password_file: Path | None
+    http_redirect_port: int | None
+    hsts_subdomains: bool
     behind_proxy: tuple[Network, ...]
+    allowed_hosts: tuple[str, ...]
     processes: int
     carry: frozenset[str]
     log_level: str
+    log_format: str
+    audit_log: Path | None
     demo: bool
 
     @property
     def secure(self) -> bool:
-        """Whether browsers reach this server over TLS."""
-        return bool(self.behind_proxy)
+        """Whether browsers reach this server over TLS, its own or that of a proxy."""
+        return bool(self.tls_cert or self.behind_proxy)
+
+    @property
+    def front(self) -> Front:
+        """How browsers reach this server."""
+        return Front(
+            proxies=self.behind_proxy,
+            hosts=self.allowed_hosts,
+            is_secure=self.secure,
+            has_tls=self.tls_cert is not None,
+            hsts_subdomains=self.hsts_subdomains,
+        )
 
     @property
     def store_kind(self) -> str:
@@ -75,6 +105,12 @@ class Settings:
             absolute_s=self.absolute,
             anonymous_s=self.anonymous_idle,
             touch_after_s=self.touch_after,
+            remember_s=self.remember,
+            remember_idle_s=self.remember_idle,
+            renew_s=self.renew,
+            # However often IDs are renewed, two that count at once are never the rule.
+            grace_s=min(GRACE_S, (self.renew or GRACE_S * 2) / 2),
+            reauth_s=self.reauth,
             max_per_user=self.max_sessions_per_user,
         )
 
@@ -97,7 +133,7 @@ def read_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
     parsed = _parse(OPTIONS, flags, environment)
     problems = _fill_in(parsed)
     settings = Settings(**parsed)
-    problems += _exposed(settings) + _contradicting_times(settings) + _unfit_store(settings)
+    problems += contradictions(settings)
     if problems:
         raise ConfigError(*problems)
     return settings
@@ -115,6 +151,20 @@ def account_path(flags: Mapping[str, str | None], environment: Mapping[str, str]
 
 def _account_path(parsed: Mapping[str, Any]) -> Path:
     return Path(parsed["accounts"] or parsed["data_dir"] / "accounts.json")
+
+
+def secret_path(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Path:
+    """Return where the signing keys are or will be.
+
+    Raises:
+        ConfigError: Everything that is wrong, one line each.
+    """
+    parsed = _parse([o for o in OPTIONS if o.name in ("data_dir", "secret_file")], flags, environment)
+    return _secret_path(parsed)
+
+
+def _secret_path(parsed: Mapping[str, Any]) -> Path:
+    return Path(parsed["secret_file"] or parsed["data_dir"] / "secret.keys")
 
 
 # --- one setting at a time ---
@@ -170,15 +220,12 @@ def _fill_in(parsed: dict[str, Any]) -> list[str]:
     if is_named and not os.path.exists(path):
         problems.append(f"--accounts: {path} does not exist; make it with: accounts add NAME")
     parsed["accounts"] = path
-    parsed["secret_file"] = parsed["secret_file"] or parsed["data_dir"] / "secret.keys"
+    parsed["secret_file"] = _secret_path(parsed)
     obstacles = _demo_obstacles(parsed)
     if parsed["demo"]:
         problems += [f"--demo: {obstacle}" for obstacle in obstacles]
     parsed["demo"] = not obstacles if parsed["demo"] is None else parsed["demo"]
     return problems
-
-
-# --- between settings ---
 
 
 def _demo_obstacles(parsed: Mapping[str, Any]) -> list[str]:
@@ -189,42 +236,9 @@ def _demo_obstacles(parsed: Mapping[str, Any]) -> list[str]:
         obstacles.append("a demo account is for loopback only")
     if parsed["behind_proxy"]:
         obstacles.append("a demo account is not for a server behind a proxy")
+    if parsed["tls_cert"]:
+        obstacles.append("a demo account is not for a server with TLS")
     return obstacles
-
-
-def _exposed(settings: Settings) -> list[str]:
-    if is_loopback(settings.address) or settings.behind_proxy:
-        return []
-    return [
-        f"--address: {settings.address} would serve plain HTTP beyond this machine; "
-        "put a TLS proxy in front and name it with --behind-proxy"
-    ]
-
-
-def _contradicting_times(settings: Settings) -> list[str]:
-    """Say in flags, and all at once, what `Lifetime` refuses."""
-    problems = []
-    for name in ("idle", "anonymous_idle"):
-        idle, flag = getattr(settings, name), "--" + name.replace("_", "-")
-        if idle > settings.absolute:
-            problems.append(_is_not(flag, idle, "at most --absolute", settings.absolute))
-        if settings.touch_after >= idle:
-            problems.append(_is_not("--touch-after", settings.touch_after, f"shorter than {flag}", idle))
-    return problems
-
-
-def _is_not(flag: str, seconds: float, rule: str, limit_s: float) -> str:
-    return f"{flag}: {duration_text(seconds)} will not do: it must be {rule}, {duration_text(limit_s)}"
-
-
-def _unfit_store(settings: Settings) -> list[str]:
-    try:
-        store = settings.open_store()
-    except ValueError as exc:
-        return [f"--store: {exc}"]
-    if settings.processes > 1 and not store.shared:
-        return ["--processes: above 1 needs a store that processes share, such as redis or mongo"]
-    return []
 
 
 assert [option.name for option in OPTIONS] == [field.name for field in fields(Settings)]

@@ -8,7 +8,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 
 from server.accounts import AccountFile
@@ -16,6 +16,8 @@ from server.config import Settings
 from server.faults import reason, refusal
 from server.files import describe
 from server.keys import read_keys
+from server.material import key_pair
+from server.tls import unverifying_client, valid_until
 from stores import StoreError, StoreRefused
 
 _PROBE_S = 2.0
@@ -28,6 +30,10 @@ class Finding(Exception):
 def examine(settings: Settings) -> int:
     """Print a line for each thing checked; return 0 if all is well, else 1. Makes no file."""
     checks: list[Callable[[Settings], str]] = [_data_dir, _secrets, _accounts, _port, _store]
+    if settings.tls_cert is not None:
+        checks.insert(2, _certificate)
+    if settings.http_redirect_port is not None:
+        checks.insert(-1, _redirect_port)
     return max(_report(check, settings) for check in checks)
 
 
@@ -62,6 +68,16 @@ def _secrets(settings: Settings) -> str:
         return f"signing keys: {path} will be made on the first start"
 
 
+def _certificate(settings: Settings) -> str:
+    pair = key_pair(settings)
+    assert pair is not None
+    context = pair.load()
+    try:
+        return f"certificate: {pair.certificate}, until {valid_until(context, pair.certificate)}"
+    except ValueError as exc:
+        raise Finding(f"certificate {pair.certificate}: {exc}; put a new one in its place") from exc
+
+
 def _accounts(settings: Settings) -> str:
     count = len(AccountFile(settings.accounts).read())
     if settings.demo:
@@ -72,21 +88,33 @@ def _accounts(settings: Settings) -> str:
 
 
 def _port(settings: Settings) -> str:
-    place = f"port {settings.port} on {settings.address}"
+    return _place(settings, settings.port, "--port")
+
+
+def _redirect_port(settings: Settings) -> str:
+    return _place(settings, settings.http_redirect_port or 0, "--http-redirect-port")
+
+
+def _place(settings: Settings, port: int, flag: str) -> str:
+    place = f"port {port} on {settings.address}"
     family = socket.AF_INET6 if ":" in settings.address else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((settings.address, settings.port))
+            probe.bind((settings.address, port))
         except OSError as exc:
             if exc.errno == errno.EADDRINUSE and _serves_already(settings):
                 return f"{place}: this server answers there"
-            raise Finding(f"{place}: {exc.strerror}; choose others with --port and --address") from exc
+            raise Finding(f"{place}: {exc.strerror}; choose others with {flag} and --address") from exc
     return f"{place} is free"
 
 
 def _serves_already(settings: Settings) -> bool:
     connection = HTTPConnection(settings.address, settings.port, timeout=_PROBE_S)
+    if settings.tls_cert is not None:
+        connection = HTTPSConnection(
+            settings.address, settings.port, timeout=_PROBE_S, context=unverifying_client()
+        )
     try:
         connection.request("GET", "/healthz")
         return bool(json.loads(connection.getresponse().read(1024)) == {"status": "ok"})

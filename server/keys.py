@@ -39,7 +39,7 @@ def load_keys(path: Path) -> list[str]:
     except FileNotFoundError:
         # If another process was faster, its key is ours.
         with suppress(FileExistsError):
-            create_private(path, _HEADER + secrets.token_urlsafe(48) + "\n")
+            create_private(path, _HEADER + new_key() + "\n")
             log.info("made a signing key: %s", path)
         return read_keys(path)
 
@@ -50,12 +50,7 @@ def read_keys(path: Path) -> list[str]:
     Raises:
         ValueError, OSError: See `load_keys`; FileNotFoundError if there is no such file.
     """
-    content = read_private(path)
-    try:
-        lines = [line.strip() for line in content.decode().splitlines()]
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not a text file; {_ADVICE}") from None
-    keys = [line for line in lines if line and not line.startswith("#")]
+    keys = [line for line in map(str.strip, read_lines(path)) if line and not line.startswith("#")]
     if not keys:
         raise ValueError(f"{path} holds no signing key; remove it to have one made")
     for number, key in enumerate(keys, 1):
@@ -65,6 +60,24 @@ def read_keys(path: Path) -> list[str]:
     except ValueError as exc:
         raise ValueError(f"{path}: {exc}") from None
     return keys
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of the file at *path*, keys or not; for errors see `load_keys`."""
+    try:
+        return read_private(path).decode().splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a text file; {_ADVICE}") from None
+
+
+def new_key() -> str:
+    """Return a new random signing key."""
+    return secrets.token_urlsafe(48)
+
+
+def version(key: str) -> str:
+    """Return what names *key* in cookies and to people, 4 hex digits, and tells nothing about it."""
+    return f"{KeyRing([key]).first:04x}"
 
 
 def _require_strong(key: str, where: str) -> None:

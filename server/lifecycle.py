@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from server import values
 from server.errors import SessionChanged, SessionEnded, SignInRevoked
 from server.events import Event, Events, Kind
 from server.lifetime import Lifetime
-from server.request import CookieChange, Presence
+from server.request import CookieChange, Presence, Request
 from server.rules import by_sign_in, confine, decoded, survivors
 from server.session import Session
 from server.writer import Rotation, Writer
@@ -35,6 +35,7 @@ class Lifecycle:
     """Carries out what `Session` asks for; each verb is one atomic step in the store.
 
     Args:
+        admit: Asked before a visitor's session is made; whatever it raises is the answer.
         clock: Unix time in seconds.
     """
 
@@ -45,12 +46,14 @@ class Lifecycle:
         lifetime: Lifetime,
         accounts: Accounts | None,
         events: Events,
+        admit: Callable[[Request], Awaitable[None]] | None,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._lifetime = lifetime
         self._accounts = accounts
         self._events = events
+        self._admit = admit
         self._clock = clock
         self._writer = Writer(store, lifetime=lifetime, now_ms=self.now_ms)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -186,8 +189,12 @@ class Lifecycle:
 
     # --- pieces of the verbs; each holds session.lock ---
 
-    async def _create(self, session: Session, *, data: dict[str, bytes], **options: Any) -> None:
-        await self._writer.create(session, data=data, **options)
+    async def _create(
+        self, session: Session, *, data: dict[str, bytes], user: str | None = None, **options: Any
+    ) -> None:
+        if user is None and self._admit is not None:
+            await self._admit(session.request)
+        await self._writer.create(session, data=data, user=user, **options)
         self.tell(Kind.CREATED, session)
 
     async def _bind(self, session: Session, change: Rotation) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 import logging
 
 from tornado.httputil import HTTPServerRequest
 from tornado.web import HTTPError, RequestHandler
 
-from server.errors import Busy, InsecureTransport, SessionError
+from server.errors import Busy, InsecureTransport, PasswordRefused, SessionError, Throttled
 from stores import StoreUnavailable
 
 access = logging.getLogger("stormcellar.access")
 log = logging.getLogger("stormcellar.http")
 
-_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 _LONGEST_PATH = 200
 _LONGEST_METHOD = 16
 
@@ -28,13 +29,52 @@ class RedactMalformed(logging.Filter):
         return True
 
 
-def set_up(level: str) -> None:
-    """Send everything to standard error; once a process.
+def iso_utc(unix_s: float) -> str:
+    """Return a Unix time as logs show it: `2026-07-31T10:00:00.000Z`."""
+    moment = datetime.datetime.fromtimestamp(unix_s, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+class TextFormatter(logging.Formatter):
+    """Time in UTC, level, logger, message; a trace on lines of its own."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """Return the time in UTC."""
+        return iso_utc(record.created)
+
+
+class JSONFormatter(logging.Formatter):
+    """One object a line: `time`, `level`, `logger`, `message`, the record's `fields`, and `exception`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line = {
+            "time": iso_utc(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+_FORMATTERS = {"text": TextFormatter, "json": JSONFormatter}
+
+
+def set_up(level: str, form: str = "text") -> None:
+    """Send everything to standard error, as `text` or as `json`; once a process.
 
     Below INFO only what is ours is logged: PyMongo writes out at DEBUG what it stores.
     """
     number = logging.getLevelNamesMapping()[level.upper()]
-    logging.basicConfig(level=max(number, logging.INFO), format=_FORMAT)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_FORMATTERS[form]())
+    logging.basicConfig(level=max(number, logging.INFO), handlers=[handler])
     logging.getLogger("stormcellar").setLevel(number)
     redact()
 
@@ -49,9 +89,14 @@ def redact() -> None:
 def log_request(handler: RequestHandler) -> None:
     """Write one access line: who, what, outcome."""
     request = handler.request
-    address = getattr(handler, "client_address", lambda: request.remote_ip)()
-    milliseconds = 1000 * request.request_time()
-    access.info("%s %s %d %.1fms", address, summary(request), handler.get_status(), milliseconds)
+    fields = {
+        "address": getattr(handler, "client_address", lambda: request.remote_ip)(),
+        "method": _method(request),
+        "path": _path(request),
+        "status": handler.get_status(),
+        "duration_ms": round(1000 * request.request_time(), 1),
+    }
+    access.info("%s %s %s %d %.1fms", *fields.values(), extra={"fields": fields})
 
 
 def log_problem(request: HTTPServerRequest, error: BaseException | None) -> None:
@@ -59,7 +104,7 @@ def log_problem(request: HTTPServerRequest, error: BaseException | None) -> None
     match error:
         case HTTPError():
             log.info("%s: %d", summary(request), error.status_code)
-        case SessionError() if not isinstance(error, InsecureTransport):
+        case SessionError() | Throttled() | PasswordRefused() if not isinstance(error, InsecureTransport):
             log.info("%s: %s", summary(request), type(error).__name__)
         case SessionError() | StoreUnavailable() | Busy():
             cause = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
@@ -70,5 +115,12 @@ def log_problem(request: HTTPServerRequest, error: BaseException | None) -> None
 
 def summary(request: HTTPServerRequest) -> str:
     """Return the method, and the path without its query, cut to what is worth a log line."""
-    path = request.path[:_LONGEST_PATH].encode("unicode_escape").decode()
-    return f"{(request.method or '')[:_LONGEST_METHOD]} {path}"
+    return f"{_method(request)} {_path(request)}"
+
+
+def _method(request: HTTPServerRequest) -> str:
+    return (request.method or "")[:_LONGEST_METHOD]
+
+
+def _path(request: HTTPServerRequest) -> str:
+    return request.path[:_LONGEST_PATH].encode("unicode_escape").decode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,7 @@ class SessionManager:
         cookie_name: Without the prefix, which *secure* adds.
         accounts: If given, a session of a user counts only while `valid_after` says so.
         samesite: Of the cookies: `Lax`, or `Strict`.
+        admit: Asked before a visitor's session is made; whatever it raises is the answer.
         clock: Unix time in seconds.
 
     Raises:
@@ -53,6 +54,7 @@ class SessionManager:
         cookie_name: str = "id",
         accounts: Accounts | None = None,
         samesite: str = "Lax",
+        admit: Callable[[Request], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.store = store
@@ -61,7 +63,7 @@ class SessionManager:
         self.events = Events()
         """Tells what happens; see `server.events`."""
         self.lifecycle = Lifecycle(
-            store, lifetime=lifetime, accounts=accounts, events=self.events, clock=clock
+            store, lifetime=lifetime, accounts=accounts, events=self.events, admit=admit, clock=clock
         )
         self._make_cookies = partial(
             Cookies,

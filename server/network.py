@@ -9,6 +9,10 @@ from collections.abc import Sequence
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+# RFC 1123, 2.1, with the underscore that names in private networks have; or an IPv6 address in brackets.
+_LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST = re.compile(rf"({_LABEL}(?:\.{_LABEL})*\.?|\[[0-9a-f:.]{{2,45}}\])(?::\d{{1,5}})?")
+
 
 def client_address(peer: str, forwarded_for: Sequence[str], proxies: Sequence[Network]) -> str:
     """Return the address of the client, as far as *proxies* vouch for it.
@@ -27,6 +31,15 @@ def client_address(peer: str, forwarded_for: Sequence[str], proxies: Sequence[Ne
             break
         address = hop
     return str(address)
+
+
+def host_name(host: str) -> str | None:
+    """Return the name in a Host header, in one spelling: lower case, no port, no final dot.
+
+    None if it is neither a name nor an address. An IPv6 address keeps its brackets.
+    """
+    match = _HOST.fullmatch(host.lower()) if len(host) <= 260 else None
+    return match[1].removesuffix(".") if match else None
 
 
 def is_in(address: str, networks: Sequence[Network]) -> bool:

@@ -19,7 +19,9 @@ from typing import NoReturn
 log = logging.getLogger("stormcellar.processes")
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_PARENT_SIGNALS = (*STOP_SIGNALS, signal.SIGCHLD, signal.SIGALRM)
+RELOAD_SIGNAL = signal.SIGHUP
+_HANDLED = (*STOP_SIGNALS, RELOAD_SIGNAL)
+_PARENT_SIGNALS = (*_HANDLED, signal.SIGCHLD, signal.SIGALRM)
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,15 @@ class Patience:
 
 
 @contextmanager
-def stop_signals_held() -> Iterator[None]:
-    """Keep SIGTERM and SIGINT waiting until somebody is there to handle them: see `release_stop_signals`."""
-    with _blocked(STOP_SIGNALS):
+def signals_held() -> Iterator[None]:
+    """Keep SIGTERM, SIGINT and SIGHUP waiting until somebody can handle them: see `release_signals`."""
+    with _blocked(_HANDLED):
         yield
 
 
-def release_stop_signals() -> None:
-    """Let the stop signals in, those too that have been waiting."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+def release_signals(signals: Sequence[signal.Signals] = _HANDLED) -> None:
+    """Let the signals in, those too that have been waiting."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
 
 def run_apart(work: Callable[[], int]) -> int:
@@ -61,31 +63,40 @@ def run_forked(
     work: Callable[[int], int],
     *,
     sockets: Sequence[socket] = (),
+    reload: Callable[[], object] = lambda: None,
     patience: Patience = Patience(),
 ) -> int:
     """Run *work* in *count* child processes until they end; call it before any loop, thread or client exists.
 
-    A child that ends is replaced. SIGTERM or SIGINT stops them all, in order; a second one kills them.
+    A child that ends is replaced. SIGTERM or SIGINT stops them all, in order; a second one kills them. SIGHUP
+    is passed on to each.
 
     Args:
         work: Is given a descriptor that reads end of file once it is to stop, or this process is gone, and
-            returns the exit status. It begins with the stop signals held, and with SIGINT ignored: the
+            returns the exit status. It begins with the signals held, and with SIGINT ignored: the
             terminal's Ctrl-C reaches every process at once, and it is the parent that passes it on.
         sockets: What the children listen on; closed here at the stop, so that nobody waits in their queues.
+        reload: Called here at SIGHUP, before the children are told, for what later ones will begin with.
 
     Returns:
         0 if every child ended well, else the status of one that did not.
     """
-    return _Family(count, work, sockets, patience).run()
+    return _Family(count, work, sockets, reload, patience).run()
 
 
 class _Family:
     def __init__(
-        self, count: int, work: Callable[[int], int], sockets: Sequence[socket], patience: Patience
+        self,
+        count: int,
+        work: Callable[[int], int],
+        sockets: Sequence[socket],
+        reload: Callable[[], object],
+        patience: Patience,
     ) -> None:
         self._count = count
         self._work = work
         self._sockets = sockets
+        self._reload = reload
         self._patience = patience
         self._children: set[int] = set()
         self._endings: list[float] = []
@@ -112,6 +123,8 @@ class _Family:
             self._reap()
         elif number == signal.SIGALRM and not self._is_stopping:
             self._fill_up()
+        elif number == RELOAD_SIGNAL:
+            self._reload_all()
         elif number in STOP_SIGNALS and not self._is_stopping:
             self._stop()
         # An alarm here can be that of a replacement, set before the stop.
@@ -165,6 +178,13 @@ class _Family:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD, signal.SIGALRM))
         return self._work(self._watched)
+
+    def _reload_all(self) -> None:
+        if self._is_stopping:
+            return
+        self._reload()
+        for pid in self._children:
+            os.kill(pid, RELOAD_SIGNAL)
 
     def _stop(self) -> None:
         self._is_stopping = True

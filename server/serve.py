@@ -18,12 +18,21 @@ from tornado.netutil import bind_sockets
 from server import logs
 from server.accounts import Account, AccountDirectory, AccountFile, FileAccounts
 from server.app import Server
+from server.audit import AuditLog
 from server.config import ConfigError, Settings
 from server.faults import reason, refusal
 from server.files import describe
 from server.keys import load_keys
+from server.material import Material, load_tls
 from server.passwords import PasswordChecker, hash_password
-from server.processes import STOP_SIGNALS, release_stop_signals, run_apart, run_forked, stop_signals_held
+from server.processes import (
+    RELOAD_SIGNAL,
+    STOP_SIGNALS,
+    release_signals,
+    run_apart,
+    run_forked,
+    signals_held,
+)
 from stores import StoreRefused, StoreUnavailable
 
 log = logging.getLogger("stormcellar")
@@ -36,7 +45,7 @@ class Plan:
     """What is decided before any process is forked, and so is the same in all of them."""
 
     settings: Settings
-    keys: list[str] = field(repr=False)
+    material: Material
     demo_password: str = field(repr=False)
     demo: dict[str, Account]
 
@@ -46,10 +55,22 @@ class Plan:
         Raises:
             ConfigError: The file was spoiled since it was looked at.
         """
+        settings, is_alone = self.settings, self.settings.processes == 1
         try:
-            return FileAccounts(self.settings.accounts, checker=PasswordChecker(), until_made=self.demo)
+            return FileAccounts(
+                settings.accounts, checker=PasswordChecker(), until_made=self.demo, is_alone=is_alone
+            )
         except (OSError, ValueError) as exc:
             raise ConfigError(describe(exc)) from exc
+
+
+@dataclass(frozen=True)
+class Listening:
+    """The sockets that the processes share."""
+
+    sockets: list[socket.socket]
+    plain: list[socket.socket]
+    """Those of the plain HTTP port, which redirects."""
 
 
 def serve(settings: Settings) -> int:
@@ -58,24 +79,25 @@ def serve(settings: Settings) -> int:
     Raises:
         ConfigError: Something is wrong that only a change of the set-up mends.
     """
-    logs.set_up(settings.log_level)
-    with stop_signals_held():
+    logs.set_up(settings.log_level, settings.log_format)
+    with signals_held():
         plan = make_plan(settings)
         if settings.processes == 1:
             return _run(lambda: _serve_alone(plan))
         # Not in this process, which must not have had a loop or a connection when it forks.
         if status := run_apart(lambda: _run(lambda: _check_store(settings))):
             return status
-        sockets = _listen(plan)
+        listening = _listen(plan)
         return run_forked(
             settings.processes,
-            lambda parent: _run(lambda: _serve_as_child(plan, sockets, parent)),
-            sockets=sockets,
+            lambda parent: _run(lambda: _serve_as_child(plan, listening, parent)),
+            sockets=[*listening.sockets, *listening.plain],
+            reload=plan.material.reload,
         )
 
 
 def make_plan(settings: Settings) -> Plan:
-    """Read the keys and the accounts, and make the demo account if there is to be one.
+    """Read keys, certificate and accounts, and make the demo account if there is to be one.
 
     Raises:
         ConfigError: A file is missing, unfit or may be read by others.
@@ -83,18 +105,21 @@ def make_plan(settings: Settings) -> Plan:
     problems: list[str] = []
     keys = _read("--secret-file", lambda: load_keys(settings.secret_file), problems)
     accounts = _read("--accounts", lambda: AccountFile(settings.accounts).read(), problems)
-    if keys is None or accounts is None:
+    tls = _read("--tls-cert", lambda: load_tls(settings), problems)
+    audit = _read("--audit-log", lambda: AuditLog(settings.audit_log), problems)
+    if problems:
         raise ConfigError(*problems)
+    material = Material(settings, keys, tls, audit)
     if not settings.demo:
         if not accounts:
             log.warning(
                 "nobody can sign in: no account in %s; accounts add NAME makes one", settings.accounts
             )
-        return Plan(settings, keys, "", {})
+        return Plan(settings, material, "", {})
     password = secrets.token_urlsafe(12)
     # Valid from now on: a session of an earlier start had another password.
     account = Account(hash_password(password), valid_after_ms=int(time.time() * 1000) - 1)
-    return Plan(settings, keys, password, {DEMO_USER: account})
+    return Plan(settings, material, password, {DEMO_USER: account})
 
 
 def _read(flag: str, read: Callable[[], Any], problems: list[str]) -> Any:
@@ -129,12 +154,17 @@ async def _serve_alone(plan: Plan) -> int:
     stop = asyncio.Event()
     for number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, _stop_once, stop)
-    release_stop_signals()
+    release_signals(STOP_SIGNALS)
     await _check_store(plan.settings)
-    sockets = _listen(plan)
-    server = Server(plan.settings, accounts=plan.accounts(), keys=plan.keys)
-    await server.run(sockets, stop)
+    await _serve(plan, _listen(plan), stop)
     return 0
+
+
+async def _serve(plan: Plan, listening: Listening, stop: asyncio.Event) -> None:
+    server = Server(plan.settings, accounts=plan.accounts(), material=plan.material)
+    asyncio.get_running_loop().add_signal_handler(RELOAD_SIGNAL, server.reload)
+    release_signals()
+    await server.run(listening.sockets, stop, plain=listening.plain)
 
 
 def _stop_once(stop: asyncio.Event) -> None:
@@ -145,15 +175,13 @@ def _stop_once(stop: asyncio.Event) -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-async def _serve_as_child(plan: Plan, sockets: list[socket.socket], parent: int) -> int:
+async def _serve_as_child(plan: Plan, listening: Listening, parent: int) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     # Any number of times: a supervisor may signal every process of a service, and then the parent does.
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(parent, _stop_with_parent, parent, stop)
-    release_stop_signals()
-    server = Server(plan.settings, accounts=plan.accounts(), keys=plan.keys)
-    await server.run(sockets, stop)
+    await _serve(plan, listening, stop)
     return 0
 
 
@@ -181,24 +209,39 @@ async def _check_store(settings: Settings) -> int:
     return 0
 
 
-def _listen(plan: Plan) -> list[socket.socket]:
+def _listen(plan: Plan) -> Listening:
     """Listen, and say where, and how to sign in to the demo account.
 
     Raises:
-        ConfigError: The address or the port is not to be had.
+        ConfigError: An address or a port is not to be had.
     """
     settings = plan.settings
-    host = f"[{settings.address}]" if ":" in settings.address else settings.address
-    try:
-        sockets = bind_sockets(settings.port, settings.address)
-    except OSError as exc:
-        flag = "--address" if exc.errno == errno.EADDRNOTAVAIL else "--port"
-        advice = f"choose another with {flag}"
-        raise ConfigError(
-            f"{flag}: cannot listen on {host}:{settings.port}: {exc.strerror}; {advice}"
-        ) from exc
-    port = sockets[0].getsockname()[1]
-    print(f"Stormcellar on http://{host}:{port}, sessions in {settings.store_kind}", flush=True)
+    sockets = _bind(settings, "--port", settings.port)
+    plain: list[socket.socket] = []
+    if settings.http_redirect_port is not None:
+        plain = _bind(settings, "--http-redirect-port", settings.http_redirect_port)
+    scheme = "https" if settings.tls_cert else "http"
+    redirected = f", http://{_place(settings, plain)} leads there" if plain else ""
+    where = f"{scheme}://{_place(settings, sockets)}, sessions in {settings.store_kind}{redirected}"
+    print(f"Stormcellar on {where}", flush=True)
     if plan.demo:
         print(f"Demo account: user name {DEMO_USER}, password {plan.demo_password}", flush=True)
-    return sockets
+    return Listening(sockets, plain)
+
+
+def _bind(settings: Settings, flag: str, port: int) -> list[socket.socket]:
+    try:
+        return bind_sockets(port, settings.address)
+    except OSError as exc:
+        flag = "--address" if exc.errno == errno.EADDRNOTAVAIL else flag
+        advice = f"choose another with {flag}"
+        where = f"{_bracketed(settings.address)}:{port}"
+        raise ConfigError(f"{flag}: cannot listen on {where}: {exc.strerror}; {advice}") from exc
+
+
+def _place(settings: Settings, sockets: list[socket.socket]) -> str:
+    return f"{_bracketed(settings.address)}:{sockets[0].getsockname()[1]}"
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from server.processes import Patience, release_stop_signals, run_apart, run_forked, stop_signals_held
+from server.processes import Patience, release_signals, run_apart, run_forked, signals_held
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -35,7 +35,7 @@ def waits(stop: int) -> int:
 def drains(stop: int) -> int:
     """Once told to stop, finish only when the file `go` is there; a SIGTERM is noted, and changes nothing."""
     signal.signal(signal.SIGTERM, lambda *_: say("signalled", os.getpid()))
-    release_stop_signals()
+    release_signals()
     say("ready", os.getpid())
     os.read(stop, 1)
     say("draining", os.getpid())
@@ -43,6 +43,17 @@ def drains(stop: int) -> int:
         time.sleep(0.01)
     say("drained", os.getpid())
     return 0
+
+
+def reloads(stop: int) -> int:
+    """Say so at each SIGHUP, those too that came before this child was ready."""
+    say("forked", os.getpid())
+    while Path("wait").exists():
+        time.sleep(0.01)
+    signal.signal(signal.SIGHUP, lambda *_: say("reloaded", os.getpid()))
+    release_signals()
+    say("ready", os.getpid())
+    return waits(stop)
 
 
 def breaks(stop: int) -> int:
@@ -94,7 +105,8 @@ def orphans(stop: int) -> int:
 
 
 BEHAVIOURS = {
-    each.__name__: each for each in (waits, drains, breaks, stuck, fails, raises, ends, shoots, orphans)
+    each.__name__: each
+    for each in (waits, drains, reloads, breaks, stuck, fails, raises, ends, shoots, orphans)
 }
 
 
@@ -115,9 +127,11 @@ def main() -> int:
     if count == "apart":
         status = run_apart(lambda: child(0))
     else:
-        with socket.create_server(("127.0.0.1", 0)) as listening, stop_signals_held():
+        with socket.create_server(("127.0.0.1", 0)) as listening, signals_held():
             given = Patience(**json.loads("".join(patience) or "{}"))
-            status = run_forked(int(count), child, sockets=[listening], patience=given)
+            status = run_forked(
+                int(count), child, sockets=[listening], reload=lambda: say("noticed"), patience=given
+            )
     say("returned", status)
     return status
 

@@ -7,11 +7,12 @@ import os
 import queue
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any, Self
 
@@ -89,7 +90,7 @@ class Running:
 
     def base(self) -> str:
         """Return where it listens, from the first line it prints."""
-        found = re.search(r"http://\S+?(?=,)", self.line())
+        found = re.search(r"https?://\S+?(?=,)", self.line())
         assert found is not None
         return found[0]
 
@@ -129,9 +130,17 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def get(base: str, path: str, **headers: str) -> int:
+def connect(base: str, trusted: Path | None = None) -> HTTPConnection:
+    """Return a connection to *base*; over TLS *trusted* is the CA that must vouch for it."""
+    scheme, _, host = base.partition("://")
+    if scheme == "http":
+        return HTTPConnection(host, timeout=WAIT_S)
+    return HTTPSConnection(host, timeout=WAIT_S, context=ssl.create_default_context(cafile=trusted))
+
+
+def get(base: str, path: str, *, trusted: Path | None = None, **headers: str) -> int:
     """Return the status of one GET on a connection of its own."""
-    connection = HTTPConnection(base.removeprefix("http://"), timeout=WAIT_S)
+    connection = connect(base, trusted)
     try:
         connection.request("GET", path, headers=headers)
         return connection.getresponse().status

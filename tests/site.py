@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 import argon2
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.netutil import bind_sockets
 
 from server.accounts import Account, AccountDirectory, MemoryAccounts
-from server.app import make_app, make_http_server
+from server.app import Limits, make_app, make_http_server
+from server.credentials import Credentials
+from server.events import Event
+from server.front import Front
 from server.handlers.context import Context
 from server.lifetime import Lifetime
 from server.manager import SessionManager
 from server.network import Network
 from server.passwords import PasswordChecker
+from server.throttle import Rules
 from stores import Record, Store
 from tests.browser import Browser
 from tests.fakes import Clock, SteeredStore
@@ -34,7 +40,11 @@ ACCOUNTS["dora"] = Account(_HASH, valid_after_ms=0, disabled=True)
 
 
 class Site:
-    """One running server. `store` is steered, so that a test can fail it, hold it and count its calls."""
+    """One running server. `store` is steered, so that a test can fail it, hold it and count its calls.
+
+    `events` holds what happened so far. It speaks plain HTTP whatever *front* says, unless *tls* is given; a
+    front that is secure makes the cookie `__Host-id`, as behind a proxy.
+    """
 
     def __init__(
         self,
@@ -46,26 +56,40 @@ class Site:
         carry: frozenset[str] = frozenset(),
         lifetime: Lifetime = Lifetime(),  # noqa: B008  frozen
         proxies: tuple[Network, ...] = (),
+        front: Front | None = None,
+        rules: Rules = Rules(),  # noqa: B008  frozen
+        visitors: int = 100_000,
+        samesite: str = "Lax",
+        tls: ssl.SSLContext | None = None,
+        authority: Path | None = None,
     ) -> None:
         self.clock = clock or Clock()
         self.store = SteeredStore(store)
         self.checker = checker or PasswordChecker(argon2_hasher=CHEAP)
-        accounts = accounts or MemoryAccounts(ACCOUNTS, checker=self.checker)
+        accounts = accounts or MemoryAccounts(ACCOUNTS, checker=self.checker, clock=self.clock)
+        front = front or Front(proxies=proxies, is_secure=bool(proxies))
+        limits = Limits(self.store, rules, key=KEY, visitors=visitors, clock=self.clock)
         self.sessions = SessionManager(
             self.store,
             secrets=[KEY],
             lifetime=lifetime,
-            secure=bool(proxies),
+            secure=front.is_secure,
+            samesite=samesite,
             accounts=accounts,
+            admit=limits.newcomers.admit,
             clock=self.clock,
         )
-        self.context = Context(accounts, carry, proxies)
-        self._http = make_http_server(make_app(self.sessions, self.context))
+        self.events: list[Event] = []
+        self.sessions.events.subscribe(self.events.append)
+        credentials = Credentials(accounts, limits.throttle, self.sessions.events)
+        self.context = Context(accounts, credentials, carry, front)
+        self._http = make_http_server(make_app(self.sessions, self.context), tls)
         sockets = bind_sockets(0, "127.0.0.1", family=socket.AF_INET)
         self._http.add_sockets(sockets)
         self.port: int = sockets[0].getsockname()[1]
-        self.base = f"http://127.0.0.1:{self.port}"
-        self.client = AsyncHTTPClient(force_instance=True, max_clients=200)
+        self.base = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        trusted = {"ca_certs": str(authority)} if authority else None
+        self.client = AsyncHTTPClient(force_instance=True, max_clients=200, defaults=trusted)
 
     def browser(self) -> Browser:
         """Return a browser without cookies."""
@@ -84,14 +108,7 @@ class Site:
 
     async def raw(self, sent: bytes) -> bytes:
         """Send bytes over a connection of their own, and return all that comes back until it is closed."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        try:
-            writer.write(sent)
-            return await asyncio.wait_for(reader.read(), 10)
-        except ConnectionResetError:
-            return b""
-        finally:
-            writer.close()
+        return await raw(self.port, sent)
 
     async def close(self) -> None:
         """Stop serving, and close what was opened."""
@@ -103,6 +120,18 @@ class Site:
 
 
 OpenSite = Callable[..., Site]
+
+
+async def raw(port: int, sent: bytes) -> bytes:
+    """Send bytes to *port* of this machine, and return all that comes back until the connection is closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(sent)
+        return await asyncio.wait_for(reader.read(), 10)
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
 
 
 async def sign_in(

@@ -67,6 +67,7 @@ async def test_the_list_tells_where_a_user_is_signed_in(site: Site) -> None:
         {
             "handle": session_handle(site, browser),
             "created_at": "2030-03-17T17:56:40Z",
+            "authenticated_at": "2030-03-17T17:56:40Z",
             "seen_at": "2030-03-17T17:56:40Z",
             "current": True,
             **common,
@@ -74,6 +75,7 @@ async def test_the_list_tells_where_a_user_is_signed_in(site: Site) -> None:
         {
             "handle": session_handle(site, other),
             "created_at": "2030-03-17T17:46:40Z",
+            "authenticated_at": "2030-03-17T17:46:40Z",
             "seen_at": "2030-03-17T17:57:10Z",
             "current": False,
             **common,
@@ -105,13 +107,15 @@ async def test_the_page_speaks_of_browsers_and_times_as_people_do(site: Site) ->
         body=f"_xsrf={token(page)}&username=alice&password=correct+horse+battery+staple",
         headers={"Content-Type": "application/x-www-form-urlencoded", "User-Agent": FIREFOX},
     )
-    site.clock.advance(300)
     browser = await site.signed_in()
+    site.clock.advance(300)
     text = (await browser.get("/account/sessions")).body.decode()
 
     assert text.count("this one") == 1
     assert "Firefox on Linux</strong>" in text
-    assert "5 minutes ago</time>" in text
+    assert "Signed in <time" in text and "Active <time" in text
+    assert text.count("5 minutes ago</time>") == 3  # I10
+    assert text.count(">now</time>") == 1
     assert text.index("this one") < text.index("Firefox on Linux</strong>")
 
 
@@ -146,6 +150,20 @@ async def test_a_session_can_be_ended_from_another(site: Site) -> None:
 
 
 @pytest.mark.gen_test
+async def test_the_page_says_what_was_ended_once(site: Site) -> None:
+    """After one, and after all the others; the second look shows nothing of it."""
+    browser, other = await site.signed_in(), await site.signed_in()
+    await revoke(browser, session_handle(site, other))
+    one = [(await browser.get("/account/sessions")).body for _ in range(2)]
+    await site.signed_in()
+    await browser.submit("/account/sessions", "/account/sessions/revoke-others")
+    all_others = [(await browser.get("/account/sessions")).body for _ in range(2)]
+
+    assert [page.count(b'role="status">That session is signed out.') for page in one] == [1, 0]
+    assert [page.count(b'role="status">All other sessions are signed out.') for page in all_others] == [1, 0]
+
+
+@pytest.mark.gen_test
 async def test_all_other_sessions_can_be_ended_at_once(site: Site) -> None:
     """Only those of the same user, and not this one."""
     browser = await site.signed_in()
@@ -160,11 +178,12 @@ async def test_all_other_sessions_can_be_ended_at_once(site: Site) -> None:
 
 @pytest.mark.gen_test
 async def test_ending_this_session_is_signing_out(site: Site) -> None:
-    """The record goes, the cookie goes, and the way leads home."""
+    """The record goes, the cookie goes, and nobody is asked anything, however long ago they signed in."""
     browser = await site.signed_in()
+    site.clock.advance(900)
     response = await revoke(browser, session_handle(site, browser))
 
-    assert (response.code, response.headers["Location"]) == (303, "/")
+    assert (response.code, response.headers["Location"]) == (303, "/signed-out")
     assert "id" not in browser.cookies
     assert await site.records() == []
 

@@ -14,8 +14,10 @@ from tornado.netutil import bind_sockets
 from tornado.simple_httpclient import HTTPStreamClosedError
 
 import server.app
+from server.audit import AuditLog
 from server.config import read_settings
 from server.handlers.context import InFlight
+from server.material import Material
 from stores import StoreOptions
 from stores.memory import MemoryStore
 from tests.fakes import SteeredStore
@@ -45,7 +47,8 @@ class Running:
 
     def __init__(self, site: Site) -> None:
         settings = read_settings({"store": "tests.test_app_drain:HeldStore", "demo": "false"}, {})
-        self.server = server.app.Server(settings, accounts=site.context.accounts, keys=[KEY])
+        material = Material(settings, [KEY], tls=None, audit=AuditLog(None))
+        self.server = server.app.Server(settings, accounts=site.context.accounts, material=material)
         self.store: Any = self.server.sessions.store
         sockets = bind_sockets(0, "127.0.0.1", family=socket.AF_INET)
         self.port = sockets[0].getsockname()[1]

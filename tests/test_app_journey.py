@@ -13,7 +13,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from stores import open_store
 from tests.backends import Backend
 from tests.browser import Browser, token
-from tests.site import OpenSite, Site, mask, session_handle, session_secret, sign_in
+from tests.site import PASSWORD, OpenSite, Site, mask, session_handle, session_secret, sign_in
 
 pytest_plugins = ["tests.site_fixtures"]
 
@@ -75,6 +75,8 @@ async def journey(site: Site) -> list[Step]:
     await write(first)
     await write_in_parallel(first)
     await meet_others(site, first, second, third)
+    await prove_who_it_is(first)
+    await change_password(first)
     await leave(first)
 
     assert await site.records() == []
@@ -154,13 +156,37 @@ async def meet_others(site: Site, first: Browser, second: Browser, third: Browse
     assert (await first.json("GET", "/session"))[1]["user"] == "alice"
 
 
+async def prove_who_it_is(browser: Browser) -> None:
+    """Give the password again, under a new ID."""
+    old = browser.copy()
+    response = await browser.submit(
+        "/account/confirm?next=/account/sessions", "/account/confirm", password=PASSWORD
+    )
+
+    assert response.code == 303
+    assert (await browser.json("GET", "/session"))[1]["user"] == "alice"
+    assert (await old.json("GET", "/session"))[1]["user"] is None  # C2
+
+
+async def change_password(browser: Browser) -> None:
+    """Change it, under a new ID; the page that follows says so once."""
+    page = "/account/password"
+    refused = await browser.submit(page, page, current=PASSWORD, new="password")
+    response = await browser.submit(page, page, current=PASSWORD, new="a storm in the cellar")
+
+    assert (refused.code, response.code) == (422, 303)
+    shown = [(await browser.get("/")).body.count(b"Your password is changed.") for _ in range(2)]
+    assert shown == [1, 0]
+
+
 async def leave(browser: Browser) -> None:
     """Sign out: the cookie is cleared, and dead wherever it is sent."""
     old = browser.copy()
     response = await browser.submit("/", "/logout")
 
-    assert (response.code, response.headers["Location"]) == (303, "/")
+    assert (response.code, response.headers["Location"]) == (303, "/signed-out")
     assert "id" not in browser.cookies
+    assert (await browser.get("/signed-out")).code == 200
     assert [await answer(old, *request) for request in EVERYWHERE] == EVERYWHERE_DEAD  # C5
 
 
@@ -209,7 +235,7 @@ async def test_the_journey_over_memory(open_site: OpenSite) -> None:
     """Everything that a person does works, and is told as it should be, on the memory store."""
     steps = await journey(open_site(carry=CARRY))
 
-    assert {step.status for step in steps} == {200, 204, 303, 400}
+    assert {step.status for step in steps} == {200, 204, 303, 400, 422}
 
 
 @pytest.mark.gen_test(timeout=60)

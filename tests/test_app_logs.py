@@ -201,7 +201,7 @@ def test_debugging_shows_our_own_lines_and_not_what_drivers_store() -> None:
     """At level debug PyMongo would write out every record; its lines below info stay out."""
     done = subprocess.run([sys.executable, "-c", DEBUGGING], capture_output=True, text=True, check=True)
 
-    lines = [line.split(" ", 3)[3] for line in done.stderr.splitlines()]
+    lines = [line.split(" ", 2)[2] for line in done.stderr.splitlines()]
     assert lines == [
         "pymongo a driver's news",
         "stormcellar.sessions ours",

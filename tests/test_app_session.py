@@ -45,11 +45,17 @@ async def test_a_visitor_has_an_empty_session(site: Site) -> None:
     assert site.store.calls.total() == 0
 
 
+PAGES = (
+    *("/", "/login", "/signed-out", "/idle.css?left=1", "/session", "/healthz", "/readyz", "/nowhere"),
+    *("/account/sessions", "/account/password", "/account/confirm"),
+)
+
+
 @pytest.mark.gen_test
 async def test_browsing_leaves_nothing_behind(site: Site) -> None:
     """Every page, every error and every refused sign-in of a visitor leaves the store empty."""
     browser = site.browser()
-    for path in ("/", "/login", "/account/sessions", "/session", "/healthz", "/readyz", "/nowhere"):
+    for path in PAGES:
         for accept in ("text/html", JSON):
             await browser.get(path, Accept=accept)
     await sign_in(browser, password="wrong")
@@ -60,7 +66,7 @@ async def test_browsing_leaves_nothing_behind(site: Site) -> None:
 
     assert "id" not in browser.cookies
     assert await site.records() == []  # A15
-    assert set(site.store.calls) == {"ping"}
+    assert set(site.store.calls) == {"ping", "peek", "take"}  # the last two count the refused sign-in
 
 
 @pytest.mark.gen_test

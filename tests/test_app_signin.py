@@ -13,7 +13,9 @@ import pytest
 from tornado.httpclient import HTTPResponse
 
 from server.accounts import Account, MemoryAccounts
+from server.front import Front
 from server.passwords import PasswordChecker
+from server.throttle import Rules
 from tests.browser import Browser, token
 from tests.site import (
     ACCOUNTS,
@@ -118,6 +120,62 @@ async def test_a_refused_sign_in_keeps_the_session_as_it_was(site: Site) -> None
     assert response.code == 401
     assert browser.cookies["id"] == before
     assert (await browser.json("GET", "/session"))[1]["user"] == "alice"
+
+
+@pytest.mark.gen_test
+async def test_too_many_tries_are_told_when_to_come_back(open_site: OpenSite) -> None:
+    """The form says it in words, keeps where the way was to lead, and the header says it to machines."""
+    site = open_site(rules=Rules(attempts=2))
+    browser = site.browser()
+    for _ in range(2):
+        await sign_in(browser, password="wrong")
+    page = await sign_in(browser, next="/account/sessions")
+    status, body = await browser.json("POST", "/login", {"username": "alice", "password": PASSWORD})
+
+    assert (page.code, page.headers["Retry-After"]) == (429, "10")  # E9
+    assert b'role="alert" id="error">Too many tries. Try again in 10 seconds.</p>' in page.body
+    assert b'name="next" value="/account/sessions"' in page.body
+    assert (status, body["error"]["code"]) == (429, "throttled")
+    assert browser.cookies.keys() == {"pre"}
+
+
+@pytest.mark.gen_test
+async def test_a_throttled_try_does_not_tell_who_exists(open_site: OpenSite) -> None:
+    """The refusal is the same for a user, a disabled one and nobody."""
+    site = open_site(rules=Rules(attempts=1))
+    answers = []
+    for name in ("alice", "dora", "mallory"):
+        await sign_in(site.browser(), name, password="wrong")
+        answers.append(seen(await sign_in(site.browser(), name)))
+
+    assert answers[0][0] == 429
+    assert all(answer == answers[0] for answer in answers)  # E1
+
+
+# --- signing out ---
+
+
+@pytest.mark.gen_test
+async def test_signing_out_clears_the_browser(open_site: OpenSite) -> None:
+    """Over TLS it is told to forget all it holds of this site, over plain HTTP just the cookie."""
+    secure = open_site(front=Front(is_secure=True))
+    answers = [await (await each.signed_in()).submit("/", "/logout") for each in (secure, open_site())]
+
+    told = [each.headers.get("Clear-Site-Data") for each in answers]
+    assert told == ['"cache", "cookies", "storage"', None]  # C7
+    assert [each.headers["Cache-Control"] for each in answers] == ["no-store"] * 2
+    assert [each.headers["Location"] for each in answers] == ["/signed-out"] * 2
+
+
+@pytest.mark.gen_test
+async def test_the_page_after_signing_out_is_for_who_is_signed_out(site: Site) -> None:
+    """It names nobody, and who is signed in all the same is not told otherwise."""
+    visitor = await site.browser().get("/signed-out")
+    user = await (await site.signed_in()).get("/signed-out")
+
+    assert (visitor.code, b"You are signed out" in visitor.body) == (200, True)
+    assert "Set-Cookie" not in visitor.headers
+    assert (user.code, user.headers["Location"]) == (303, "/")
 
 
 # --- what is taken ---
@@ -324,6 +382,9 @@ async def test_credentials_in_the_url_are_refused(name: str, site: Site) -> None
         "/%2f/evil.example",
         "/login",
         "/logout",
+        "/signed-out",
+        "/account/confirm?next=/",
+        "/idle.css?left=1",
         "x",
     ],
 )

@@ -95,7 +95,9 @@ def test_help_names_the_commands_and_the_environment(capsys: pytest.CaptureFixtu
 
     text = capsys.readouterr().out
     assert "--store-prefix from STORMCELLAR_STORE_PREFIX" in text
-    assert all(f"\n  {command}" in text for command in ("serve", "accounts add NAME", "doctor"))
+    assert all(
+        f"\n  {command}" in text for command in ("serve", "accounts add NAME", "secret rotate", "doctor")
+    )
 
 
 def test_help_of_accounts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,12 +111,29 @@ def test_help_of_accounts(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--store" not in text
 
 
+def test_help_of_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    """`secret --help` names the actions and its own options only."""
+    with pytest.raises(SystemExit):
+        main(["secret", "--help"])
+
+    text = " ".join(capsys.readouterr().out.split())
+    assert "one of rotate, list, drop" in text
+    assert all(flag in text for flag in ("--secret-file", "--data-dir", "KEY"))
+    assert "--store" not in text and "--accounts" not in text
+
+
 def test_help_holds_no_setting(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:  # L8
     """What the environment says, a password in it for one, is in no help."""
     monkeypatch.setenv("STORMCELLAR_STORE", "redis://:hunter2@localhost/0")
-    for arguments in (["--help"], ["doctor", "--help"], ["accounts", "--help"], ["--version"]):
+    for arguments in (
+        ["--help"],
+        ["doctor", "--help"],
+        ["accounts", "--help"],
+        ["secret", "--help"],
+        ["--version"],
+    ):
         with pytest.raises(SystemExit):
             main(arguments)
 
@@ -171,7 +190,10 @@ def test_arguments_come_from_the_command_line(
         (["-p", "80"], ["-p: there is no such option"]),
         (["--sto=redis"], ["--sto: there is no such option; did you mean --store?"]),
         (["--x", "1", "--y"], ["--x: there is no such option", "--y: there is no such option"]),
-        (["sevre"], ["there is no such command; one of serve, accounts, doctor; did you mean serve?"]),
+        (
+            ["sevre"],
+            ["there is no such command; one of serve, accounts, secret, doctor; did you mean serve?"],
+        ),
         (["--port", "1", "doctor"], ["too many arguments; commands and their names come first; see --help"]),
         (["serve", "extra"], ["too many arguments; commands and their names come first; see --help"]),
         (["--port"], ["argument --port: expected one argument; see --help"]),
@@ -188,6 +210,11 @@ def test_arguments_come_from_the_command_line(
         (["--address", "0.0.0.0"], ["--address: "]),
         (["doctor", "--port", "x"], ["--port: "]),
         (["accounts", "list", "--data-dir="], ["--data-dir: "]),
+        (["secret"], ["the following arguments are required: ACTION; see --help"]),
+        (["secret", "frobnicate"], ["ACTION is one of rotate, list, drop; see --help"]),
+        (["secret", "drop"], ["secret drop takes a KEY; see --help"]),
+        (["secret", "rotate", "1"], ["secret rotate takes no KEY; see --help"]),
+        (["secret", "list", "--secret-file="], ["--secret-file: "]),
     ],
 )
 def test_slips_are_told_one_line_each(
@@ -214,6 +241,7 @@ def test_slips_are_told_one_line_each(
         ["--store", "unknown://:hunter2@host"],
         ["accounts", "passwd", "alice", "hunter2"],
         ["accounts", "--password", "hunter2", "passwd", "alice"],
+        ["secret", "rotate", "hunter2"],
     ],
 )
 def test_a_password_in_the_wrong_place_is_not_repeated(
@@ -230,7 +258,9 @@ def test_unknown_variable_is_refused_by_every_command(
     monkeypatch.setenv("STORMCELLAR_STROE", "redis")
 
     line = "stormcellar: STORMCELLAR_STROE: there is no such setting; did you mean STORMCELLAR_STORE?"
-    assert [refused(capsys, *c) for c in ([], ["serve"], ["doctor"], ["accounts", "list"])] == [[line]] * 4
+    assert [
+        refused(capsys, *c) for c in ([], ["serve"], ["doctor"], ["accounts", "list"], ["secret", "list"])
+    ] == [[line]] * 5
 
 
 def test_interrupt_before_anything_runs_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:

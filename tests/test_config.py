@@ -47,19 +47,45 @@ GOOD: dict[str, tuple[str, Any]] = {
     "absolute": ("7d", 604_800.0),
     "anonymous_idle": ("1.5h", 5400.0),
     "touch_after": ("2m", 120.0),
+    "remember": ("30d", 2_592_000.0),
+    "remember_idle": ("7d", 604_800.0),
+    "renew": ("15m", 900.0),
+    "reauth": ("5m", 300.0),
     "max_sessions_per_user": ("3", 3),
+    "login_attempts": ("3", 3),
+    "login_attempts_per_address": ("20", 20),
+    "visitors_per_address": ("20", 20),
     "cookie_name": ("sid", "sid"),
+    "cookie_samesite": ("strict", "strict"),
     "secret_file": ("/nowhere/keys", Path("/nowhere/keys")),
     "accounts": ("/dev/null", Path("/dev/null")),
     "data_dir": ("/nowhere/data", Path("/nowhere/data")),
+    "tls_cert": ("/nowhere/cert.pem", Path("/nowhere/cert.pem")),
+    "tls_key": ("/nowhere/key.pem", Path("/nowhere/key.pem")),
+    "tls_key_password_file": ("/nowhere/phrase", Path("/nowhere/phrase")),
+    "http_redirect_port": ("80", 80),
+    "hsts_subdomains": ("true", True),
     "behind_proxy": (
         "127.0.0.1, 10.0.0.0/8,fd00::/8",
         tuple(map(ipaddress.ip_network, ("127.0.0.1/32", "10.0.0.0/8", "fd00::/8"))),
     ),
+    "allowed_hosts": ("Example.org., [::1], 192.0.2.1", ("example.org", "[::1]", "192.0.2.1")),
     "processes": ("1", 1),
     "carry": ("cart, lang", frozenset({"cart", "lang"})),
     "log_level": ("debug", "debug"),
+    "log_format": ("json", "json"),
+    "audit_log": ("/nowhere/audit.log", Path("/nowhere/audit.log")),
     "demo": ("False", False),
+}
+
+# What an option does nothing without.
+COMPANIONS: dict[str, dict[str, str]] = {
+    "remember_idle": {"remember": "30d"},
+    "tls_cert": {"tls_key": "/k"},
+    "tls_key": {"tls_cert": "/c"},
+    "tls_key_password_file": {"tls_cert": "/c", "tls_key": "/k"},
+    "http_redirect_port": {"tls_cert": "/c", "tls_key": "/k", "allowed_hosts": "example.org"},
+    "hsts_subdomains": {"behind_proxy": "10.0.0.1"},
 }
 
 
@@ -76,15 +102,31 @@ def test_defaults(tmp_path: Path) -> None:
         absolute=43_200.0,
         anonymous_idle=1800.0,
         touch_after=60.0,
+        remember=None,
+        remember_idle=None,
+        renew=None,
+        reauth=600.0,
         max_sessions_per_user=None,
+        login_attempts=5,
+        login_attempts_per_address=50,
+        visitors_per_address=1000,
         cookie_name="id",
+        cookie_samesite="lax",
         secret_file=tmp_path / "var" / "secret.keys",
         accounts=tmp_path / "var" / "accounts.json",
         data_dir=tmp_path / "var",
+        tls_cert=None,
+        tls_key=None,
+        tls_key_password_file=None,
+        http_redirect_port=None,
+        hsts_subdomains=False,
         behind_proxy=(),
+        allowed_hosts=(),
         processes=1,
         carry=frozenset(),
         log_level="info",
+        log_format="text",
+        audit_log=None,
         demo=True,
     )
 
@@ -105,9 +147,10 @@ def test_flag_and_variable_mean_the_same(option: Option) -> None:
     text, value = GOOD[option.name]
     if option.name == "store":
         pytest.importorskip("redis")
-    from_flag = read_settings({option.name: text}, {})
-    from_variable = read_settings({}, {option.variable: text})
-    over = read_settings({option.name: text}, {option.variable: "this will not do: \0"})
+    others = COMPANIONS.get(option.name, {})
+    from_flag = read_settings({option.name: text, **others}, {})
+    from_variable = read_settings(others, {option.variable: text})
+    over = read_settings({option.name: text, **others}, {option.variable: "this will not do: \0"})
 
     assert getattr(from_flag, option.name) == value
     assert from_flag == from_variable == over
@@ -208,12 +251,35 @@ BAD: list[tuple[str, str, str]] = [
     *(
         (name, "5", "a duration is")
         for name in GOOD
-        if name.endswith(("idle", "absolute", "after", "timeout"))
+        if name.endswith(("idle", "absolute", "after", "timeout", "remember", "renew", "reauth"))
     ),
     *(
         ("max_sessions_per_user", text, "a whole number from 1")
         for text in ("0", "-1", "x", "1.5", "1000001")
     ),
+    *(
+        (name, text, "a whole number from 1")
+        for name in ("login_attempts", "login_attempts_per_address", "visitors_per_address")
+        for text in ("0", "-1", "x")
+    ),
+    *(("http_redirect_port", text, "a whole number from 0 to 65535") for text in ("", "x", "65536")),
+    *(
+        ("allowed_hosts", text, "one or more host names")
+        for text in (
+            *(
+                "example.org,",
+                "example.org:443",
+                "https://example.org",
+                "*.example.org",
+                "exämple.org",
+                "a b",
+            ),
+            *("[::1]:443", "::1", "-a", "a..b", ".", "x" * 64, "a\r\nb", "[::1", "example.org/path"),
+        )
+    ),
+    *(("cookie_samesite", text, "one of lax, strict") for text in ("", "none", "Lax")),
+    *(("log_format", text, "one of text, json") for text in ("", "xml")),
+    *(("hsts_subdomains", text, "true or false") for text in ("", "maybe")),
     *(("processes", text, "a whole number from 1 to 256") for text in ("0", "-1", "257", "two")),
     *(
         ("cookie_name", text, "cookie name")
@@ -230,7 +296,7 @@ BAD: list[tuple[str, str, str]] = [
     ("behind_proxy", "127.0.0.1,::/0", "that is everybody"),
     *(("log_level", text, "one of debug, info") for text in ("", "loud", "INFO")),
     *(("demo", text, "true or false") for text in ("", "maybe", "2")),
-    *((name, "", "the name of a file") for name in ("secret_file", "accounts", "data_dir")),
+    *((name, "", "the name of a file") for name in GOOD if isinstance(GOOD[name][1], Path)),
 ]
 
 
@@ -285,7 +351,7 @@ def test_contradictions_are_told_together() -> None:
     assert found == [
         "--demo: a demo account is for loopback only",
         "--address: 0.0.0.0 would serve plain HTTP beyond this machine; "
-        "put a TLS proxy in front and name it with --behind-proxy",
+        "give it a certificate with --tls-cert, or name the TLS proxy in front with --behind-proxy",
         "--idle: 13h will not do: it must be at most --absolute, 12h",
         "--touch-after: 40m will not do: it must be shorter than --anonymous-idle, 30m",
         "--processes: above 1 needs a store that processes share, such as redis or mongo",
@@ -337,6 +403,79 @@ def test_times_are_refused_exactly_where_lifetime_refuses_them(
 def test_contradicting_times_are_told_with_their_units(flags: dict[str, str], line: str) -> None:  # B10
     """The line names both flags and both durations as a person would write them."""
     assert problems(flags) == [line]
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ({"remember": "11h"}, "--remember: 11h will not do: it must be at least --absolute, 12h"),
+        ({"remember": "401d"}, "--remember: 401d will not do: it must be at most what browsers allow, 400d"),
+        (
+            {"remember": "7d", "remember_idle": "8d"},
+            "--remember-idle: 8d will not do: it must be at most --remember, 7d",
+        ),
+        ({"remember_idle": "8d"}, "--remember-idle: needs --remember too"),
+    ],
+)
+def test_contradicting_limits_of_those_who_stay(flags: dict[str, str], line: str) -> None:  # B10
+    """Whoever stays signed in stays longer than others, and no longer than a browser would remember."""
+    assert problems(flags) == [line]
+
+
+def test_longer_sessions_reach_the_lifetime() -> None:
+    """What the flags say about keeping people signed in, and asking them again, is what sessions live by."""
+    found = settings(remember="30d", remember_idle="7d", renew="15m", reauth="5m").lifetime
+
+    assert found == Lifetime(remember_s=2_592_000, remember_idle_s=604_800, renew_s=900, reauth_s=300)
+
+
+@pytest.mark.parametrize("renew", ["1ms", "30s", "60s", "61s", "2m", "1d"])
+def test_any_renewal_leaves_the_old_id_less_than_half_its_time(renew: str) -> None:  # C13
+    """However often IDs change, the grace of the one before is shorter."""
+    found = settings(renew=renew).lifetime
+
+    assert found.grace_s <= min(60, duration_s(renew) / 2)
+
+
+# --- TLS ---
+
+
+@pytest.mark.parametrize(
+    ("flags", "lines"),
+    [
+        ({"tls_cert": "/c"}, ["--tls-cert: needs --tls-key too"]),
+        ({"tls_key": "/k"}, ["--tls-key: needs --tls-cert too"]),
+        (
+            {"tls_key_password_file": "/p"},
+            ["--tls-key-password-file: needs --tls-key too"],
+        ),
+        (
+            {"http_redirect_port": "0"},
+            ["--http-redirect-port: needs --tls-cert too", "--http-redirect-port: needs --allowed-hosts too"],
+        ),
+        ({"hsts_subdomains": "true"}, ["--hsts-subdomains: needs --tls-cert or --behind-proxy too"]),
+        (
+            {
+                **{"tls_cert": "/c", "tls_key": "/k", "allowed_hosts": "a"},
+                **{"port": "80", "http_redirect_port": "80"},
+            },
+            ["--http-redirect-port: must be another than --port"],
+        ),
+    ],
+)
+def test_what_does_nothing_alone_is_refused(flags: dict[str, str], lines: list[str]) -> None:
+    """A certificate without its key, a redirect to nowhere: each is told with what it lacks."""
+    assert problems(flags) == lines
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::"])
+def test_with_tls_any_address_will_do(address: str) -> None:  # A4 A5
+    """A certificate makes cookies Secure, with a proxy in front as well as without."""
+    found = settings(address=address, tls_cert="/c", tls_key="/k")
+    behind = settings(address=address, tls_cert="/c", tls_key="/k", behind_proxy="10.0.0.1")
+
+    assert (found.secure, found.demo, behind.secure) == (True, False, True)
+    assert (found.front.has_tls, found.front.proxies) == (True, ())
 
 
 # --- addresses ---
@@ -443,6 +582,9 @@ def test_reachable_servers_have_no_demo() -> None:  # E18
     assert not settings(behind_proxy="127.0.0.1").demo
     assert problems({"behind_proxy": "127.0.0.1", "demo": "True"}) == [
         "--demo: a demo account is not for a server behind a proxy"
+    ]
+    assert problems({"tls_cert": "/c", "tls_key": "/k", "demo": "True"}) == [
+        "--demo: a demo account is not for a server with TLS"
     ]
 
 

@@ -167,6 +167,10 @@ LOOPS = [
     "/account/sessions/revoke-others",
     "/account/sessions/AAAAAAAAAAAAAAAAAAAAAA/revoke",
     "/account/./sessions/x/revoke?a=b",
+    "/account/confirm",
+    "/account/confirm?next=/",
+    "/signed-out",
+    "/idle.css?left=9",
 ]
 
 

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import pytest
 
-from server.processes import release_stop_signals, stop_signals_held
+from server.processes import release_signals, signals_held
 from tests.running import WAIT_S, children_of, environment, is_running
 
 
@@ -149,6 +149,44 @@ def test_signal_before_anybody_is_ready_is_not_lost(family: Any) -> None:
 
     assert parent.end() == 0
     assert len(parent.said("stopped")) == len(parent.said("started"))
+
+
+def test_hangup_reaches_every_child(family: Any) -> None:  # L7
+    """SIGHUP to the parent is noticed there first, then passed on; nobody ends."""
+    parent = family("reloads", 3)
+    children = parent.started(3)
+    parent.said("ready", 3)
+    parent.process.send_signal(signal.SIGHUP)
+
+    assert sorted(map(int, parent.said("reloaded", 3))) == sorted(children)
+    assert next(line for line in parent.seen if line.split()[0] in ("noticed", "reloaded")) == "noticed"
+    assert parent.end(signal.SIGTERM) == 0
+
+
+def test_hangup_before_a_child_is_ready_is_kept(family: Any, tmp_path: Path) -> None:  # L7
+    """A child that was still starting obeys it as soon as it can."""
+    (tmp_path / "wait").touch()
+    parent = family("reloads", 2)
+    parent.said("forked", 2)
+    parent.process.send_signal(signal.SIGHUP)
+    parent.said("noticed")
+    (tmp_path / "wait").unlink()
+
+    assert len(parent.said("reloaded", 2)) == 2
+    assert parent.end(signal.SIGTERM) == 0
+
+
+def test_hangup_during_a_drain_changes_nothing(family: Any, tmp_path: Path) -> None:
+    """Who is told to stop is not told anything else, and is not killed by it."""
+    parent = family("drains", 2)
+    parent.said("ready", 2)
+    parent.process.send_signal(signal.SIGTERM)
+    parent.said("draining", 2)
+    parent.process.send_signal(signal.SIGHUP)
+    (tmp_path / "go").touch()
+
+    assert parent.end() == 0
+    assert not any(line.split()[0] == "noticed" for line in parent.seen)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -328,7 +366,7 @@ def test_failed_fork_is_tried_again(tmp_path: Path) -> None:
     """A machine that is out of processes for a moment costs a moment, not the server."""
     script = """
 import logging, os, signal
-from server.processes import Patience, run_forked, stop_signals_held
+from server.processes import Patience, run_forked, signals_held
 fork, left = os.fork, [2]
 def flaky():
     left[0] -= 1
@@ -337,7 +375,7 @@ def flaky():
     return fork()
 os.fork = flaky
 logging.basicConfig(format="%(message)s")
-with stop_signals_held():
+with signals_held():
     def work(stop):
         os.kill(os.getppid(), signal.SIGTERM)
         os.read(stop, 1)
@@ -360,11 +398,11 @@ def test_stop_signals_wait_while_they_are_held() -> None:
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     before = {number: signal.signal(number, lambda n, _: seen.append(n)) for number in (2, 15)}
     try:
-        with stop_signals_held():
+        with signals_held():
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGINT)
             held = list(seen)
-            release_stop_signals()
+            release_signals()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

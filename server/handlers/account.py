@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
-from server import values
-from server.handlers.base import PageHandler, signed_in
+from server.handlers.base import signed_in
+from server.handlers.confirm import ConfirmingPage
+from server.handlers.pages import Page, refused_in_form
 from server.handlers.problems import Problem
-from server.handlers.words import agent_name, ago
+from server.handlers.words import agent_name, ago, iso_utc
+from server.reauthentication import reauthenticated
+from server.request import decoded_client
 from stores import Record
 
 
-class Home(PageHandler):
+class Home(Page):
     """`GET /`."""
 
     async def get(self) -> None:
@@ -29,7 +30,7 @@ class Home(PageHandler):
         self.render("home.html", user=self.session.user, since=since, data=shown)
 
 
-class Sessions(PageHandler):
+class Sessions(Page):
     """`GET /account/sessions`."""
 
     @signed_in
@@ -42,73 +43,70 @@ class Sessions(PageHandler):
         if self.wants_json:
             self.write({"sessions": listed})
             return
+        shown = [{**item, **self._in_words(record)} for item, record in zip(listed, records, strict=True)]
+        self.render("sessions.html", sessions=shown)
+
+    def _in_words(self, record: Record) -> dict[str, str]:
         now_ms = self.sessions.now_ms()
-        shown = [
-            {**item, "client": agent_name(item["agent"]), "seen": ago(now_ms - record.seen_ms)}
-            for item, record in zip(listed, records, strict=True)
-        ]
-        self.render("sessions.html", user=self.session.user, sessions=shown)
+        return {
+            "client": agent_name(_client(record)["agent"]),
+            "seen": "now" if record.handle == self.session.handle else ago(now_ms - record.seen_ms),
+            "signed_in": ago(now_ms - (record.auth_ms or record.created_ms)),
+        }
 
 
-class Revoke(PageHandler):
+class Revoke(ConfirmingPage):
     """`POST /account/sessions/<handle>/revoke`."""
 
     page = "/account/sessions"
 
     @signed_in
+    @refused_in_form
     async def post(self, handle: str) -> None:
-        """End one session of this user; another user's is as unknown as a random one."""
-        assert self.session.user is not None
+        """End one session of this user; this one at once, another once it is sure who asks."""
         if handle == self.session.handle:
             await self.session.logout()
-            _done(self, "/")
-        elif await self.sessions.revoke(self.session.user, handle):
-            _done(self, self.page)
+            self.clear_site()
+            self.done("/signed-out")
         else:
+            await self._revoke_other(handle)
+
+    @reauthenticated()
+    async def _revoke_other(self, handle: str) -> None:
+        """End it; another user's is as unknown as a random one."""
+        assert self.session.user is not None
+        if not await self.sessions.revoke(self.session.user, handle):
             raise Problem(404)
+        self.done(self.page, "That session is signed out.")
 
 
-class RevokeOthers(PageHandler):
+class RevokeOthers(ConfirmingPage):
     """`POST /account/sessions/revoke-others`."""
 
     page = "/account/sessions"
 
     @signed_in
+    @refused_in_form
+    @reauthenticated()
     async def post(self) -> None:
         """End every session of this user but this one."""
         assert self.session.user is not None and self.session.handle is not None
         await self.sessions.revoke_others(self.session.user, than=self.session.handle)
-        _done(self, self.page)
-
-
-def _done(handler: PageHandler, page: str) -> None:
-    if handler.wants_json:
-        handler.set_status(204)
-    else:
-        handler.see_other(page)
+        self.done(self.page, "All other sessions are signed out.")
 
 
 def _listed(record: Record, *, current: bool) -> dict[str, Any]:
-    client = _client(record)
     return {
         "handle": record.handle,
         "created_at": iso_utc(record.created_ms),
+        "authenticated_at": iso_utc(record.auth_ms or record.created_ms),
         "seen_at": iso_utc(record.seen_ms),
-        "address": str(client.get("address", "")),
-        "agent": str(client.get("agent", "")),
+        **_client(record),
         "current": current,
     }
 
 
-def _client(record: Record) -> dict[str, Any]:
-    """Return what *record* tells about its client; nothing if it was written by somebody else."""
-    with suppress(values.NotJSON):
-        client = values.decode(record.client)
-        if isinstance(client, dict):
-            return client
-    return {}
-
-
-def iso_utc(unix_ms: int) -> str:
-    """Return *unix_ms* as ISO 8601 in UTC, to the second."""
-    return datetime.fromtimestamp(unix_ms // 1000, UTC).isoformat().replace("+00:00", "Z")
+def _client(record: Record) -> dict[str, str]:
+    """Return the address and the agent that *record* tells; empty if somebody else wrote it."""
+    client = decoded_client(record.client)
+    return {name: str(client.get(name, "")) for name in ("address", "agent")}

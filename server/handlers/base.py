@@ -9,44 +9,37 @@ from types import TracebackType
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlencode
 
-from tornado.web import RequestHandler
+from tornado.web import HTTPError, RequestHandler
 
-from server import logs
+from server.events import Event, Kind
+from server.faults import reason
+from server.forms import SETTING
+from server.handlers.arrival import Arriving
 from server.handlers.bodies import FORM, JSON, require_type
 from server.handlers.context import Context
 from server.handlers.negotiation import is_local, prefers_json, safe_next
 from server.handlers.problems import WORDS, Problem, describe
+from server.headers import CACHING, FORGET_ALL
+from server.manager import SessionManager
 from server.mixin import SAFE_METHODS, SessionMixin
-from server.network import client_address, is_in
-
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Vary": "Accept, Cookie",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
-        "base-uri 'none'; frame-ancestors 'none'"
-    ),
-}
+from stores import StoreUnavailable
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
-class BaseHandler(RequestHandler):
-    """Headers, negotiation and errors, without a session."""
+class BaseHandler(Arriving):
+    """Negotiation and errors, without a session."""
 
     context: Context
     always_json: ClassVar[bool] = False
     body_types: ClassVar[tuple[str, ...]] = (FORM, JSON)
-    through_proxy: ClassVar[bool] = True
-    """Whether, behind a proxy, this is for requests that come through it."""
     page: ClassVar[str] = "/"
     """Where a person goes on from a form that was sent here."""
 
     def initialize(self, context: Context) -> None:
         """Take the context, and count this request as in flight."""
         self.context = context
+        self.arrive(context.front)
         context.in_flight.enter()
         self._close_if_draining()
 
@@ -61,9 +54,8 @@ class BaseHandler(RequestHandler):
             self.set_header("Connection", "close")
 
     def set_default_headers(self) -> None:
-        """Set what every response carries, and take back what Tornado tells about itself."""
-        self.clear_header("Server")
-        for name, value in HEADERS.items():
+        """Let nothing be stored, whatever the status. What else every response carries: `server.headers`."""
+        for name, value in CACHING.items():
             self.set_header(name, value)
 
     def compute_etag(self) -> str | None:
@@ -75,18 +67,11 @@ class BaseHandler(RequestHandler):
         """Whether to answer in JSON."""
         return self.always_json or prefers_json(self.request.headers.get("Accept", ""))
 
-    def client_address(self) -> str:
-        """Return the peer, or the client that the trusted proxies in front say they speak for."""
-        forwarded = self.request.headers.get_list("X-Forwarded-For")
-        return client_address(self.request.remote_ip or "", forwarded, self.context.proxies)
-
     # --- methods ---
 
     def prepare(self) -> Awaitable[None] | None:
-        """Answer what needs no session: a way past the proxy, OPTIONS, a method that is not taken."""
-        proxies = self.context.proxies
-        if self.through_proxy and proxies and not is_in(self.request.remote_ip or "", proxies):
-            raise Problem(403, code="insecure_transport")
+        """Answer what needs no session: a request not meant for us, OPTIONS, a method that is not taken."""
+        self.require_arrival()
         if self.request.method == "OPTIONS":
             self.set_status(204)
             self.set_header("Allow", self._allowed())
@@ -97,6 +82,7 @@ class BaseHandler(RequestHandler):
 
     def check_xsrf_cookie(self) -> None:
         """Refuse a method or a body type this address does not take; there is no session to protect."""
+        self.require_arrival()
         self._require_method()
         require_type(self.request, *self.body_types)
 
@@ -121,6 +107,11 @@ class BaseHandler(RequestHandler):
         """Redirect so that the browser GETs *target*."""
         self.redirect(target, status=303)
 
+    def clear_site(self) -> None:
+        """Have the browser forget all that it holds of this site; over plain HTTP it would not obey."""
+        if self.front.is_secure:
+            self.set_header("Clear-Site-Data", FORGET_ALL)
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer with `{"error": {"code", "message"}}` or a small page; never with a trace."""
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
@@ -139,11 +130,34 @@ class BaseHandler(RequestHandler):
         uri = self.request.uri or "/"
         return uri if self._takes("GET") and is_local(uri) else self.page
 
+    # --- news ---
+
     def log_exception(
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """Log without the query string, which Tornado would include."""
-        logs.log_problem(self.request, value)
+        """Log without the query string, and tell of a store that fails and of a request from elsewhere."""
+        super().log_exception(typ, value, tb)
+        if isinstance(value, StoreUnavailable):
+            self.tell(Kind.STORE_FAILED, reason=reason(value))
+        elif _is_cross_origin(value):
+            self.tell(Kind.ORIGIN_REJECTED)
+
+    def tell(self, kind: Kind, *, user: str | None = None, reason: str | None = None) -> None:
+        """Tell what happened to this request; see `server.events`."""
+        manager: SessionManager = self.settings[SETTING]
+        handle, address = self.presented_handle(), self.client_address()
+        manager.events.emit(Event(kind, manager.now_ms(), handle, user, address, reason))
+
+    def presented_handle(self) -> str | None:
+        """Return what names the session of a genuine cookie, whether or not it still counts."""
+        return None
+
+
+def _is_cross_origin(error: BaseException | None) -> bool:
+    """Whether *error* is how Tornado refuses an unsafe request from another site (web.py, 6.6.1)."""
+    if type(error) is not HTTPError or error.status_code != 403:
+        return False
+    return (error.log_message or "").startswith(("Origin ", "Sec-Fetch-Site "))
 
 
 class PageHandler(SessionMixin, BaseHandler):
@@ -161,8 +175,13 @@ class PageHandler(SessionMixin, BaseHandler):
     def log_exception(
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """Log without the query string."""
+        """Log and tell as `BaseHandler` does."""
         BaseHandler.log_exception(self, typ, value, tb)
+
+    def presented_handle(self) -> str | None:
+        """See `BaseHandler`."""
+        sid = self._presented()
+        return None if sid is None else sid.handle
 
     def session_data(self) -> dict[str, Any]:
         """Return what the session holds, by key, so that no store's own order shows through."""
@@ -177,6 +196,7 @@ class NotFound(BaseHandler):
 
     def prepare(self) -> None:
         """Answer 404."""
+        self.require_arrival()
         raise Problem(404)
 
 

@@ -52,7 +52,7 @@ def json_object(request: HTTPServerRequest, *, unique: bool = False) -> dict[str
     return body
 
 
-def text_fields(request: HTTPServerRequest, *names: str, optional: str) -> dict[str, str]:
+def text_fields(request: HTTPServerRequest, *names: str, optional: tuple[str, ...] = ()) -> dict[str, str]:
     """Return the fields of a form or a JSON object, each a string that comes once, to the byte as sent.
 
     Raises:
@@ -62,10 +62,10 @@ def text_fields(request: HTTPServerRequest, *names: str, optional: str) -> dict[
         raise Problem(400, "These fields are taken from the body only.")
     if is_plain_type(request.headers.get("Content-Type", ""), JSON):
         body = json_object(request, unique=True)
-        found = {name: body[name] for name in (*names, optional) if body.get(name) is not None}
+        found = {name: body[name] for name in (*names, *optional) if body.get(name) is not None}
     else:
         given = request.body_arguments
-        found = {name: _only_text(given[name]) for name in (*names, optional) if name in given}
+        found = {name: _only_text(given[name]) for name in (*names, *optional) if name in given}
     if found.keys() < set(names) or not all(isinstance(value, str) for value in found.values()):
         raise Problem(400, f"Each of {', '.join(names)} must be given once, as text.")
     return found

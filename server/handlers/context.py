@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import dataclass, field
 
 from server.accounts import AccountDirectory
-from server.network import Network
+from server.credentials import Credentials
+from server.front import Front
 
 
 class InFlight:
@@ -39,6 +40,9 @@ class Context:
     """What the handlers are given: made once, by `server.app`."""
 
     accounts: AccountDirectory
-    carry: frozenset[str]
-    proxies: tuple[Network, ...]
+    credentials: Credentials
+    """Checks a password against the accounts, no oftener than the throttle allows."""
+    carry: frozenset[str] = frozenset()
+    """Session keys that survive sign-in."""
+    front: Front = field(default_factory=Front)
     in_flight: InFlight = field(default_factory=InFlight)

@@ -9,9 +9,11 @@ from urllib.parse import unquote
 _PATH = re.compile(r"/[!-~]*")
 _MAX_PATH = 2048
 _MAX_MEDIA_RANGES = 64
-# Pages it makes no sense to land on after sign-in: loops, and routes that only take a POST.
+# Pages it makes no sense to land on after sign-in: loops, what is no page, and what only takes a POST.
 _NOT_NEXT = re.compile(
-    r"/(login|logout|session/increment|account/sessions/([^/]+/revoke|revoke-others))/?", re.IGNORECASE
+    r"/(login|logout|signed-out|idle\.css|session/increment|account/confirm"
+    r"|account/sessions/([^/]+/revoke|revoke-others))/?",
+    re.IGNORECASE,
 )
 
 

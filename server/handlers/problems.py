@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tornado.web import HTTPError
 
-from server.errors import Busy, SessionError
+from server.errors import Busy, PasswordRefused, SessionError, Throttled
 from stores import StoreUnavailable
 
 
@@ -35,7 +35,11 @@ WORDS = {
     "unsupported_media_type": Words(
         "That could not be read", "The body has a type that this address does not take."
     ),
+    "misdirected": Words("Wrong address", "This server does not go by that name."),
     "unprocessable": Words("That does not add up", "That cannot be done with the value stored."),
+    "password_refused": Words("Another password, please", "That password will not do."),
+    "reauthentication_required": Words("Is it you?", "Confirm your password first."),
+    "throttled": Words("Too many tries", "Too many tries."),
     "busy": Words("One moment, please", "Too many people are signing in. Try again in a moment."),
     "store_unavailable": Words(
         "One moment, please", "The session store does not answer. Try again in a moment."
@@ -54,6 +58,7 @@ _CODES = {
     405: "method_not_allowed",
     413: "session_too_large",
     415: "unsupported_media_type",
+    421: "misdirected",
     422: "unprocessable",
 }
 
@@ -71,12 +76,25 @@ def describe(status: int, error: BaseException | None) -> tuple[str, str]:
     """Return the code and the message for an answer of *status* that *error* led to."""
     if isinstance(error, Problem):
         return error.code, error.message
-    if isinstance(error, SessionError) and error.code in WORDS:
-        code = error.code
-    elif isinstance(error, StoreUnavailable):
-        code = "store_unavailable"
-    elif isinstance(error, Busy):
-        code = "busy"
-    else:
-        code = _CODES.get(status, "internal")
+    if isinstance(error, Throttled):
+        return "throttled", f"{WORDS['throttled'].message} Try again in {_in_words(error.retry_after_s)}."
+    if isinstance(error, PasswordRefused):
+        return "password_refused", str(error)
+    code = _code(status, error)
     return code, WORDS[code].message
+
+
+def _code(status: int, error: BaseException | None) -> str:
+    if isinstance(error, SessionError) and error.code in WORDS:
+        return error.code
+    if isinstance(error, StoreUnavailable):
+        return "store_unavailable"
+    if isinstance(error, Busy):
+        return "busy"
+    return _CODES.get(status, "internal")
+
+
+def _in_words(seconds: int) -> str:
+    """Return *seconds* as people say it, minutes rounded up to what they would wait for."""
+    count, name = (seconds, "second") if seconds <= 60 else (-(-seconds // 60), "minute")
+    return f"{count} {name}" + ("s" if count != 1 else "")

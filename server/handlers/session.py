@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from server.handlers.account import iso_utc
 from server.handlers.base import PageHandler
 from server.handlers.bodies import JSON, json_object
 from server.handlers.problems import Problem
+from server.handlers.words import iso_utc
 from stores.base import check_keys
 
 MAX_SAFE_INTEGER = 2**53

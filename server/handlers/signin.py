@@ -3,55 +3,78 @@
 from __future__ import annotations
 
 from server.errors import SignInRevoked
-from server.handlers.base import BaseHandler, PageHandler
-from server.handlers.bodies import text_fields
+from server.handlers.base import BaseHandler
+from server.handlers.bodies import JSON, is_plain_type, json_object, text_fields
 from server.handlers.negotiation import safe_next
+from server.handlers.pages import FormPage, Page, WrongPassword, refused_in_form
 from server.handlers.problems import Problem
+from server.handlers.words import span
 
 
-class Login(PageHandler):
+class Login(FormPage):
     """`GET` and `POST /login`."""
 
     page = "/login"
+    _next_page = "/"
+    _remember = False
 
     async def get(self) -> None:
         """Show the form."""
-        target = self.get_query_argument("next", None, strip=False)
-        self._show(next_page=safe_next(target))
+        self._next_page = safe_next(self.get_query_argument("next", None, strip=False))
+        self.show()
 
+    @refused_in_form
     async def post(self) -> None:
         """Check the password, then bind the user to a new session ID."""
-        fields = text_fields(self.request, "username", "password", optional="next")
-        next_page = safe_next(fields.get("next"))
+        fields = text_fields(self.request, "username", "password", optional=("next",))
+        self._next_page = safe_next(fields.get("next"))
+        self._remember = self._is_to_remember()
         # Before the hash is read, so that a password change meanwhile makes this sign-in too old.
         auth_ms = self.sessions.now_ms()
-        user = await self.context.accounts.verify(fields["username"], fields["password"])
+        user = await self.check_password(fields["username"], fields["password"])
         if user is None:
-            self._refuse(next_page)
-            return
+            raise WrongPassword(401)
         try:
-            await self.session.login(user, keep=self.context.carry, auth_ms=auth_ms)
-        except SignInRevoked:
-            self._refuse(next_page)
-            return
+            keep, remember = self.context.carry, self._remember
+            await self.session.login(user, keep=keep, auth_ms=auth_ms, remember=remember)
+        except SignInRevoked:  # to whoever was locked out meanwhile, as to everybody else
+            raise WrongPassword(401) from None
         if self.wants_json:
             self.write({"user": user})
         else:
-            self.see_other(next_page)
+            self.see_other(self._next_page)
 
-    def _refuse(self, next_page: str) -> None:
-        """Answer every wrong credential alike."""
-        wrong = Problem(401, code="bad_credentials")
-        if self.wants_json:
-            raise wrong
-        self.set_status(401)
-        self._show(next_page=next_page, error=wrong.message)
+    def show(self, error: str | None = None) -> None:
+        """Show the form."""
+        remember_s = self.sessions.lifetime.remember_s
+        self.render(
+            "login.html",
+            next_page=self._next_page,
+            error=error,
+            remember_for=span(round(remember_s)) if remember_s else None,
+            remember=self._remember,
+        )
 
-    def _show(self, *, next_page: str, error: str | None = None) -> None:
-        self.render("login.html", next_page=next_page, error=error, user=self.session.user)
+    def _is_to_remember(self) -> bool:
+        """Whether `remember` was given: `true` in JSON, a box with the value `yes` in a form.
+
+        Raises:
+            Problem: 400 for anything else.
+        """
+        if "remember" in self.request.query_arguments:
+            raise Problem(400, "remember is taken from the body only.")
+        if is_plain_type(self.request.headers.get("Content-Type", ""), JSON):
+            given = json_object(self.request, unique=True).get("remember")
+            if not isinstance(given, bool | None):
+                raise Problem(400, "remember must be true or false.")
+            return given is True
+        sent = self.request.body_arguments.get("remember", [])
+        if sent not in ([], [b"yes"]):
+            raise Problem(400, "remember must be yes, once, or left out.")
+        return bool(sent)
 
 
-class Logout(PageHandler):
+class Logout(Page):
     """`POST /logout`."""
 
     def check_xsrf_cookie(self) -> None:
@@ -62,9 +85,18 @@ class Logout(PageHandler):
             super().check_xsrf_cookie()
 
     async def post(self) -> None:
-        """End the session in the store, then clear the cookie; the same answer if there was none."""
+        """End the session in the store, then clear the browser; the same answer if there was none."""
         await self.session.logout()
-        if self.wants_json:
-            self.set_status(204)
+        self.clear_site()
+        self.done("/signed-out")
+
+
+class SignedOut(Page):
+    """`GET /signed-out`: where signing out leads."""
+
+    async def get(self) -> None:
+        """Say so, unless somebody is signed in: then the way leads home."""
+        if self.session.user is None:
+            self.render("signed-out.html")
         else:
             self.see_other("/")

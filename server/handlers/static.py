@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import datetime
-from types import TracebackType
 from typing import Any
 
 from tornado.web import StaticFileHandler
 
-from server import logs
-from server.handlers.problems import WORDS, Problem
+from server.front import Front
+from server.handlers.arrival import Arriving
+from server.handlers.problems import WORDS, Problem, describe
 
 HOUR_S = 3600
 YEAR_S = 365 * 24 * HOUR_S
 
 
-class Static(StaticFileHandler):
+class Static(Arriving, StaticFileHandler):
     """`GET /static/…`."""
 
-    def set_default_headers(self) -> None:
-        """Set the headers that fit a static file."""
-        self.clear_header("Server")
-        self.set_header("X-Content-Type-Options", "nosniff")
+    def initialize(self, path: str, front: Front) -> None:  # type: ignore[override]
+        """Take the folder of the files."""
+        super().initialize(path)
+        self.arrive(front)
+
+    def prepare(self) -> None:
+        """Refuse what is not meant for us."""
+        self.require_arrival()
 
     def parse_url_path(self, url_path: str) -> str:
         """Return the path of the file; a NUL in it would be an error of the operating system."""
@@ -35,6 +39,7 @@ class Static(StaticFileHandler):
 
     def check_xsrf_cookie(self) -> None:
         """Refuse whatever is neither GET nor HEAD; no form leads here."""
+        self.require_arrival()
         raise Problem(405)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
@@ -42,11 +47,5 @@ class Static(StaticFileHandler):
         if status_code == 405:
             self.set_header("Allow", "GET, HEAD")
         self.set_header("Content-Type", "text/plain; charset=UTF-8")
-        code = "method_not_allowed" if status_code == 405 else "not_found"
-        self.finish(WORDS[code].message + "\n")
-
-    def log_exception(
-        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        """Log without the query string."""
-        logs.log_problem(self.request, value)
+        code, message = describe(status_code, kwargs["exc_info"][1] if "exc_info" in kwargs else None)
+        self.finish((WORDS["not_found"].message if code == "forbidden" else message) + "\n")

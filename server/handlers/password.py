@@ -1,0 +1,44 @@
+"""Changing the password, which ends every other session of its user."""
+
+from __future__ import annotations
+
+from server.events import Kind
+from server.handlers.base import signed_in
+from server.handlers.bodies import text_fields
+from server.handlers.pages import FormPage, WrongPassword, refused_in_form
+
+WRONG = "The current password is wrong. Nothing was changed."
+CHANGED = "Your password is changed. Everywhere else you are signed out."
+
+
+class Password(FormPage):
+    """`GET` and `POST /account/password`."""
+
+    page = "/account/password"
+
+    @signed_in
+    async def get(self) -> None:
+        """Show the form."""
+        self.show()
+
+    @signed_in
+    @refused_in_form
+    async def post(self) -> None:
+        """Check the current password, store the new one, then go on under a new session ID, alone."""
+        assert self.session.user is not None
+        fields = text_fields(self.request, "current", "new")
+        verified_ms = self.sessions.now_ms()
+        user = await self.check_password(self.session.user, fields["current"])
+        if user is None:
+            raise WrongPassword(403, WRONG)
+        valid_after = await self.context.accounts.set_password(user, fields["new"], verified_ms=verified_ms)
+        self.tell(Kind.PASSWORD_CHANGED, user=user)
+        # From here on no session of before counts, nor one that began while this ran; this one is later.
+        await self.session.login(user, auth_ms=valid_after + 1)
+        assert self.session.handle is not None
+        await self.sessions.revoke_others(user, than=self.session.handle)
+        self.done("/", CHANGED)
+
+    def show(self, error: str | None = None) -> None:
+        """Show the form."""
+        self.render("password.html", error=error)
