@@ -11,7 +11,7 @@ import tornado
 
 from stores import Credential, Handle, Verifier
 from tests.browser import Browser, token
-from tests.site import JSON, OpenSite, Site, seen, session_handle, sign_in
+from tests.site import JSON, PASSWORD, OpenSite, Site, seen, session_handle, sign_in
 
 pytest_plugins = ["tests.site_fixtures"]
 
@@ -272,3 +272,29 @@ async def test_a_user_of_many_words_is_only_themselves(open_site: OpenSite) -> N
         _, body = await browser.json("GET", "/account/sessions")
 
         assert [item["current"] for item in body["sessions"]] == [True]
+
+
+@pytest.mark.gen_test
+async def test_another_browser_name_ends_nothing(site: Site) -> None:  # I7
+    """Agents and addresses change under honest people; they are shown, and nobody is signed out over them."""
+    browser = await site.signed_in()
+    answer = await browser.get("/session", User_Agent="another after an update")
+
+    assert b'"alice"' in answer.body
+
+
+@pytest.mark.gen_test
+async def test_what_is_known_of_a_client_goes_with_its_session(site: Site) -> None:  # I9
+    """After the sign-out neither agent nor address is anywhere in the store."""
+    browser = await site.signed_in()
+    body = json.dumps({"username": "alice", "password": PASSWORD})
+    agent = {"User-Agent": "a browser of one person", "Content-Type": JSON}
+    await browser.fetch("POST", "/login", body=body, headers=agent)
+    inner = site.store.inner
+    held = repr(vars(inner))
+    await browser.fetch("POST", "/logout", body=b"{}", headers={"Content-Type": JSON})
+    left = repr(vars(inner)) + repr(vars(inner.counters()))
+
+    assert "a browser of one person" in held
+    assert "a browser of one person" not in left
+    assert "127.0.0.1" not in left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -136,3 +137,15 @@ async def test_what_is_no_http_gets_a_bare_refusal(site: Site) -> None:
         assert b"server:" not in answer.lower()  # F8
         assert b" 200 " not in answer
     assert site.store.calls.total() == 0
+
+
+@pytest.mark.gen_test
+async def test_a_compressed_body_is_not_unpacked(site: Site) -> None:  # H11
+    """Whatever its header says, it is read as it came, which is no JSON."""
+    body = gzip.compress(b'{"a": 1}')
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+
+    answer = await site.browser().fetch("PATCH", "/session", body=body, headers=headers)
+
+    assert answer.code == 400
+    assert await site.records() == []
