@@ -163,3 +163,13 @@ async def eventually_ready(browser: Browser) -> None:
             return
         await asyncio.sleep(0.05)
     raise TimeoutError("the store did not come back")
+
+
+@pytest.mark.gen_test
+async def test_health_tells_one_word(site: Site) -> None:  # I8
+    """Neither the store's kind nor its fault, and nothing of sessions, whoever asks."""
+    site.store.fail["ping"] = StoreUnavailable("redis://user:password@host refused")
+    browser = await site.signed_in()
+    answers = [await browser.get(path) for path in ("/healthz", "/readyz")]
+
+    assert [answer.body for answer in answers] == [b'{"status": "ok"}', b'{"status": "store unavailable"}']

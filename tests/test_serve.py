@@ -415,7 +415,7 @@ async def test_first_account_ends_the_demo(tmp_path: Path) -> None:  # E18
 
 
 @pytest.mark.gen_test
-async def test_restart_keeps_people_signed_in(tmp_path: Path, redis8: Backend) -> None:
+async def test_restart_keeps_people_signed_in(tmp_path: Path, redis8: Backend) -> None:  # L6
     """With the same data directory and a store that lasts, a restart is not noticed."""
     add_account(tmp_path, "alice")
     flags = (f"--store={redis8.url}", f"--store-prefix={tmp_path.name}")
