@@ -42,4 +42,4 @@ mongo: .venv/test
 	touch $@
 
 clean:
-	rm -rf .venv build dist ./*.egg-info
+	rm -rf .venv build dist .hypothesis ./*.egg-info

@@ -63,8 +63,14 @@ class Front:
         return bool(self.proxies) and not is_proxied and not self.has_tls
 
     def answers_to(self, host: str | None) -> bool:
-        """Whether *host*, as `network.host_name` writes it, is ours; None never is."""
-        return host is not None and (not self.hosts or host in self.hosts)
+        """Whether *host*, as `network.host_name` writes it, is ours; None never is.
+
+        Over plain HTTP, which is for loopback, only this machine's own names are, unless others were given: any
+        other comes from a page elsewhere whose name was made to lead here (DNS rebinding).
+        """
+        if self.hosts:
+            return host in self.hosts
+        return host is not None and (self.is_secure or is_loopback(host))
 
     def strict_transport(self, host: str) -> str | None:
         """Return the Strict-Transport-Security header for a response of *host*, a Host header; None: none.

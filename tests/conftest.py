@@ -22,6 +22,12 @@ class StartServer(Protocol):
         ...
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the fuzz test run for longer, or differently."""
+    parser.addoption("--fuzz-examples", type=int, default=10_000, help="requests of the fuzz test (10000)")
+    parser.addoption("--fuzz-seed", default="0", help="a number or `random` (0: always the same requests)")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Let a SIGTERM end the run in order, servers included, and give slow machines time."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)

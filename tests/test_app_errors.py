@@ -374,7 +374,7 @@ async def test_pages_find_their_style_and_icon(site: Site) -> None:
 )
 async def test_nothing_else_is_static(path: str, site: Site) -> None:
     """Only files of that one folder; the answer is short and tells no path."""
-    response = await site.raw(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    response = await site.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     head, _, body = response.partition(b"\r\n\r\n")
 
     assert head.split()[1] in (b"403", b"404")

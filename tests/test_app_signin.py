@@ -467,3 +467,15 @@ async def test_too_many_sign_ins_at_once_are_told_to_come_back(open_site: OpenSi
     assert page.headers["Retry-After"] == answer.headers["Retry-After"] == "2"
     assert json.loads(answer.body)["error"]["code"] == "busy"
     assert (await first).code == 303
+
+
+@pytest.mark.parametrize("missing", ["username", "password"])
+@pytest.mark.gen_test
+async def test_an_optional_field_is_not_taken_for_one_that_is_needed(missing: str, site: Site) -> None:  # E7
+    """As many fields as are needed, but not those, are refused in JSON and in a form."""
+    fields = {"username": "alice", "password": PASSWORD, "next": "/"}
+    del fields[missing]
+    in_json = await sign_in_json(site.browser(), json.dumps(fields))
+    in_form = await sign_in_form(site.browser(), urlencode(fields))
+
+    assert (in_json.code, in_form.code) == (400, 400)

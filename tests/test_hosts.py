@@ -287,3 +287,34 @@ async def test_the_client_behind_a_proxy_is_the_one_recorded(open_site: OpenSite
     assert [(e.kind, e.address) for e in site.events if e.kind is Kind.ORIGIN_REJECTED] == [
         (Kind.ORIGIN_REJECTED, "203.0.113.9")
     ]
+
+
+# --- loopback ---
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"), [("evil.example", 421), ("localhost", 200), ("127.0.0.1", 200)]
+)
+@pytest.mark.gen_test
+async def test_over_plain_http_only_this_machines_names_are_ours(
+    host: str, expected: int, open_site: OpenSite
+) -> None:  # A5, F13
+    """Another name that was made to lead here (DNS rebinding) gets nothing, and no error of ours."""
+    site = open_site()
+    body, headers = b'{"a": 1}', {"Content-Type": JSON, "Host": host}
+    response = await site.browser().fetch("PATCH", "/session", body=body, headers=headers)
+
+    assert response.code == expected
+    assert len(await site.records()) == (1 if expected == 200 else 0)
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://a]b", "https://ℂ.example／x"])
+@pytest.mark.parametrize("path", ["/login", "/session", "/nowhere"])
+@pytest.mark.gen_test
+async def test_an_origin_that_is_no_url_is_refused(origin: str, path: str, open_site: OpenSite) -> None:  # F2
+    """It comes from no browser; Tornado's comparison would end in an error of ours."""
+    site = open_site()
+    raw = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\nContent-Type: {JSON}\r\n"
+    answer = await site.raw((raw + "Content-Length: 2\r\nConnection: close\r\n\r\n{}").encode())
+
+    assert b"HTTP/1.1 403 " in answer or (path == "/session" and b"HTTP/1.1 405 " in answer)

@@ -625,3 +625,14 @@ async def test_handler_without_the_mixin(lab, browser):
 
     assert response.code == 403
     assert not issubclass(RequestHandler, SessionMixin)
+
+
+@pytest.mark.gen_test
+async def test_an_origin_that_is_no_url_is_refused(lab, browser):
+    """An embedding application, too, answers 403 where Tornado's own comparison would raise."""
+    lab.serve("/json", post=_accept)
+    response = await browser.fetch(
+        "POST", "/json", body=b"{}", headers={"Origin": "http://[", "Content-Type": "application/json"}
+    )
+
+    assert response.code == 403

@@ -13,7 +13,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from server.events import Event, Kind
 from server.faults import reason
-from server.forms import SETTING
+from server.forms import SETTING, require_origin
 from server.handlers.arrival import Arriving
 from server.handlers.bodies import FORM, JSON, require_type
 from server.handlers.context import Context
@@ -193,6 +193,7 @@ class NotFound(BaseHandler):
 
     def check_xsrf_cookie(self) -> None:
         """Let every method through to the 404."""
+        require_origin(self.request)
 
     def prepare(self) -> None:
         """Answer 404."""

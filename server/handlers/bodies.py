@@ -66,7 +66,7 @@ def text_fields(request: HTTPServerRequest, *names: str, optional: tuple[str, ..
     else:
         given = request.body_arguments
         found = {name: _only_text(given[name]) for name in (*names, *optional) if name in given}
-    if found.keys() < set(names) or not all(isinstance(value, str) for value in found.values()):
+    if not found.keys() >= set(names) or not all(isinstance(value, str) for value in found.values()):
         raise Problem(400, f"Each of {', '.join(names)} must be given once, as text.")
     return found
 
