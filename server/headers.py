@@ -28,6 +28,9 @@ CACHING = {"Cache-Control": "no-store", "Vary": "Accept, Cookie"}
 FORGET_ALL = '"cache", "cookies", "storage"'
 """The value of Clear-Site-Data at a sign-out."""
 
+FORGET_PAGES = '"cache"'
+"""And of what the page after it loads."""
+
 
 def secured(front: Front) -> type[OutputTransform]:
     """Return the transform that puts the headers on each response of an application behind *front*.

@@ -226,6 +226,19 @@ def test_the_back_button_shows_nothing_private_after_sign_out(browser: Chromium)
         assert "/account/sessions/" not in browser.driver.page_source
 
 
+@pytest.mark.parametrize("page", ["/", "/account/sessions", "/account/password"])
+def test_nor_does_it_show_the_very_page_of_the_sign_out(page: str, browser: Chromium) -> None:
+    """Chromium keeps that one in spite of no-store, and would show it as it was."""
+    browser.sign_in("carol", PASSWORD)
+    browser.open(page)
+    assert "Sign out" in browser.text
+    browser.press("Sign out")
+    browser.driver.back()
+
+    assert "Sign out" not in browser.text  # C7
+    assert "carol" not in browser.driver.page_source
+
+
 # --- other sites ---
 
 FORMS = ("/logout", "/login", "/account/password", "/account/sessions/revoke-others")

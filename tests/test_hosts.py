@@ -309,7 +309,7 @@ async def test_over_plain_http_only_this_machines_names_are_ours(
 
 
 @pytest.mark.parametrize("origin", ["http://[", "http://a]b", "https://ℂ.example／x"])
-@pytest.mark.parametrize("path", ["/login", "/session", "/nowhere"])
+@pytest.mark.parametrize("path", ["/login", "/logout", "/session", "/nowhere"])
 @pytest.mark.gen_test
 async def test_an_origin_that_is_no_url_is_refused(origin: str, path: str, open_site: OpenSite) -> None:  # F2
     """It comes from no browser; Tornado's comparison would end in an error of ours."""

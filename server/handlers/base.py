@@ -84,6 +84,7 @@ class BaseHandler(Arriving):
         """Refuse a method or a body type this address does not take; there is no session to protect."""
         self.require_arrival()
         self._require_method()
+        require_origin(self.request)
         require_type(self.request, *self.body_types)
 
     def head(self, *args: str) -> Awaitable[None] | None:

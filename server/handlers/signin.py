@@ -9,6 +9,7 @@ from server.handlers.negotiation import safe_next
 from server.handlers.pages import FormPage, Page, WrongPassword, refused_in_form
 from server.handlers.problems import Problem
 from server.handlers.words import span
+from server.headers import FORGET_PAGES
 
 
 class Login(FormPage):
@@ -89,6 +90,19 @@ class Logout(Page):
         await self.session.logout()
         self.clear_site()
         self.done("/signed-out")
+
+
+class ForgetPages(BaseHandler):
+    """`GET /forget.css`: no style at all, but the browser drops the pages that it keeps of this site.
+
+    Chromium keeps a page for the back button in spite of `no-store`, and the last one before a sign-out only
+    when the next is there: too late for what the answer to the sign-out says. So that next page loads this.
+    """
+
+    def get(self) -> None:
+        """Answer."""
+        self.set_header("Content-Type", "text/css; charset=UTF-8")
+        self.set_header("Clear-Site-Data", FORGET_PAGES)
 
 
 class SignedOut(Page):
