@@ -65,8 +65,8 @@ class Front:
     def answers_to(self, host: str | None) -> bool:
         """Whether *host*, as `network.host_name` writes it, is ours; None never is.
 
-        Over plain HTTP, which is for loopback, only this machine's own names are, unless others were given: any
-        other comes from a page elsewhere whose name was made to lead here (DNS rebinding).
+        Over plain HTTP, which is for loopback, those of this machine are, unless others are given: another
+        one comes from a page elsewhere whose name was made to lead here (DNS rebinding).
         """
         if self.hosts:
             return host in self.hosts
