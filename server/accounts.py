@@ -154,8 +154,9 @@ class FileAccounts(MemoryAccounts):
     ) -> None:
         self._file = AccountFile(path)
         self._is_alone = is_alone
+        self._problem: str | None = None
         # Before the content, so that a change in between is noticed at the next look.
-        self._stamp = self._file.stamp()
+        self._stamp: tuple[int, ...] | None = self._file.stamp()
         self._is_made = self._stamp is not None
         accounts = self._file.read()
         super().__init__(accounts if self._is_made else until_made or {}, checker=checker, clock=clock)
@@ -163,20 +164,28 @@ class FileAccounts(MemoryAccounts):
     def _current(self) -> Mapping[str, Account]:
         # A stat, which costs 2 microseconds: cheaper than to explain an account that ends a second later.
         if (stamp := self._file.stamp()) != self._stamp:
-            self._stamp = stamp
-            self._read()
+            self._take(stamp)
         return self._accounts
 
-    def _read(self) -> None:
-        if self._stamp is None:
-            # An editor may be at work; whose account ends is told by `accounts remove`.
-            log.error("accounts unchanged: %s is missing", self._file.path)
-            return
-        self._is_made = True
+    def _take(self, stamp: tuple[int, ...] | None) -> None:
+        """Read the file that has this *stamp*; what cannot be read now is looked at again each time."""
+        problem = None
+        self._is_made |= stamp is not None
         try:
-            self._accounts = self._file.read()
-        except (OSError, ValueError) as exc:
-            log.error("accounts unchanged: %s", describe(exc))
+            accounts = self._file.read()
+            if stamp is not None and self._file.stamp() is not None:
+                self._accounts = accounts
+            else:
+                # An editor may be at work; whose account ends is told by `accounts remove`.
+                problem, stamp = f"{self._file.path} is missing", None
+        except ValueError as exc:
+            problem = describe(exc)
+        except OSError as exc:
+            problem, stamp = describe(exc), self._stamp
+        self._stamp = stamp
+        if problem is not None and problem != self._problem:
+            log.error("accounts unchanged: %s", problem)
+        self._problem = problem
 
     async def _edit(self, change: Callable[[dict[str, Account]], None]) -> None:
         if not self._is_made:

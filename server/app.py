@@ -87,11 +87,16 @@ class Limits:
     def __init__(
         self, store: Store, rules: Rules, *, key: str, visitors: int, clock: Callable[[], float] = time.time
     ) -> None:
-        counters, keys = counters_of(store), KeyRing([key])
-        self.throttle = Throttle(counters, key=keys.derive("throttle")[0], rules=rules, clock=clock)
-        self.newcomers = Newcomers(
-            counters, key=keys.derive("newcomers")[0], per_address=visitors, clock=clock
-        )
+        counters = counters_of(store)
+        self.throttle = Throttle(counters, key=b"", rules=rules, clock=clock)
+        self.newcomers = Newcomers(counters, key=b"", per_address=visitors, clock=clock)
+        self.use_key(key)
+
+    def use_key(self, key: str) -> None:
+        """Count under what is derived from *key*; under another one all begins anew."""
+        keys = KeyRing([key])
+        self.throttle.use_key(keys.derive("throttle")[0])
+        self.newcomers.use_key(keys.derive("newcomers")[0])
 
 
 def make_http_server(app: Application, tls: ssl.SSLContext | None = None) -> HTTPServer:
@@ -120,8 +125,8 @@ class Server:
         self._keys = material.keys
         store = settings.open_store()
         rules = Rules(settings.login_attempts, settings.login_attempts_per_address)
-        # With the last key, which a rotation leaves where it is: so tallies outlive it.
-        limits = Limits(store, rules, key=material.keys[-1], visitors=settings.visitors_per_address)
+        # With the last key, which a rotation leaves where it is: tallies end only when that one is dropped.
+        self._limits = Limits(store, rules, key=material.keys[-1], visitors=settings.visitors_per_address)
         self.sessions = SessionManager(
             store,
             secrets=material.keys,
@@ -130,10 +135,10 @@ class Server:
             cookie_name=settings.cookie_name,
             samesite=settings.cookie_samesite.capitalize(),
             accounts=accounts,
-            admit=limits.newcomers.admit,
+            admit=self._limits.newcomers.admit,
         )
         self.sessions.events.subscribe(material.audit)
-        credentials = Credentials(accounts, limits.throttle, self.sessions.events)
+        credentials = Credentials(accounts, self._limits.throttle, self.sessions.events)
         self.context = Context(accounts, credentials, settings.carry, settings.front)
         self._http = make_http_server(make_app(self.sessions, self.context), material.tls)
         self._redirect: HTTPServer | None = None
@@ -171,6 +176,7 @@ class Server:
     def _use_keys(self) -> None:
         """Accept a new first key now, and sign with it when every process does; drop a missing one now."""
         before, after = self._keys, self._material.keys
+        self._limits.use_key(after[-1])
         self.sessions.use_keys(
             [*(key for key in before if key in after), *(key for key in after if key not in before)]
         )

@@ -61,8 +61,10 @@ class AuditLog:
         if self._descriptor is None:
             _write_to_standard_error(line)
             return
+        # After a line that was torn, for want of space, the next one must not stand in it.
+        text = "\n" * self._is_failing + line
         try:
-            if os.write(self._descriptor, line.encode()) < len(line):
+            if os.write(self._descriptor, text.encode()) < len(text):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._is_failing = False
         except OSError as exc:

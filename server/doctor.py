@@ -8,6 +8,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def examine(settings: Settings) -> int:
         checks.insert(2, _certificate)
     if settings.http_redirect_port is not None:
         checks.insert(-1, _redirect_port)
+    if settings.audit_log is not None:
+        checks.insert(-1, _audit_log)
     return max(_report(check, settings) for check in checks)
 
 
@@ -88,14 +91,14 @@ def _accounts(settings: Settings) -> str:
 
 
 def _port(settings: Settings) -> str:
-    return _place(settings, settings.port, "--port")
+    return _place(settings, settings.port, "--port", _answers)
 
 
 def _redirect_port(settings: Settings) -> str:
-    return _place(settings, settings.http_redirect_port or 0, "--http-redirect-port")
+    return _place(settings, settings.http_redirect_port or 0, "--http-redirect-port", _redirects)
 
 
-def _place(settings: Settings, port: int, flag: str) -> str:
+def _place(settings: Settings, port: int, flag: str, is_ours: Callable[[Settings], bool]) -> str:
     place = f"port {port} on {settings.address}"
     family = socket.AF_INET6 if ":" in settings.address else socket.AF_INET
     with socket.socket(family) as probe:
@@ -103,25 +106,40 @@ def _place(settings: Settings, port: int, flag: str) -> str:
         try:
             probe.bind((settings.address, port))
         except OSError as exc:
-            if exc.errno == errno.EADDRINUSE and _serves_already(settings):
+            if exc.errno == errno.EADDRINUSE and is_ours(settings):
                 return f"{place}: this server answers there"
             raise Finding(f"{place}: {exc.strerror}; choose others with {flag} and --address") from exc
     return f"{place} is free"
 
 
-def _serves_already(settings: Settings) -> bool:
+def _answers(settings: Settings) -> bool:
     connection = HTTPConnection(settings.address, settings.port, timeout=_PROBE_S)
     if settings.tls_cert is not None:
         connection = HTTPSConnection(
             settings.address, settings.port, timeout=_PROBE_S, context=unverifying_client()
         )
-    try:
+    with closing(connection), suppress(OSError, HTTPException, ValueError):
         connection.request("GET", "/healthz")
         return bool(json.loads(connection.getresponse().read(1024)) == {"status": "ok"})
-    except (OSError, HTTPException, ValueError):
-        return False
-    finally:
-        connection.close()
+    return False
+
+
+def _redirects(settings: Settings) -> bool:
+    connection = HTTPConnection(settings.address, settings.http_redirect_port, timeout=_PROBE_S)
+    with closing(connection), suppress(OSError, HTTPException):
+        connection.request("GET", "/healthz", headers={"Host": settings.allowed_hosts[0]})
+        target = connection.getresponse().getheader("Location", "")
+        return target.startswith(f"https://{settings.allowed_hosts[0]}")
+    return False
+
+
+def _audit_log(settings: Settings) -> str:
+    path = settings.audit_log
+    assert path is not None
+    exists = path.exists()
+    if not os.access(path if exists else path.parent, os.W_OK):
+        raise Finding(f"audit log {path} cannot be written; name another with --audit-log")
+    return f"audit log {path}" + ("" if exists else " will be made")
 
 
 def _store(settings: Settings) -> str:

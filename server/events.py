@@ -25,8 +25,8 @@ class Kind(StrEnum):
     RENEWED = "renewed"
     """The session ID changed: `asked`, `periodic`, or `limited` by `expire_in`."""
     DESTROYED = "destroyed"
-    """A session was ended: by its `logout`, `revoked` from another, beyond the `limit` of its user, or its
-    `account` was disabled, removed or given another password."""
+    """A session was ended: by its `logout`, `revoked` from another, beyond the `limit` of its user,
+    `replaced` at a sign-in, or its `account` was disabled, removed or given another password."""
     EXPIRED = "expired"
     """A genuine cookie came whose session is over: it reached a limit, or was ended elsewhere."""
     REJECTED = "rejected"

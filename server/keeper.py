@@ -18,7 +18,14 @@ class Keeper(Protocol):
         """Save what is pending, or *frozen*, which was pending when the handler finished."""
 
     async def login(
-        self, session: Session, user: str, *, keep: Collection[str], auth_ms: int | None, remember: bool
+        self,
+        session: Session,
+        user: str,
+        *,
+        keep: Collection[str],
+        auth_ms: int | None,
+        remember: bool | None,
+        afresh: bool,
     ) -> None:
         """Sign *user* in with a new ID."""
 

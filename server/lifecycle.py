@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Protocol
-from weakref import WeakValueDictionary
+from typing import Any
 
 from server import values
 from server.errors import SessionChanged, SessionEnded, SignInRevoked
 from server.events import Event, Events, Kind
 from server.lifetime import Lifetime
+from server.modifier import Modifier
 from server.request import CookieChange, Presence, Request
-from server.rules import by_sign_in, confine, decoded, survivors
+from server.rules import by_sign_in, confine, merge, survivors
 from server.session import Session
+from server.standing import Standing
 from server.writer import Rotation, Writer
 from stores import Absent, Delta, Outcome, Record, Store, StoreUnavailable
 from stores.base import check_keys
-
-MODIFY_PATIENCE_S = 2.0
-
-
-class Accounts(Protocol):
-    """What sessions ask of an account directory."""
-
-    def valid_after(self, user: str) -> int | None:
-        """Return the Unix time in ms that a sign-in must be later than to count; None: no such account."""
 
 
 class Lifecycle:
@@ -44,30 +34,23 @@ class Lifecycle:
         store: Store,
         *,
         lifetime: Lifetime,
-        accounts: Accounts | None,
+        standing: Standing,
         events: Events,
         admit: Callable[[Request], Awaitable[None]] | None,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._lifetime = lifetime
-        self._accounts = accounts
+        self._standing = standing
         self._events = events
         self._admit = admit
         self._clock = clock
         self._writer = Writer(store, lifetime=lifetime, now_ms=self.now_ms)
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._modifier = Modifier(store, self._writer, now_ms=self.now_ms)
 
     def now_ms(self) -> int:
         """Return Unix time in milliseconds."""
         return int(self._clock() * 1000)
-
-    def counts(self, record: Record) -> bool:
-        """Whether the account behind *record* still stands behind that sign-in."""
-        if self._accounts is None or record.user is None:
-            return True
-        after = self._accounts.valid_after(record.user)
-        return after is not None and record.auth_ms is not None and record.auth_ms > after
 
     async def commit(self, session: Session, frozen: Delta | None = None) -> None:
         """Save what is pending, or of *frozen* what remains, creating the record if there is none.
@@ -87,7 +70,14 @@ class Lifecycle:
                 raise SessionChanged
 
     async def login(
-        self, session: Session, user: str, *, keep: Collection[str], auth_ms: int | None, remember: bool
+        self,
+        session: Session,
+        user: str,
+        *,
+        keep: Collection[str],
+        auth_ms: int | None,
+        remember: bool | None,
+        afresh: bool,
     ) -> None:
         """See `Session.login`."""
         if not isinstance(user, str) or not user:
@@ -97,18 +87,21 @@ class Lifecycle:
         check_keys(keep)
         user.encode()
         async with session.lock:
-            again = session.user == user
-            is_remembered = self._is_remembered(session, asked=remember, again=again)
+            before, handle = session.user, session.handle
+            is_remembered = self._is_remembered(session, user, remember)
+            deadline_ms = self._lifetime.deadline_ms(self.now_ms(), is_remembered=is_remembered)
             change = Rotation(
                 user=user,
                 auth_ms=self.now_ms() if auth_ms is None else auth_ms,
-                deadline_ms=self._lifetime.deadline_ms(self.now_ms(), is_remembered=is_remembered),
+                deadline_ms=self._limited(session, deadline_ms),
                 is_remembered=is_remembered,
                 keep=survivors(session, user, keep),
             )
-            await self._bind(session, change)
+            await self._bind(session, change, afresh=afresh)
             await self._confirm(session)
-            self.tell(Kind.AUTHENTICATED, session, reason="again" if again else "sign-in")
+            if before not in (None, user):
+                self.tell(Kind.DESTROYED, session, reason="replaced", handle=handle, user=before)
+            self.tell(Kind.AUTHENTICATED, session, reason="again" if before == user else "sign-in")
         await self._end_beyond_limit(session, user)
 
     async def logout(self, session: Session) -> None:
@@ -116,8 +109,8 @@ class Lifecycle:
         async with session.lock:
             cookie = session.cookie
             if session.record is not None:
-                await self._store.destroy(session.record.handle)
-                self.tell(Kind.DESTROYED, session, reason="logout")
+                if await self._store.destroy(session.record.handle):
+                    self.tell(Kind.DESTROYED, session, reason="logout")
                 cookie = CookieChange.CLEAR
             session.ended(cookie=cookie)
 
@@ -130,13 +123,11 @@ class Lifecycle:
     async def limit(self, session: Session, seconds: float) -> None:
         """See `Session.expire_in`."""
         async with session.lock:
-            record = session.record
-            if record is None:
-                session.limit_s = seconds
-                return
-            change = self._unchanged(session, record)
-            deadline_ms = min(record.deadline_ms, self.now_ms() + round(1000 * seconds))
-            await self._replace_id(session, replace(change, deadline_ms=deadline_ms), reason="limited")
+            session.limit_s = seconds
+            if session.record is not None:
+                change = self._unchanged(session, session.record)
+                deadline_ms = self._limited(session, change.deadline_ms)
+                await self._replace_id(session, replace(change, deadline_ms=deadline_ms), reason="limited")
 
     async def renew_in_passing(self, session: Session, frozen: Delta) -> None:
         """See `Session.save`. The response depends on what is saved, not on the renewal.
@@ -159,9 +150,9 @@ class Lifecycle:
     async def modify(self, session: Session, key: str, change: Callable[[Any], Any]) -> Any:
         """See `Session.modify`."""
         await self.commit(session)
-        async with self._turn(session) as until, session.lock:
+        async with self._modifier.turn(session) as until, session.lock:
             if session.record is not None:
-                value = await self._modify_until_applied(session, key, change, until=until)
+                value = await self._modifier.replace(session, key, change, until=until)
             elif _may_store(session):
                 value = change(None)
                 delta = Delta({key: values.encode(value)})
@@ -180,12 +171,18 @@ class Lifecycle:
         return self._writer.expires_ms(session, now_ms=self.now_ms())
 
     def tell(
-        self, kind: Kind, session: Session, *, reason: str | None = None, handle: str | None = None
+        self,
+        kind: Kind,
+        session: Session,
+        *,
+        reason: str | None = None,
+        handle: str | None = None,
+        user: str | None = None,
     ) -> None:
-        """Emit an event about *session*, or about another by its *handle*."""
+        """Emit an event about *session*, or about another by its *handle* and *user*."""
         address = session.request.client.address
-        about = handle or session.handle
-        self._events.emit(Event(kind, self.now_ms(), about, session.user, address, reason))
+        about, whose = handle or session.handle, user or session.user
+        self._events.emit(Event(kind, self.now_ms(), about, whose, address, reason))
 
     # --- pieces of the verbs; each holds session.lock ---
 
@@ -197,23 +194,43 @@ class Lifecycle:
         await self._writer.create(session, data=data, user=user, **options)
         self.tell(Kind.CREATED, session)
 
-    async def _bind(self, session: Session, change: Rotation) -> None:
+    async def _bind(self, session: Session, change: Rotation, *, afresh: bool) -> None:
         pending = session.pending() or Delta()
         delta = pending if change.keep is None else confine(pending, change.keep)
+        data, left = dict(delta.put), None
         if session.record is not None:
             if await self._writer.rotate(session, delta, change) is Outcome.APPLIED:
                 session.confine(session.record.data)
                 return
+            left = await self._graced(session)
+            if left is None and not afresh:
+                raise SessionChanged
             # A double click, or a logout elsewhere: who proved their password gets a session of their own.
-            delta = Delta()
+            data = {} if left is None else merge(_kept(left, change.keep), delta)
         await self._create(
             session,
-            data=dict(delta.put),
+            data=data,
             user=change.user,
             auth_ms=change.auth_ms,
             is_remembered=change.is_remembered,
         )
-        session.confine(delta.put)
+        session.confine(data)
+        if left is not None and await self._store.destroy(left.handle):
+            self.tell(Kind.DESTROYED, session, reason="replaced", handle=left.handle)
+
+    async def _graced(self, session: Session) -> Record | None:
+        """Return the record of a session that was renewed in passing while this request was under way.
+
+        Its ID cannot be rotated by the old one, so it goes on as another session, and leaves none behind.
+        """
+        assert session.sid is not None
+        found = await self._store.load(session.sid.credential, now_ms=self.now_ms())
+        return None if isinstance(found, Absent) else found
+
+    def _limited(self, session: Session, deadline_ms: int) -> int:
+        if session.limit_s is None:
+            return deadline_ms
+        return min(deadline_ms, self.now_ms() + round(1000 * session.limit_s))
 
     def _unchanged(self, session: Session, record: Record) -> Rotation:
         return Rotation(
@@ -228,13 +245,15 @@ class Lifecycle:
             raise SessionChanged
         self.tell(Kind.RENEWED, session, reason=reason)
 
-    def _is_remembered(self, session: Session, *, asked: bool, again: bool) -> bool:
-        """Whether a sign-in is one that lasts; who only proves again who they are keeps what they had."""
-        return self._lifetime.remember_s is not None and (asked or (again and session.is_remembered))
+    def _is_remembered(self, session: Session, user: str, asked: bool | None) -> bool:
+        """Whether a sign-in is one that lasts; a proof, for which nobody is asked, leaves it as it was."""
+        if asked is None:
+            asked = session.user == user and session.is_remembered
+        return asked and self._lifetime.remember_s is not None
 
     async def _confirm(self, session: Session) -> None:
         record = session.record
-        if record is None or self.counts(record):
+        if record is None or self._standing.counts(record):
             return
         self.tell(Kind.DESTROYED, session, reason="account")
         # First, so that nobody is signed in even if the store fails: the record does not count either way.
@@ -251,46 +270,9 @@ class Lifecycle:
             if await self._store.destroy(record.handle):
                 self.tell(Kind.DESTROYED, session, reason="limit", handle=record.handle)
 
-    @asynccontextmanager
-    async def _turn(self, session: Session) -> AsyncIterator[float]:
-        """Let one modify() at a time through per session inside this process, so that those never collide.
 
-        Yields when to give up, on the loop's clock.
-        """
-        until = asyncio.get_running_loop().time() + MODIFY_PATIENCE_S
-        turn = self._turns.setdefault(session.handle, asyncio.Lock()) if session.handle else asyncio.Lock()
-        try:
-            async with asyncio.timeout_at(until):
-                await turn.acquire()
-        except TimeoutError:
-            raise SessionChanged from None
-        try:
-            yield until
-        finally:
-            turn.release()
-
-    async def _modify_until_applied(
-        self, session: Session, key: str, change: Callable[[Any], Any], *, until: float
-    ) -> Any:
-        # Looked at between the attempts only: a write that is cut short may have happened.
-        loop = asyncio.get_running_loop()
-        attempt = 0
-        while True:
-            assert session.record is not None and session.sid is not None
-            raw = session.record.data.get(key)
-            value = change(decoded(raw))
-            outcome = await self._writer.apply(session, Delta({key: values.encode(value)}, expect={key: raw}))
-            if outcome is Outcome.APPLIED:
-                return value
-            if outcome is Outcome.GONE or loop.time() > until:
-                raise SessionChanged
-            attempt += 1
-            # Jitter, so that two processes that met once do not meet again in step.
-            await asyncio.sleep(random.uniform(0, 0.001 * 2 ** min(attempt, 6)))  # noqa: S311
-            found = await self._store.load(session.sid.credential, now_ms=self.now_ms())
-            if isinstance(found, Absent):
-                raise SessionChanged
-            session.saw(key, found.data.get(key))
+def _kept(record: Record, keep: frozenset[str] | None) -> dict[str, bytes]:
+    return {key: raw for key, raw in record.data.items() if keep is None or key in keep}
 
 
 def _may_store(session: Session) -> bool:

@@ -12,11 +12,12 @@ from typing import Any
 from server.cookies import Cookies, KeyRing, SessionId
 from server.csrf import FormTokens
 from server.events import Event, Events, Kind
-from server.lifecycle import Accounts, Lifecycle
+from server.lifecycle import Lifecycle
 from server.lifetime import Lifetime
 from server.request import Presence, Request
 from server.rules import by_sign_in
 from server.session import Session
+from server.standing import Accounts, Standing
 from stores import Absent, Handle, Record, Store, StoreUnavailable
 
 log = logging.getLogger("stormcellar.sessions")
@@ -62,8 +63,9 @@ class SessionManager:
         self.secure = secure
         self.events = Events()
         """Tells what happens; see `server.events`."""
+        self._standing = Standing(accounts, now_ms=self.now_ms)
         self.lifecycle = Lifecycle(
-            store, lifetime=lifetime, accounts=accounts, events=self.events, admit=admit, clock=clock
+            store, lifetime=lifetime, standing=self._standing, events=self.events, admit=admit, clock=clock
         )
         self._make_cookies = partial(
             Cookies,
@@ -106,7 +108,10 @@ class SessionManager:
             kind, reason = _NEWS[found]
             self._tell(kind, sid.handle, request, reason=reason)
             return Session(self.lifecycle, request, _PRESENCE[found], sid=sid)
-        if not self.lifecycle.counts(found):
+        if not self._standing.counts(found):
+            if self._standing.is_changing(found):
+                # Nobody is signed in by it, but neither record nor cookie is taken from whoever changes it.
+                return Session(self.lifecycle, request, Presence.SUPERSEDED, sid=sid)
             self._tell(Kind.DESTROYED, found.handle, request, user=found.user, reason="account")
             self.spawn(self.store.destroy(found.handle))
             return Session(self.lifecycle, request, Presence.ENDED, sid=sid)
@@ -164,35 +169,44 @@ class SessionManager:
     async def of_user(self, user: str) -> list[Record]:
         """Return the sessions of *user* that count, newest sign-in first; `data` is empty."""
         records = await self.store.of_user(user, now_ms=self.now_ms())
-        return sorted(filter(self.lifecycle.counts, records), key=by_sign_in, reverse=True)
+        return sorted(filter(self._standing.counts, records), key=by_sign_in, reverse=True)
 
-    async def revoke(self, user: str, handle: str) -> bool:
-        """End one session of *user*; False if they have none by that handle, whoever else may."""
-        own = [record.handle for record in await self.of_user(user) if record.handle == handle]
-        return any([await self._revoke(user, handle) for handle in own])
+    async def revoke(self, user: str, handle: str, *, address: str | None = None) -> bool:
+        """End one session of *user*; False if they have none by that handle, whoever else may.
 
-    async def revoke_others(self, user: str, *, than: str) -> int:
-        """End every session of *user* but the one with the handle *than*; return how many."""
-        others = [record.handle for record in await self.of_user(user) if record.handle != than]
-        return sum([await self._revoke(user, handle) for handle in others])
+        Args:
+            address: Of the client that asked for it, for the event.
+        """
+        own = [handle_ for handle_ in await self._handles(user) if handle_ == handle]
+        return any([await self._revoke(user, each, address) for each in own])
 
-    async def _revoke(self, user: str, handle: Handle) -> bool:
+    async def revoke_others(self, user: str, *, than: str, address: str | None = None) -> int:
+        """End every session of *user* but the one with the handle *than*; return how many.
+
+        Those too that do not count any more, so that nothing is left of them.
+        """
+        others = [handle for handle in await self._handles(user) if handle != than]
+        return sum([await self._revoke(user, each, address) for each in others])
+
+    async def _handles(self, user: str) -> list[Handle]:
+        return [record.handle for record in await self.store.of_user(user, now_ms=self.now_ms())]
+
+    async def _revoke(self, user: str, handle: Handle, address: str | None) -> bool:
         removed = await self.store.destroy(handle)
         if removed:
-            self._tell(Kind.DESTROYED, handle, None, user=user, reason="revoked")
+            self.events.emit(Event(Kind.DESTROYED, self.now_ms(), handle, user, address, "revoked"))
         return removed
 
     def _tell(
         self,
         kind: Kind,
         handle: str | None,
-        request: Request | None,
+        request: Request,
         *,
         user: str | None = None,
         reason: str | None = None,
     ) -> None:
-        address = None if request is None else request.client.address
-        self.events.emit(Event(kind, self.now_ms(), handle, user, address, reason))
+        self.events.emit(Event(kind, self.now_ms(), handle, user, request.client.address, reason))
 
     # --- work in flight ---
 

@@ -38,6 +38,10 @@ class Newcomers:
         self._rule = Rule(per_address, _HOUR_MS, _HOUR_MS, _HOUR_MS)
         self._clock = clock
 
+    def use_key(self, key: bytes) -> None:
+        """Count under another key from now on."""
+        self._key = key
+
     async def admit(self, request: Request) -> None:
         """Count one more for the address of *request*.
 

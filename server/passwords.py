@@ -53,7 +53,8 @@ def require_good(password: str, *, user: str) -> None:
     plain = normalise(password)
     if password and plain is None:
         raise PasswordRefused(f"Use less: a password has at most {MAX_PASSWORD_BYTES} bytes of text.")
-    if plain is None or len(plain) < MIN_NEW_PASSWORD:
+    # As typed, too: one character that NFKC writes as eighteen is one.
+    if plain is None or min(len(password), len(plain)) < MIN_NEW_PASSWORD:
         raise PasswordRefused(
             f"Use at least {MIN_NEW_PASSWORD} characters; a few words in a row are easy to remember."
         )

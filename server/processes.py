@@ -182,7 +182,10 @@ class _Family:
     def _reload_all(self) -> None:
         if self._is_stopping:
             return
-        self._reload()
+        try:
+            self._reload()
+        except Exception:  # whatever is wrong with a file, a service must not end over it
+            log.exception("could not reload; what is in use stays")
         for pid in self._children:
             os.kill(pid, RELOAD_SIGNAL)
 

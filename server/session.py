@@ -60,7 +60,13 @@ class Session(SessionState, MutableMapping[str, Any]):
     # --- the verbs ---
 
     async def login(
-        self, user: str, *, keep: Collection[str] = (), auth_ms: int | None = None, remember: bool = False
+        self,
+        user: str,
+        *,
+        keep: Collection[str] = (),
+        auth_ms: int | None = None,
+        remember: bool | None = None,
+        afresh: bool = True,
     ) -> None:
         """Sign *user* in, with a new session ID, in one atomic step; the old ID is dead from then on.
 
@@ -71,15 +77,20 @@ class Session(SessionState, MutableMapping[str, Any]):
             auth_ms: When the user proved who they are, if that was before now: take it before the password
                 is checked, so that a password change meanwhile counts.
             remember: Keep them signed in when the browser closes, within `Lifetime.remember_s`; without that
-                setting it means nothing.
+                setting it means nothing. None: as they were, if it is the same user.
+            afresh: If the session ended or was rotated meanwhile, make them another one, as for somebody who
+                fills in a sign-in form. False: raise SessionChanged, as for a proof within the session.
 
         Raises:
+            SessionChanged: Not *afresh*, and the session ended or was rotated meanwhile; nothing was done.
             SignInRevoked: The account was disabled or changed meanwhile; nobody is signed in.
             InsecureTransport: This request must not be given a session cookie; nothing was done.
             StoreUnavailable: No answer. The cookie is untouched, unless the ID is known to have changed.
         """
         self._require_open()
-        await _to_its_end(self._keeper.login(self, user, keep=keep, auth_ms=auth_ms, remember=remember))
+        await _to_its_end(
+            self._keeper.login(self, user, keep=keep, auth_ms=auth_ms, remember=remember, afresh=afresh)
+        )
 
     async def logout(self) -> None:
         """End the session in the store, then clear the cookie. Does nothing where there is none."""
@@ -99,6 +110,7 @@ class Session(SessionState, MutableMapping[str, Any]):
         """End this session in so many seconds whatever its activity: never later than it would have ended.
 
         Changes the session ID; where there is no record yet, the one that this request makes is so limited.
+        Holds until a later request signs somebody in, or takes a proof, which starts the time anew.
 
         Raises:
             ValueError: Not a positive number.

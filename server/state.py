@@ -27,7 +27,7 @@ class SessionState:
         self.lock = asyncio.Lock()
         self.sealed: str | None = None
         self.limit_s: float | None = None
-        """What `expire_in` said, until there is a record to say it of."""
+        """What `expire_in` said in this request, of the record there is and of one that is still to come."""
         self._contents = Contents(record.data if record is not None else {})
         self._reserved: str | None = None
 

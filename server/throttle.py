@@ -31,7 +31,8 @@ log = logging.getLogger("stormcellar.throttle")
 
 _SECOND_MS, _MINUTE_MS, _HOUR_MS = 1_000, 60_000, 3_600_000
 
-_COUNTED = Rule(limit=1, first_wait_ms=0, longest_wait_ms=0, keep_ms=_HOUR_MS)
+# A limit that is never reached: these are only counted.
+_COUNTED = Rule(limit=2**31, first_wait_ms=0, longest_wait_ms=0, keep_ms=_HOUR_MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,10 @@ class Throttle:
         self._key = key
         self._rules = rules
         self._clock = clock
+
+    def use_key(self, key: bytes) -> None:
+        """Count under another key from now on; what was counted is forgotten with the old one."""
+        self._key = key
 
     def now_ms(self) -> int:
         """Return Unix time in milliseconds."""

@@ -96,10 +96,9 @@ def unverifying_client() -> ssl.SSLContext:
 
 def _require_certificate(path: Path) -> None:
     try:
-        # latin-1: there can be remarks in any encoding around the PEM.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(
-            cadata=path.read_bytes().decode("latin-1")
-        )
+        # There can be remarks in any encoding around the PEM, which itself is ASCII.
+        pem = path.read_bytes().decode("ascii", "ignore")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
     except (ssl.SSLError, ValueError):
         raise ValueError(f"{path} holds no certificate in PEM") from None
 

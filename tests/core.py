@@ -6,9 +6,9 @@ from typing import Any
 
 from server import Lifetime, SessionManager
 from server.cookies import SessionId
-from server.lifecycle import Accounts
 from server.request import Client, CookieChange, Request
 from server.session import Session
+from server.standing import Accounts
 from stores import Delta, Record, Store
 from stores.memory import MemoryStore
 from tests.fakes import Clock, SteeredStore

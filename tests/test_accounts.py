@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -530,3 +531,28 @@ def test_an_account_made_elsewhere_is_not_taken_for_removed(tmp_path: Path) -> N
     file.edit(lambda accounts: accounts.update(ada=account(2_000), bob=account(3_000)))
 
     assert (behind.valid_after("ada"), behind.valid_after("bob")) == (2_000, 3_000)
+
+
+def test_file_that_cannot_be_read_for_a_moment_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:  # C11
+    """A change that came while no file could be opened holds as soon as one can; the log has one line."""
+    path = tmp_path / "accounts.json"
+    file = AccountFile(path)
+    file.edit(lambda accounts: accounts.update(alice=Account(HASH, valid_after_ms=1)))
+    accounts = FileAccounts(path, checker=PasswordChecker(argon2_hasher=CHEAP))
+    file.edit(lambda accounts: accounts.update(alice=Account(HASH, valid_after_ms=1, disabled=True)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AccountFile, "read", _no_more_files)
+        during = [accounts.valid_after("alice") for _ in range(3)]
+
+    assert during == [1, 1, 1]
+    assert accounts.valid_after("alice") is None
+    assert [record.getMessage() for record in caplog.records] == [
+        "accounts unchanged: accounts.json: Too many open files"
+    ]
+
+
+def _no_more_files(self: AccountFile) -> dict[str, Account]:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "accounts.json")

@@ -298,3 +298,13 @@ async def test_what_is_known_of_a_client_goes_with_its_session(site: Site) -> No
     assert "a browser of one person" in held
     assert "a browser of one person" not in left
     assert "127.0.0.1" not in left
+
+
+@pytest.mark.gen_test
+async def test_looking_at_the_head_of_a_page_takes_no_message(site: Site) -> None:  # F4
+    """Who sees nothing of it leaves it for the one who does."""
+    browser, other = await site.signed_in(), await site.signed_in()
+    await revoke(browser, session_handle(site, other))
+    await browser.fetch("HEAD", "/account/sessions")
+
+    assert b"That session is signed out." in (await browser.get("/account/sessions")).body

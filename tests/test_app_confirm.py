@@ -360,3 +360,44 @@ async def test_signing_in_afresh_is_proof_as_well(site: Site) -> None:
     response = await browser.submit("/account/sessions", OTHERS)
 
     assert response.code == 303
+
+
+# --- what happens meanwhile ---
+
+
+@pytest.mark.gen_test
+async def test_a_double_click_does_it_once(site: Site) -> None:  # D7
+    """Of two answers at once one goes on; the other is told that something else came first."""
+    other, browser = await site.signed_in(), await old_session(site)
+    xsrf = token(await browser.submit("/account/sessions", OTHERS))
+    gates = [site.store.gate("rotate") for _ in range(2)]
+    clicks = [
+        asyncio.ensure_future(each.post_form(OTHERS, xsrf, password=PASSWORD))
+        for each in (browser, browser.copy())
+    ]
+    for gate in gates:
+        await gate.reached()
+    for gate in gates:
+        gate.open()
+    answers = await asyncio.gather(*clicks)
+
+    assert sorted(answer.code for answer in answers) == [303, 409]
+    assert await user_of(other) is None
+    assert len(await site.records()) == 1
+
+
+@pytest.mark.parametrize("path", [OTHERS, "/account/confirm"])
+@pytest.mark.gen_test
+async def test_a_session_that_was_signed_out_meanwhile_stays_so(path: str, site: Site) -> None:  # C5, D1
+    """A proof under way neither brings it back nor begins another, and nothing is done."""
+    other, browser = await site.signed_in(), await old_session(site)
+    xsrf = token(await browser.get("/account/confirm"))
+    tab, gate = browser.copy(), site.store.gate("rotate")
+    proof = asyncio.ensure_future(browser.post_form(path, xsrf, password=PASSWORD))
+    await gate.reached()
+    await tab.json("POST", "/logout", {})
+    gate.open()
+    response = await proof
+
+    assert response.code == 409
+    assert [await user_of(each) for each in (browser, tab, other)] == [None, None, "alice"]

@@ -185,7 +185,7 @@ async def test_of_two_changes_at_once_one_holds(open_gated: OpenGated) -> None:
     gate_two.open()
     codes = [response.code for response in await asyncio.gather(*changes)]
 
-    assert sorted(codes) == [303, 401]
+    assert sorted(codes) == [303, 409]
     assert [await opens(site, f"storm number {n}") for n in range(2)] == [code == 303 for code in codes]
 
 
@@ -285,7 +285,7 @@ async def test_an_account_disabled_meanwhile_gets_no_new_password(open_gated: Op
     site.context.accounts._accounts["alice"] = ACCOUNTS["dora"]  # type: ignore[attr-defined]
     gate.open()
 
-    assert (await changing).code == 401
+    assert (await changing).code == 409
     assert await user_of(browser) is None  # C10
 
 
@@ -352,3 +352,47 @@ async def test_password_managers_know_their_way(site: Site) -> None:
     assert 'autocomplete="username" value="alice" readonly' in inputs["username"]
     assert 'type="password" autocomplete="current-password"' in inputs["current"]
     assert 'type="password" autocomplete="new-password" minlength="8"' in inputs["new"]
+
+
+# --- while it runs ---
+
+
+@pytest.mark.parametrize("moment", ["before the new ID", "with the record read before it"])
+@pytest.mark.gen_test
+async def test_another_tab_takes_nothing_from_who_changes_it(moment: str, site: Site) -> None:  # C10, D2
+    """Between the new password and the new ID a request of the same session is nobody's, and ends nothing."""
+    browser = await site.signed_in()
+    await browser.json("PATCH", "/session", {"cart": ["apples"]})
+    other_tab, handle, gate = browser.copy(), session_handle(site, browser), site.store.gate("rotate")
+    site.clock.advance(1)
+    changing = asyncio.ensure_future(change(browser))
+    await gate.reached()
+    page = await other_tab.get("/session")
+    if moment == "with the record read before it":
+        late = site.store.gate("destroy")
+        again = asyncio.ensure_future(other_tab.get("/"))
+        gate.open()
+        await changing
+        late.open()
+        await again
+    else:
+        gate.open()
+        await changing
+    await site.sessions.drain()
+
+    assert (b'"user": null' in page.body, page.headers.get_list("Set-Cookie")) == (True, [])
+    assert (session_handle(site, browser), await user_of(browser)) == (handle, "alice")
+    assert (await browser.json("GET", "/session"))[1]["data"] == {"cart": ["apples"]}
+
+
+@pytest.mark.gen_test
+async def test_nothing_is_left_of_the_other_sessions(site: Site) -> None:  # B4, I1, I9
+    """Their records go at once, and each is told of, with the address of whoever changed it."""
+    browser, others = await site.signed_in(), [await site.signed_in() for _ in range(2)]
+    site.clock.advance(1)
+    site.events.clear()
+    await change(browser)
+
+    assert [record.handle for record in await site.records()] == [session_handle(site, browser)]
+    ended = [(e.handle, e.reason, e.address) for e in site.events if e.kind is Kind.DESTROYED]
+    assert sorted(ended) == sorted((session_handle(site, each), "revoked", "127.0.0.1") for each in others)

@@ -6,6 +6,8 @@ import ipaddress
 import json
 import os
 import re
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -337,3 +339,24 @@ def test_a_running_server_logs_json(tmp_path: Path) -> None:
     assert [(each["event"], each["reason"]) for each in lines(tmp_path / "audit.log")] == [
         ("rejected", "cookie")
     ]
+
+
+def test_a_torn_line_spoils_no_other(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """After a line that found half the space it needed, the next one begins anew."""
+    log = AuditLog(path)
+    size = path.stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, limits[1]))
+        log(Event(Kind.CREATED, AT_MS))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    log(Event(Kind.EXPIRED, AT_MS))
+    log.close()
+
+    torn, whole = path.read_text().splitlines()
+    assert len(torn) == 20
+    assert json.loads(whole)["event"] == "expired"
+    assert json.loads(capsys.readouterr().err)["event"] == "created"

@@ -233,3 +233,12 @@ def test_reason_is_found_behind_the_drivers_error() -> None:
         error.__cause__ = wrapped
 
     assert reason(error) == "Connection refused"
+
+
+def test_audit_log_that_cannot_be_written(run: Doctor, tmp_path: Path) -> None:
+    """What would stop the server is found before; a file that will be made is none of it."""
+    assert run.problems(f"--audit-log={tmp_path}/none/audit.log")[-1:] == [
+        f"audit log {tmp_path}/none/audit.log cannot be written; name another with --audit-log"
+    ]
+    assert run(f"--audit-log={tmp_path}/audit.log")[0] == 0
+    assert not (tmp_path / "audit.log").exists()

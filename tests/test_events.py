@@ -105,6 +105,7 @@ async def test_every_way_to_end_a_session_has_its_reason() -> None:  # C8, C10, 
     await core.manager.revoke_others("ada", than=third.sid.handle)
     await core.manager.revoke("ada", second.sid.handle)
     standing.users["ada"] = core.manager.now_ms()
+    core.clock.advance(60)
     await third.request(SAFE)
     await core.manager.drain()
 
@@ -217,3 +218,31 @@ async def test_a_form_without_its_token_is_told(
 
     assert (refused.code, accepted.code) == (403, 200)
     assert [(e.kind, e.handle, e.address) for e in events] == [(Kind.FORM_REJECTED, sid.handle, "127.0.0.1")]
+
+
+@pytest.mark.gen_test
+async def test_a_session_that_another_user_takes_over_is_told() -> None:  # I1
+    """The first user's ends by the handle that the second one's goes on under."""
+    core = Core()
+    visitor = Visitor(core)
+    await visitor.signs_in("ada")
+    assert visitor.sid is not None
+    events = told(core)
+    await visitor.signs_in("bob")
+
+    assert brief(events) == [(Kind.DESTROYED, "ada", "replaced"), (Kind.AUTHENTICATED, "bob", "sign-in")]
+    assert {event.handle for event in events} == {visitor.sid.handle}
+
+
+@pytest.mark.gen_test
+async def test_of_two_sign_outs_one_is_told() -> None:  # I1
+    """The second one ended nothing."""
+    core = Core()
+    visitor = Visitor(core)
+    await visitor.signs_in("ada")
+    sessions = [await visitor.request() for _ in range(2)]
+    events = told(core)
+    for session in sessions:
+        await session.logout()
+
+    assert brief(events) == [(Kind.DESTROYED, "ada", "logout")]

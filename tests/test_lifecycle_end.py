@@ -148,7 +148,7 @@ async def test_renewal_of_what_is_gone_is_a_conflict(core: Core, meanwhile: str)
 
 @pytest.mark.gen_test
 async def test_an_id_in_its_grace_reads_and_writes_but_does_not_rotate(core: Core) -> None:  # C13, D5
-    """Where a store still takes the previous ID, it cannot be renewed, and sign-in makes a new session."""
+    """It cannot be renewed; who signs in by it gets a new session, with what may survive, and leaves none."""
     visitor = Visitor(core)
     await visitor.writes(cart=["apples"])
     record = await core.stored(visitor.sid)
@@ -175,4 +175,5 @@ async def test_an_id_in_its_grace_reads_and_writes_but_does_not_rotate(core: Cor
 
     assert visitor.sid is not None
     assert visitor.sid.handle != record.handle
-    assert ((await visitor.request()).user, await visitor.reads()) == ("ada", {})
+    assert ((await visitor.request()).user, await visitor.reads()) == ("ada", {"cart": ["apples"]})
+    assert [each.handle for each in await core.everything()] == [visitor.sid.handle]

@@ -118,12 +118,15 @@ async def test_a_session_counts_while_its_account_stands(core: Core) -> None:  #
 
     before = (await visitor.request()).user
     accounts.users["ada"] = core.manager.now_ms()
+    at_once = await visitor.request()
+    core.clock.advance(60)
     session = await visitor.request()
     await core.manager.drain()
 
     assert (before, session.user, session.presence) == ("ada", None, Presence.ENDED)
     assert session.cookie is CookieChange.CLEAR
     assert await core.everything() == []
+    assert (at_once.user, at_once.presence, at_once.cookie) == (None, Presence.SUPERSEDED, CookieChange.KEEP)
 
 
 @pytest.mark.gen_test

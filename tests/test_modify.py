@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from server import SessionChanged, lifecycle
+from server import SessionChanged, modifier
 from server.request import CookieChange
 from stores import Outcome
 from stores.memory import MemoryStore
@@ -164,7 +164,7 @@ class Contended(MemoryStore):
 @pytest.mark.gen_test
 async def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A counter that always loses gives up with a conflict instead of trying for ever."""
-    monkeypatch.setattr(lifecycle, "MODIFY_PATIENCE_S", 0.02)
+    monkeypatch.setattr(modifier, "PATIENCE_S", 0.02)
     core = Core(Contended())
     visitor = Visitor(core)
     await visitor.writes(n=1)
@@ -179,7 +179,7 @@ async def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.gen_test
 async def test_waiting_for_a_turn_ends_too(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind one that hangs in the store the next gives up; it has then not been tried."""
-    monkeypatch.setattr(lifecycle, "MODIFY_PATIENCE_S", 0.02)
+    monkeypatch.setattr(modifier, "PATIENCE_S", 0.02)
     visitor = Visitor(core)
     await visitor.writes(n=1)
     first, second = await visitor.request(), await visitor.request()

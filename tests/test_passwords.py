@@ -126,8 +126,6 @@ def test_parameters_are_those_of_owasp() -> None:  # E4
     [
         *("mountain goat", "xkqzvbnw", "x" * 63 + "y" * 961, "ü" * 512, "\N{PILE OF POO}" * 8),
         *("        ", "alice7alice", "stormcellars", "tr0ub4dor&3", "tab\there and there"),
-        # Seven characters as typed, eight once the ligature is two.
-        "\N{LATIN SMALL LIGATURE FI}sh1234",
     ],
 )
 def test_any_composition_will_do(password: str) -> None:  # E5 E17
@@ -139,6 +137,8 @@ def test_any_composition_will_do(password: str) -> None:  # E5 E17
     ("password", "says"),
     [
         *((each, "at least 8 characters") for each in ("", "x", "seven77", "ü" * 7, "cafe\u0301 55")),
+        # Eight and eighteen once NFKC has written them out, but seven and one as typed.
+        *((each, "at least 8 characters") for each in ("\ufb01sh1234", "\ufdfa")),
         *((each, "at most 1024 bytes") for each in ("x" * 1025, "ü" * 513, "x" * 10_000_000, "\ud800" * 9)),
         *((each, "less common") for each in ("password", "1qaz2wsx", "#1stunna", "bigdaddy1")),
         *((each, "less common") for each in ("PassWord1", "\uff50assword", "STORMCELLAR", "StormCellar")),

@@ -19,12 +19,13 @@ from tornado.netutil import bind_sockets
 
 from server import app
 from server.accounts import MemoryAccounts
-from server.app import Server
+from server.app import Limits, Server
 from server.config import read_settings
 from server.events import Event, Kind
 from server.files import replace_private
 from server.passwords import PasswordChecker
 from server.serve import make_plan
+from server.throttle import Rules
 from tests.backends import Backend
 from tests.browser import Browser, token
 from tests.certificates import Authority
@@ -410,6 +411,36 @@ def test_every_process_takes_a_new_key(tmp_path: Path, redis8: Backend) -> None:
 def new_by(workers: Workers, pid: int) -> str:
     """Return the cookie of a new session that the process *pid* made."""
     return ask(workers.connect(pid), "POST", "/login", {"username": "alice", "password": "right"})[2]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_error_that_nobody_foresaw_ends_nobody(tmp_path: Path, processes: int) -> None:  # L7
+    """A reload that raises is logged, and the server goes on with what it has."""
+    add_account(tmp_path, "alice")
+    program = (
+        "import sys; from server.cli import main; from server.material import Material; "
+        "Material._steps = {'keys': lambda self: 1 / 0}; sys.exit(main())"
+    )
+    flags = ("--store=tests.running:GatedStore?", f"--processes={processes}")
+    with Running(tmp_path, *flags, program=("-c", program)) as server:
+        base = server.base()
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: server.errors().count("ZeroDivisionError") == (3 if processes == 2 else 1))
+
+        assert sign_in(base)
+        assert server.end() == 0
+
+
+@pytest.mark.gen_test
+async def test_processes_go_on_counting_alike_after_a_key_was_dropped(live: Live) -> None:  # E12
+    """Whoever reloads counts under the key that whoever starts then does."""
+    live.write(NEW, OLD)
+    live.server.reload()
+    live.write(NEW)
+    live.server.reload()
+    fresh = Limits(live.server.sessions.store, Rules(), key=NEW, visitors=1)
+
+    assert live.server._limits.throttle.fingerprint("x") == fresh.throttle.fingerprint("x")
 
 
 @pytest.mark.parametrize("processes", [[], ["--processes=2", "--store=tests.running:GatedStore?"]])

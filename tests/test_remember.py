@@ -252,3 +252,34 @@ async def test_a_lasting_cookie_is_read_until_its_session_ends() -> None:  # A12
     core.clock.advance(30 * DAY)
 
     assert core.manager.cookies.read([response[0].partition(";")[0]]) == visitor.sid
+
+
+@pytest.mark.gen_test
+async def test_an_end_given_before_the_sign_in_holds_for_it() -> None:
+    """In one request, in either order, with a record or without one; a later sign-in starts the time anew."""
+    core = Core()
+    without, with_one = Visitor(core), Visitor(core)
+    await with_one.writes(cart=1)
+    ends = []
+    for visitor in (without, with_one):
+        session = await visitor.request()
+        await session.expire_in(300)
+        await session.login("ada")
+        await visitor.answer(session)
+        ends.append((await core.stored(visitor.sid)).deadline_ms)
+    await with_one.signs_in("ada")
+
+    assert ends == [lived(core, 300)] * 2
+    assert (await core.stored(with_one.sid)).deadline_ms == lived(core, 43_200)
+
+
+@pytest.mark.gen_test
+async def test_an_unticked_box_ends_it_with_the_browser() -> None:
+    """Who signs in again without the box is not kept; who is asked for a proof stays as they were."""
+    core = Core(lifetime=LASTING)
+    visitor = Visitor(core)
+    await visitor.signs_in("ada", remember=True)
+    proof = await visitor.signs_in("ada")
+    unticked = await visitor.signs_in("ada", remember=False)
+
+    assert (proof.is_remembered, unticked.is_remembered) == (True, False)

@@ -279,3 +279,29 @@ async def test_no_id_is_renewed_over_a_transport_that_must_not_carry_it(
 
     assert (response.code, set_names(response)) == (200, [])
     assert lab.store.calls["rotate"] == 0
+
+
+@pytest.mark.parametrize("user", ["alice", "bob"])
+@pytest.mark.gen_test
+async def test_signing_in_during_the_grace_leaves_no_session_behind(
+    user: str, lab: Lab, browser: Browser
+) -> None:  # C1, C13
+    """Whoever proves a password by the old ID gets a session with what may survive; the renewed one ends."""
+
+    async def login(self: Any) -> None:
+        await self.session.login(user, afresh=False)
+
+    lab.serve("/login", post=login)
+    await lab.open_session(browser, user="alice", cart=1)
+    slow = browser.copy()
+    lab.clock.advance(900)
+    await browser.get("/")
+    response = await post_json(slow, "/login")
+
+    assert response.code == 200
+    assert json.loads((await slow.get("/")).body) == {
+        "user": user,
+        "data": {"cart": 1} if user == "alice" else {},
+    }
+    assert json.loads((await browser.get("/")).body)["user"] is None
+    assert len(await lab.records()) == 1

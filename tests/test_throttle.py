@@ -12,7 +12,7 @@ from server.errors import Throttled
 from server.throttle import Admission, Rules, Throttle, counters_of, origin_of
 from stores import Counters, StoreUnavailable
 from stores.memory import MemoryStore
-from tests.fakes import Clock, SteeredStore
+from tests.fakes import START_S, Clock, SteeredStore
 
 KEY = b"a key for the throttle, 32 bytes."
 HERE, THERE = "192.0.2.7", "198.51.100.9"
@@ -495,3 +495,17 @@ def test_counters_of_a_store_are_its_own(caplog: pytest.LogCaptureFixture) -> No
 
     assert counters is store.counters()
     assert caplog.messages == []
+
+
+@pytest.mark.gen_test
+async def test_processes_whose_clocks_differ_count_alike() -> None:  # D6, E9
+    """The soft tallies go up by each failure, also where the other process is seconds ahead."""
+    counters, clocks = MemoryStore().counters(), (Clock(), Clock(START_S + 3))
+    throttles = [Throttle(counters, key=KEY, rules=Rules(attempts=1000), clock=clock) for clock in clocks]
+    for number in range(30):
+        await throttles[number % 2].admit("alice", f"192.0.2.{number}")
+
+    first = await throttles[0].admit("alice", "198.51.100.1")
+    with pytest.raises(Throttled):
+        await throttles[0].admit("alice", "198.51.100.1")
+    assert first.charged

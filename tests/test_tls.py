@@ -334,3 +334,15 @@ def test_doctor_beside_a_running_server(
         main(["doctor", f"--port={port}", f"--data-dir={tmp_path}", *authority.files.flags])
 
     assert f"ok       port {port} on 127.0.0.1: this server answers there" in capsys.readouterr().out
+
+
+def test_remarks_around_the_certificate_may_be_in_any_encoding(authority: Authority) -> None:
+    """Whoever writes the owner's name into the file, with its umlaut, still has a certificate."""
+    files = authority.files
+    for remark in ("Zürich\n".encode(), "Zürich\n".encode("latin-1")):
+        pem = files.certificate.read_bytes()
+        files.certificate.write_bytes(remark + pem)
+        context = KeyPair(files.certificate, files.key).load()
+
+        assert valid_until(context, files.certificate)
+        files.certificate.write_bytes(pem)

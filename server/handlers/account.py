@@ -75,7 +75,7 @@ class Revoke(ConfirmingPage):
     async def _revoke_other(self, handle: str) -> None:
         """End it; another user's is as unknown as a random one."""
         assert self.session.user is not None
-        if not await self.sessions.revoke(self.session.user, handle):
+        if not await self.sessions.revoke(self.session.user, handle, address=self.client_address()):
             raise Problem(404)
         self.done(self.page, "That session is signed out.")
 
@@ -91,7 +91,8 @@ class RevokeOthers(ConfirmingPage):
     async def post(self) -> None:
         """End every session of this user but this one."""
         assert self.session.user is not None and self.session.handle is not None
-        await self.sessions.revoke_others(self.session.user, than=self.session.handle)
+        here, address = self.session.handle, self.client_address()
+        await self.sessions.revoke_others(self.session.user, than=here, address=address)
         self.done(self.page, "All other sessions are signed out.")
 
 

@@ -53,7 +53,8 @@ class ConfirmingPage(FormPage):
         user = await self.check_password(self.session.user, password)
         if user is None:
             raise WrongPassword(403, WRONG)
-        await self.session.login(user, auth_ms=auth_ms)
+        # Not afresh: a session that was signed out meanwhile stays so, and a second click does nothing twice.
+        await self.session.login(user, auth_ms=auth_ms, afresh=False)
 
     def show(self, error: str | None = None) -> None:
         """Ask for the password, in a form that sends along what was sent here."""

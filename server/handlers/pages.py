@@ -24,6 +24,10 @@ class Page(PageHandler):
         here = uri if self.request.method in SAFE_METHODS and is_local(uri) else self.page
         return idle.stay(self.sessions, self.session, here=here)
 
+    def flashes(self) -> list[str]:
+        """Take the messages that wait, for the template; HEAD shows none, and leaves them."""
+        return [] if self.request.method == "HEAD" else self.session.flashes()
+
     def done(self, page: str, message: str | None = None) -> None:
         """Answer a form that did its work: with *page*, on which *message* shows once; in JSON with 204."""
         if self.wants_json:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from server.errors import SignInRevoked
 from server.events import Kind
 from server.handlers.base import signed_in
 from server.handlers.bodies import text_fields
 from server.handlers.pages import FormPage, WrongPassword, refused_in_form
+from server.handlers.problems import Problem
 
 WRONG = "The current password is wrong. Nothing was changed."
+MEANWHILE = (
+    "Your account changed meanwhile, perhaps by a second click. Sign in with the password that holds now."
+)
 CHANGED = "Your password is changed. Everywhere else you are signed out."
 
 
@@ -31,13 +36,19 @@ class Password(FormPage):
         user = await self.check_password(self.session.user, fields["current"])
         if user is None:
             raise WrongPassword(403, WRONG)
-        valid_after = await self.context.accounts.set_password(user, fields["new"], verified_ms=verified_ms)
+        valid_after = await self._set(user, fields["new"], verified_ms)
         self.tell(Kind.PASSWORD_CHANGED, user=user)
         # From here on no session of before counts, nor one that began while this ran; this one is later.
         await self.session.login(user, auth_ms=valid_after + 1)
         assert self.session.handle is not None
-        await self.sessions.revoke_others(user, than=self.session.handle)
+        await self.sessions.revoke_others(user, than=self.session.handle, address=self.client_address())
         self.done("/", CHANGED)
+
+    async def _set(self, user: str, new: str, verified_ms: int) -> int:
+        try:
+            return await self.context.accounts.set_password(user, new, verified_ms=verified_ms)
+        except SignInRevoked:
+            raise Problem(409, MEANWHILE, code="session_changed") from None
 
     def show(self, error: str | None = None) -> None:
         """Show the form."""
