@@ -126,7 +126,7 @@ async def test_a_revoked_sign_in_is_not_saved_by_a_failing_store() -> None:  # C
     (record,) = await core.everything()
 
     assert (session.user, session.presence, session.cookie) == (None, Presence.OVER, CookieChange.CLEAR)
-    assert not core.manager.lifecycle.counts(record)
+    assert not core.manager._standing.counts(record)
 
 
 @pytest.mark.gen_test
