@@ -20,6 +20,8 @@ from server import SessionManager
 from tests.backends import Backend
 from tests.browser import Browser
 
+pytest_plugins = ["tests.lab_fixtures"]
+
 EXAMPLE = Path(__file__).parent.parent / "examples" / "embed.py"
 PASSWORD = "open sesame"
 
@@ -48,12 +50,6 @@ def app(sessions: SessionManager) -> Application:
     """The example."""
     made: Application = embed.make_app(sessions, password=PASSWORD)
     return made
-
-
-@pytest.fixture
-def browser(http_client: AsyncHTTPClient, http_port: int) -> Browser:
-    """A browser that holds no cookie yet."""
-    return Browser(http_client, f"http://127.0.0.1:{http_port}")
 
 
 @pytest.mark.gen_test

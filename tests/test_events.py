@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
-from tornado.web import Application
 
 from server import Event, Kind, Lifetime, SignInRevoked
 from tests.browser import Browser
 from tests.core import CLIENT, SAFE, Core, Standing, Visitor
 from tests.embedding import Lab, look, post_json
+
+pytest_plugins = ["tests.lab_fixtures"]
 
 
 def told(core: Core) -> list[Event]:
@@ -170,12 +171,6 @@ def lab(io_loop: IOLoop) -> Iterator[Lab]:
     lab.serve("/", get=look, post=look)
     yield lab
     io_loop.run_sync(lab.sessions.aclose, timeout=10)
-
-
-@pytest.fixture
-def app(lab: Lab) -> Application:
-    """What the server serves."""
-    return lab.app
 
 
 @pytest.mark.parametrize(

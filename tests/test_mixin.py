@@ -7,14 +7,14 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
-from tornado.web import Application, HTTPError, RequestHandler
+from tornado.web import HTTPError, RequestHandler
 
 from server import Lifetime, SessionMixin
 from stores import Delta, StoreUnavailable
-from tests.browser import Browser
 from tests.embedding import Lab, Ping, Wire, count, errors, look, post_json, set_names
+
+pytest_plugins = ["tests.lab_fixtures"]
 
 
 @pytest.fixture
@@ -23,18 +23,6 @@ def lab(io_loop: IOLoop) -> Iterator[Lab]:
     lab = Lab(lifetime=Lifetime(touch_after_s=60))
     yield lab
     io_loop.run_sync(lab.sessions.aclose, timeout=10)
-
-
-@pytest.fixture
-def app(lab: Lab) -> Application:
-    """What the server serves."""
-    return lab.app
-
-
-@pytest.fixture
-def browser(http_client: AsyncHTTPClient, http_port: int) -> Browser:
-    """A browser that holds no cookie yet."""
-    return Browser(http_client, f"http://127.0.0.1:{http_port}")
 
 
 # --- visitors ---

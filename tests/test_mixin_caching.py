@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
-from tornado.web import Application, GZipContentEncoding, HTTPError
+from tornado.web import GZipContentEncoding, HTTPError
 
-from tests.browser import Browser
 from tests.embedding import Lab, post_json
+
+pytest_plugins = ["tests.lab_fixtures"]
 
 
 @pytest.fixture
@@ -19,18 +19,6 @@ def lab(io_loop: IOLoop) -> Iterator[Lab]:
     lab = Lab()
     yield lab
     io_loop.run_sync(lab.sessions.aclose, timeout=10)
-
-
-@pytest.fixture
-def app(lab: Lab) -> Application:
-    """What the server serves."""
-    return lab.app
-
-
-@pytest.fixture
-def browser(http_client: AsyncHTTPClient, http_port: int) -> Browser:
-    """A browser that holds no cookie yet."""
-    return Browser(http_client, f"http://127.0.0.1:{http_port}")
 
 
 def told(response):

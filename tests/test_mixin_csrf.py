@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from urllib.parse import urlencode
 
 import pytest
-from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
-from tornado.web import Application, HTTPError, RequestHandler
+from tornado.web import HTTPError, RequestHandler
 
 from server import SessionMixin
 from server.cookies import SessionId
 from stores import StoreUnavailable
-from tests.browser import Browser, token
+from tests.browser import token
 from tests.embedding import Lab, cookie_lines, post_json, set_names
+
+pytest_plugins = ["tests.lab_fixtures"]
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
@@ -28,18 +29,6 @@ def lab(io_loop: IOLoop) -> Iterator[Lab]:
     lab.serve("/logout", post=_logout)
     yield lab
     io_loop.run_sync(lab.sessions.aclose, timeout=10)
-
-
-@pytest.fixture
-def app(lab: Lab) -> Application:
-    """What the server serves."""
-    return lab.app
-
-
-@pytest.fixture
-def browser(http_client: AsyncHTTPClient, http_port: int) -> Browser:
-    """A browser that holds no cookie yet."""
-    return Browser(http_client, f"http://127.0.0.1:{http_port}")
 
 
 def _form(self):

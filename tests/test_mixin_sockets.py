@@ -6,15 +6,16 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+from tornado.httpclient import HTTPRequest
 from tornado.ioloop import IOLoop
-from tornado.web import Application
 from tornado.websocket import WebSocketHandler, websocket_connect
 
 from server import SessionMixin
 from stores import StoreUnavailable
 from tests.browser import Browser
 from tests.embedding import Lab, Wire
+
+pytest_plugins = ["tests.lab_fixtures"]
 
 BASES = (SessionMixin, WebSocketHandler)
 UPGRADE = [
@@ -31,18 +32,6 @@ def lab(io_loop: IOLoop) -> Iterator[Lab]:
     lab = Lab()
     yield lab
     io_loop.run_sync(lab.sessions.aclose, timeout=10)
-
-
-@pytest.fixture
-def app(lab: Lab) -> Application:
-    """What the server serves."""
-    return lab.app
-
-
-@pytest.fixture
-def browser(http_client: AsyncHTTPClient, http_port: int) -> Browser:
-    """A browser that holds no cookie yet."""
-    return Browser(http_client, f"http://127.0.0.1:{http_port}")
 
 
 async def _say(browser, port):

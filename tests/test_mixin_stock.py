@@ -14,7 +14,6 @@ import pytest
 from tornado.ioloop import IOLoop
 from tornado.template import DictLoader
 from tornado.web import (
-    Application,
     Finish,
     GZipContentEncoding,
     HTTPError,
@@ -24,6 +23,8 @@ from tornado.web import (
 
 from server import SessionMixin
 from tests.embedding import Lab, Ping, Reply, Wire
+
+pytest_plugins = ["tests.lab_fixtures"]
 
 PAGE = "<p>" + "the page " * 300 + "</p>"
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -685,12 +686,6 @@ def lab(io_loop: IOLoop) -> Iterator[Lab]:
     lab = Lab(settings={"xsrf_cookies": False, "events": []})
     yield lab
     io_loop.run_sync(lab.sessions.aclose, timeout=10)
-
-
-@pytest.fixture
-def app(lab: Lab) -> Application:
-    """What the server serves."""
-    return lab.app
 
 
 @pytest.mark.parametrize("mode", ["nothing to save", "something to save", "held at the store"])

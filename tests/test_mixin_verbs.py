@@ -7,13 +7,13 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
-from tornado.web import Application, HTTPError
+from tornado.web import HTTPError
 
 from stores import StoreUnavailable
-from tests.browser import Browser
 from tests.embedding import Lab, cookie_lines, post_json, set_names
+
+pytest_plugins = ["tests.lab_fixtures"]
 
 
 @pytest.fixture
@@ -22,18 +22,6 @@ def lab(io_loop: IOLoop) -> Iterator[Lab]:
     lab = Lab()
     yield lab
     io_loop.run_sync(lab.sessions.aclose, timeout=10)
-
-
-@pytest.fixture
-def app(lab: Lab) -> Application:
-    """What the server serves."""
-    return lab.app
-
-
-@pytest.fixture
-def browser(http_client: AsyncHTTPClient, http_port: int) -> Browser:
-    """A browser that holds no cookie yet."""
-    return Browser(http_client, f"http://127.0.0.1:{http_port}")
 
 
 def _who(self):

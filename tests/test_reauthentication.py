@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
-from tornado.web import Application
 
 from server import Lifetime, reauthenticated
 from tests.browser import Browser
 from tests.embedding import Lab, post_json, set_names
+
+pytest_plugins = ["tests.lab_fixtures"]
 
 CONFIRM = {"reauthenticate_url": "/confirm?from=key"}
 
@@ -27,18 +27,6 @@ def lab(io_loop: IOLoop) -> Iterator[Lab]:
     lab.serve("/confirm", post=_confirm)
     yield lab
     io_loop.run_sync(lab.sessions.aclose, timeout=10)
-
-
-@pytest.fixture
-def app(lab: Lab) -> Application:
-    """What the server serves."""
-    return lab.app
-
-
-@pytest.fixture
-def browser(http_client: AsyncHTTPClient, http_port: int) -> Browser:
-    """A browser that holds no cookie yet."""
-    return Browser(http_client, f"http://127.0.0.1:{http_port}")
 
 
 @reauthenticated(within=300)

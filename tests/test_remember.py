@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
-from tornado.web import Application
 
 from server import Lifetime, SessionChanged
 from server.cookies import SessionId
@@ -18,6 +17,8 @@ from tests.browser import Browser
 from tests.cookie_samples import Response
 from tests.core import SAFE, Core, Visitor
 from tests.embedding import Lab, cookie_lines, post_json
+
+pytest_plugins = ["tests.lab_fixtures"]
 
 DAY = 86_400
 LASTING = Lifetime(remember_s=30 * DAY)
@@ -205,12 +206,6 @@ def lab(io_loop: IOLoop) -> Iterator[Lab]:
     lab = Lab(lifetime=LASTING)
     yield lab
     io_loop.run_sync(lab.sessions.aclose, timeout=10)
-
-
-@pytest.fixture
-def app(lab: Lab) -> Application:
-    """What the server serves."""
-    return lab.app
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
-from tornado.web import Application
 
 from server import Lifetime
 from server.cookies import SessionId
@@ -18,6 +16,8 @@ from server.request import Client, Presence, Request
 from stores import StoreUnavailable
 from tests.browser import Browser, token
 from tests.embedding import JSON, Lab, count, look, post_json, set_names
+
+pytest_plugins = ["tests.lab_fixtures"]
 
 RENEWING = Lifetime(renew_s=900, grace_s=60)
 
@@ -40,18 +40,6 @@ async def _logout(self: Any) -> None:
 
 def _set(self: Any, number: str) -> None:
     self.session[f"key{number}"] = 1
-
-
-@pytest.fixture
-def app(lab: Lab) -> Application:
-    """What the server serves."""
-    return lab.app
-
-
-@pytest.fixture
-def browser(http_client: AsyncHTTPClient, http_port: int) -> Browser:
-    """A browser that holds no cookie yet."""
-    return Browser(http_client, f"http://127.0.0.1:{http_port}")
 
 
 async def presence(lab: Lab, sid: SessionId) -> Presence:
