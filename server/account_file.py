@@ -61,7 +61,11 @@ class AccountFile:
         return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
 
     def read(self) -> dict[str, Account]:
-        """Return the accounts by name; none if there is no file.
+        """Return the accounts by name; none if there is no file. Raises as `find` does."""
+        return self.find() or {}
+
+    def find(self) -> dict[str, Account] | None:
+        """Return the accounts by name; None if there is no file.
 
         Raises:
             ValueError: One line: the file is not private, or not what `edit` writes.
@@ -70,7 +74,7 @@ class AccountFile:
         try:
             content = read_private(self.path)
         except FileNotFoundError:
-            return {}
+            return None
         try:
             return _parsed(json.loads(content))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:

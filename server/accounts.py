@@ -172,8 +172,7 @@ class FileAccounts(MemoryAccounts):
         problem = None
         self._is_made |= stamp is not None
         try:
-            accounts = self._file.read()
-            if stamp is not None and self._file.stamp() is not None:
+            if (accounts := self._file.find()) is not None:
                 self._accounts = accounts
             else:
                 # An editor may be at work; whose account ends is told by `accounts remove`.

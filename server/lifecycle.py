@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from server import values
-from server.errors import SessionChanged, SessionEnded, SignInRevoked
+from server.errors import SessionChanged, SignInRevoked
 from server.events import Event, Events, Kind
 from server.lifetime import Lifetime
 from server.modifier import Modifier
-from server.request import CookieChange, Presence, Request
-from server.rules import by_sign_in, confine, merge, survivors
+from server.request import CookieChange, Request
+from server.rules import by_sign_in, confine, kept_of, may_store, merge, survivors
 from server.session import Session
 from server.standing import Standing
 from server.writer import Rotation, Writer
@@ -62,7 +62,7 @@ class Lifecycle:
             delta = session.pending() if frozen is None else session.remaining(frozen)
             if delta is None:
                 return
-            if not _may_store(session):
+            if not may_store(session):
                 session.abandon()
             elif session.record is None:
                 await self._create(session, data=dict(delta.put))
@@ -97,9 +97,9 @@ class Lifecycle:
                 is_remembered=is_remembered,
                 keep=survivors(session, user, keep),
             )
-            await self._bind(session, change, afresh=afresh)
+            is_rotated = await self._bind(session, change, afresh=afresh)
             await self._confirm(session)
-            if before not in (None, user):
+            if is_rotated and before not in (None, user):
                 self.tell(Kind.DESTROYED, session, reason="replaced", handle=handle, user=before)
             self.tell(Kind.AUTHENTICATED, session, reason="again" if before == user else "sign-in")
         await self._end_beyond_limit(session, user)
@@ -112,6 +112,9 @@ class Lifecycle:
                 if await self._store.destroy(session.record.handle):
                     self.tell(Kind.DESTROYED, session, reason="logout")
                 cookie = CookieChange.CLEAR
+            elif session.unsettled is not None:
+                await self._end_unsettled(session)
+                cookie = CookieChange.CLEAR
             session.ended(cookie=cookie)
 
     async def renew(self, session: Session) -> None:
@@ -123,7 +126,7 @@ class Lifecycle:
     async def limit(self, session: Session, seconds: float) -> None:
         """See `Session.expire_in`."""
         async with session.lock:
-            session.limit_s = seconds
+            session.limit_s = min(seconds, session.limit_s or seconds)
             if session.record is not None:
                 change = self._unchanged(session, session.record)
                 deadline_ms = self._limited(session, change.deadline_ms)
@@ -153,7 +156,7 @@ class Lifecycle:
         async with self._modifier.turn(session) as until, session.lock:
             if session.record is not None:
                 value = await self._modifier.replace(session, key, change, until=until)
-            elif _may_store(session):
+            elif may_store(session):
                 value = change(None)
                 delta = Delta({key: values.encode(value)})
                 await self._create(session, data=dict(delta.put))
@@ -181,7 +184,7 @@ class Lifecycle:
     ) -> None:
         """Emit an event about *session*, or about another by its *handle* and *user*."""
         address = session.request.client.address
-        about, whose = handle or session.handle, user or session.user
+        about, whose = (session.handle, session.user) if handle is None else (handle, user)
         self._events.emit(Event(kind, self.now_ms(), about, whose, address, reason))
 
     # --- pieces of the verbs; each holds session.lock ---
@@ -194,38 +197,52 @@ class Lifecycle:
         await self._writer.create(session, data=data, user=user, **options)
         self.tell(Kind.CREATED, session)
 
-    async def _bind(self, session: Session, change: Rotation, *, afresh: bool) -> None:
+    async def _bind(self, session: Session, change: Rotation, *, afresh: bool) -> bool:
+        """Give the user this session under a new ID, or another one; return whether it is this one."""
         pending = session.pending() or Delta()
         delta = pending if change.keep is None else confine(pending, change.keep)
-        data, left = dict(delta.put), None
-        if session.record is not None:
+        kept, held = dict[str, bytes](), session.record
+        if held is not None:
             if await self._writer.rotate(session, delta, change) is Outcome.APPLIED:
-                session.confine(session.record.data)
-                return
-            left = await self._graced(session)
+                session.confine(session.record.data if session.record else ())
+                return True
+            left = await self._take_over(session)
             if left is None and not afresh:
                 raise SessionChanged
             # A double click, or a logout elsewhere: who proved their password gets a session of their own.
-            data = {} if left is None else merge(_kept(left, change.keep), delta)
+            kept = {} if left is None else kept_of(left.data, change.keep)
+            delta = Delta() if left is None else delta
         await self._create(
             session,
-            data=data,
+            data=merge(kept, delta),
+            before=kept,
             user=change.user,
             auth_ms=change.auth_ms,
             is_remembered=change.is_remembered,
         )
-        session.confine(data)
-        if left is not None and await self._store.destroy(left.handle):
-            self.tell(Kind.DESTROYED, session, reason="replaced", handle=left.handle)
+        # Of what was read before, only what is still so: it would be written over what is newer.
+        fresh = [key for key, raw in kept.items() if held is not None and held.data.get(key) == raw]
+        session.confine({*fresh, *delta.put})
+        await self._end_unsettled(session)
+        return False
 
-    async def _graced(self, session: Session) -> Record | None:
-        """Return the record of a session that was renewed in passing while this request was under way.
+    async def _take_over(self, session: Session) -> Record | None:
+        """End the session that was renewed in passing while this request was under way; return its record.
 
-        Its ID cannot be rotated by the old one, so it goes on as another session, and leaves none behind.
+        Its ID cannot be rotated by the old one, so it goes on as another session. Of several requests that
+        try it one succeeds, and after a sign-out none.
         """
         assert session.sid is not None
         found = await self._store.load(session.sid.credential, now_ms=self.now_ms())
-        return None if isinstance(found, Absent) else found
+        if isinstance(found, Absent) or not await self._store.destroy(found.handle):
+            return None
+        self.tell(Kind.DESTROYED, session, reason="replaced", handle=found.handle, user=found.user)
+        return found
+
+    async def _end_unsettled(self, session: Session) -> None:
+        record = session.unsettled
+        if record is not None and await self._store.destroy(record.handle):
+            self.tell(Kind.DESTROYED, session, reason="account", handle=record.handle, user=record.user)
 
     def _limited(self, session: Session, deadline_ms: int) -> int:
         if session.limit_s is None:
@@ -268,19 +285,4 @@ class Lifecycle:
         records = await self._store.of_user(user, now_ms=self.now_ms())
         for record in sorted(records, key=by_sign_in, reverse=True)[limit:]:
             if await self._store.destroy(record.handle):
-                self.tell(Kind.DESTROYED, session, reason="limit", handle=record.handle)
-
-
-def _kept(record: Record, keep: frozenset[str] | None) -> dict[str, bytes]:
-    return {key: raw for key, raw in record.data.items() if keep is None or key in keep}
-
-
-def _may_store(session: Session) -> bool:
-    """Whether a write may reach a record. One that comes after the session's end never makes a new one.
-
-    Raises:
-        SessionEnded: It may not, and an unsafe request must be told.
-    """
-    if session.presence in (Presence.SUPERSEDED, Presence.ENDED) and not session.request.is_safe:
-        raise SessionEnded
-    return session.presence in (Presence.NONE, Presence.LIVE)
+                self.tell(Kind.DESTROYED, session, reason="limit", handle=record.handle, user=user)

@@ -111,7 +111,9 @@ class SessionManager:
         if not self._standing.counts(found):
             if self._standing.is_changing(found):
                 # Nobody is signed in by it, but neither record nor cookie is taken from whoever changes it.
-                return Session(self.lifecycle, request, Presence.SUPERSEDED, sid=sid)
+                session = Session(self.lifecycle, request, Presence.SUPERSEDED, sid=sid)
+                session.unsettled = found
+                return session
             self._tell(Kind.DESTROYED, found.handle, request, user=found.user, reason="account")
             self.spawn(self.store.destroy(found.handle))
             return Session(self.lifecycle, request, Presence.ENDED, sid=sid)

@@ -19,7 +19,7 @@ class Presence(Enum):
     """No cookie of ours, or one that is malformed or badly signed: a visitor."""
     LIVE = auto()
     SUPERSEDED = auto()
-    """The session lives under a newer cookie. Reads as anonymous; the cookie stays."""
+    """The session lives under a newer cookie, or is about to. Reads as anonymous; the cookie stays."""
     ENDED = auto()
     """The session is over. Reads as anonymous; the cookie is cleared."""
     OVER = auto()

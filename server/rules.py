@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 from server import values
-from server.errors import SessionTooLarge
+from server.errors import SessionEnded, SessionTooLarge
+from server.request import Presence
 from server.session import Session
 from stores import Delta, Handle, Record
 
@@ -25,6 +26,22 @@ def survivors(session: Session, user: str, keep: Collection[str]) -> frozenset[s
 def confine(delta: Delta, keep: frozenset[str]) -> Delta:
     """Return the part of *delta* that concerns the keys of *keep*."""
     return Delta({key: raw for key, raw in delta.put.items() if key in keep}, delta.drop & keep)
+
+
+def kept_of(data: Mapping[str, bytes], keep: frozenset[str] | None) -> dict[str, bytes]:
+    """Return what *keep* leaves of *data*; None leaves all of it."""
+    return {key: raw for key, raw in data.items() if keep is None or key in keep}
+
+
+def may_store(session: Session) -> bool:
+    """Whether a write may reach a record. One that comes after the session's end never makes a new one.
+
+    Raises:
+        SessionEnded: It may not, and an unsafe request must be told.
+    """
+    if session.presence in (Presence.SUPERSEDED, Presence.ENDED) and not session.request.is_safe:
+        raise SessionEnded
+    return session.presence in (Presence.NONE, Presence.LIVE)
 
 
 def merge(data: Mapping[str, bytes], delta: Delta) -> dict[str, bytes]:

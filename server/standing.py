@@ -45,4 +45,4 @@ class Standing:
         if self._accounts is None or record.user is None:
             return False
         after = self._accounts.valid_after(record.user)
-        return after is not None and self._now_ms() - after < 1000 * CHANGING_S
+        return after is not None and abs(self._now_ms() - after) < 1000 * CHANGING_S

@@ -28,6 +28,8 @@ class SessionState:
         self.sealed: str | None = None
         self.limit_s: float | None = None
         """What `expire_in` said in this request, of the record there is and of one that is still to come."""
+        self.unsettled: Record | None = None
+        """The record of a sign-in that does not count since its account changed just now; see `Standing`."""
         self._contents = Contents(record.data if record is not None else {})
         self._reserved: str | None = None
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from server.errors import InsecureTransport
 from server.lifetime import Lifetime
-from server.rules import merge, require_size
+from server.rules import kept_of, merge, require_size
 from server.session import Session
 from stores import Delta, Outcome, Record, Store
 
@@ -51,13 +52,18 @@ class Writer:
         session: Session,
         *,
         data: dict[str, bytes],
+        before: Mapping[str, bytes] = MappingProxyType({}),
         user: str | None = None,
         auth_ms: int | None = None,
         is_remembered: bool = False,
     ) -> None:
-        """Make the record of a new session, with an ID of its own."""
+        """Make the record of a new session, with an ID of its own.
+
+        Args:
+            before: What *data* was in the session that this one takes the place of.
+        """
         self._require_transport(session)
-        require_size(data, before={})
+        require_size(data, before=before)
         sid, now_ms = session.mint(), self._now_ms()
         deadline_ms = self._lifetime.deadline_ms(now_ms, is_remembered=is_remembered)
         if session.limit_s is not None:
@@ -98,7 +104,7 @@ class Writer:
         """Change the ID, save *delta*, and set what is given; see `Store.rotate`."""
         record, sid = session.record, session.sid
         assert record is not None and sid is not None
-        kept = {key: raw for key, raw in record.data.items() if change.keep is None or key in change.keep}
+        kept = kept_of(record.data, change.keep)
         data = merge(kept, delta)
         self._require_transport(session)
         require_size(data, before=kept)

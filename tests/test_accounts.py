@@ -544,7 +544,7 @@ def test_file_that_cannot_be_read_for_a_moment_is_read_again(
     file.edit(lambda accounts: accounts.update(alice=Account(HASH, valid_after_ms=1, disabled=True)))
 
     with monkeypatch.context() as patch:
-        patch.setattr(AccountFile, "read", _no_more_files)
+        patch.setattr(AccountFile, "find", _no_more_files)
         during = [accounts.valid_after("alice") for _ in range(3)]
 
     assert during == [1, 1, 1]
@@ -556,3 +556,26 @@ def test_file_that_cannot_be_read_for_a_moment_is_read_again(
 
 def _no_more_files(self: AccountFile) -> dict[str, Account]:
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "accounts.json")
+
+
+def test_file_that_is_gone_for_a_moment_is_not_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # C11
+    """An editor that removes and writes it again, between the look and the reading, ends nobody's session."""
+    path = tmp_path / "accounts.json"
+    file = AccountFile(path)
+    file.edit(lambda accounts: accounts.update(alice=Account(HASH, valid_after_ms=1)))
+    accounts = FileAccounts(path, checker=PasswordChecker(argon2_hasher=CHEAP))
+    content = path.read_bytes()
+    looked = AccountFile.stamp
+
+    def look_then_remove(self: AccountFile) -> Any:
+        path.write_bytes(content + b" ")
+        stamp = looked(self)
+        path.unlink()
+        return stamp
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AccountFile, "stamp", look_then_remove)
+
+        assert accounts.valid_after("alice") == 1

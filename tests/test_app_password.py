@@ -396,3 +396,28 @@ async def test_nothing_is_left_of_the_other_sessions(site: Site) -> None:  # B4,
     assert [record.handle for record in await site.records()] == [session_handle(site, browser)]
     ended = [(e.handle, e.reason, e.address) for e in site.events if e.kind is Kind.DESTROYED]
     assert sorted(ended) == sorted((session_handle(site, each), "revoked", "127.0.0.1") for each in others)
+
+
+@pytest.mark.parametrize("moment", ["before the change", "between the change and the new ID"])
+@pytest.mark.gen_test
+async def test_who_signs_out_meanwhile_stays_signed_out(moment: str, open_gated: OpenGated) -> None:  # C5, D1
+    """The password is changed, and the answer says both; nobody is signed in."""
+    site, gates = open_gated()
+    browser = await site.signed_in()
+    tab = browser.copy()
+    if moment == "before the change":
+        gate = Gate()
+        gates.change.append(gate)
+    else:
+        gate = site.store.gate("rotate")
+    site.clock.advance(1)
+    changing = asyncio.ensure_future(change(browser))
+    await gate.reached()
+    out = await tab.json("POST", "/logout", {})
+    gate.open()
+    response = await changing
+
+    assert (out[0], response.code) == (204, 409)
+    assert b"Your password is changed, and you were signed out meanwhile." in response.body
+    assert (await user_of(browser), await site.records()) == (None, [])
+    assert await opens(site, NEW)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from server import Lifetime, SignInRevoked
+from server import Event, Kind, Lifetime, SignInRevoked
 from server.cookies import SessionId
 from server.request import CookieChange, Presence
 from tests.core import Core, Standing, Visitor
@@ -204,3 +205,48 @@ async def test_who_changes_the_password_stays_signed_in() -> None:  # C8
 
     assert [(await each.request()).user for each in (here, there)] == ["ada", None]
     assert await here.reads() == {"draft": 1}
+
+
+# --- an account that changed just now ---
+
+
+@pytest.mark.parametrize("valid_after", [2**53, float("inf")])
+@pytest.mark.gen_test
+async def test_a_moment_that_never_comes_ends_sessions_at_once(valid_after: Any, core: Core) -> None:  # C11
+    """A directory that says so means it: no minute is waited for, and nothing comes back."""
+    accounts = Standing({"ada": 0})
+    core = Core(accounts=accounts, clock=core.clock)
+    visitor = Visitor(core)
+    await visitor.signs_in("ada")
+    accounts.users["ada"] = valid_after
+    session = await visitor.request()
+    await core.manager.drain()
+    accounts.users["ada"] = 0
+
+    assert session.presence is Presence.ENDED
+    assert (await visitor.request()).user is None
+
+
+@pytest.mark.parametrize("then", ["signs in", "signs out"])
+@pytest.mark.gen_test
+async def test_a_session_of_before_the_change_is_not_left_behind(then: str, core: Core) -> None:  # C10, I9
+    """Whoever signs in anew, or out, within the minute ends it, and it is told."""
+    accounts = Standing({"ada": 0})
+    core = Core(accounts=accounts, clock=core.clock)
+    visitor = Visitor(core)
+    await visitor.signs_in("ada")
+    assert visitor.sid is not None
+    old = visitor.sid.handle
+    accounts.users["ada"] = core.manager.now_ms()
+    core.clock.advance(1)
+    events: list[Event] = []
+    core.manager.events.subscribe(events.append)
+    session = await visitor.request()
+    await (session.login("ada") if then == "signs in" else session.logout())
+    cookie = visitor.take(session)
+
+    assert old not in {record.handle for record in await core.everything()}
+    assert [(e.handle, e.user, e.reason) for e in events if e.kind is Kind.DESTROYED] == [
+        (old, "ada", "account")
+    ]
+    assert cookie is (CookieChange.SET if then == "signs in" else CookieChange.CLEAR)

@@ -123,7 +123,7 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize("damage", FOREIGN, ids=str)
+@pytest.mark.parametrize("damage", FOREIGN, ids=range(len(FOREIGN)))
 @pytest.mark.gen_test
 async def test_document_that_does_not_parse_is_ended(
     store: MongoStore, stored: Stored, damage: Document, caplog: pytest.LogCaptureFixture

@@ -169,6 +169,20 @@ async def test_an_end_can_be_given_before_there_is_a_record() -> None:
     assert nobody.sid is None
 
 
+@pytest.mark.gen_test
+async def test_of_two_ends_the_sooner_holds() -> None:
+    """Whatever comes after them in the same request."""
+    core = Core()
+    visitor = Visitor(core)
+    session = await visitor.request()
+    await session.expire_in(100)
+    await session.expire_in(200)
+    await session.login("ada")
+    await visitor.answer(session)
+
+    assert (await core.stored(visitor.sid)).deadline_ms == lived(core, 100)
+
+
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
 @pytest.mark.gen_test
 async def test_an_end_is_a_positive_number_of_seconds(seconds: float) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from tornado.ioloop import IOLoop
 
-from server import Lifetime
+from server import Lifetime, SessionChanged
 from server.cookies import SessionId
+from server.events import Event, Kind
 from server.request import Client, Presence, Request
-from stores import StoreUnavailable
+from stores import Delta, StoreUnavailable
 from tests.browser import Browser, token
+from tests.core import Core, Visitor
 from tests.embedding import JSON, Lab, count, look, post_json, set_names
 
 pytest_plugins = ["tests.lab_fixtures"]
@@ -293,3 +295,93 @@ async def test_signing_in_during_the_grace_leaves_no_session_behind(
     }
     assert json.loads((await browser.get("/")).body)["user"] is None
     assert len(await lab.records()) == 1
+
+
+async def in_grace(core: Core, **data: Any) -> tuple[Visitor, Visitor]:
+    """Return a visitor with the ID of before a renewal, still in its grace, and one with the ID of after."""
+    old = Visitor(core)
+    session = await old.request()
+    session.update(data)
+    await session.login("ada", keep=data)
+    await old.answer(session)
+    core.clock.advance(900)
+    new = old.twin()
+    renewing = await new.request()
+    await renewing.save(Delta(), renew=True)
+    new.take(renewing)
+    assert new.sid != old.sid
+    return old, new
+
+
+@pytest.mark.gen_test
+async def test_a_proof_in_the_grace_overwrites_nothing_newer() -> None:  # C13, D3
+    """A list that was only read is not written back over what another tab added to it."""
+    core = Core(lifetime=RENEWING)
+    old, new = await in_grace(core, cart=["a"], theme="dark")
+    session = await old.request()
+    read = session["cart"], session["theme"]
+    await new.writes(cart=["a", "b"])
+    await session.login("ada", afresh=False)
+    await old.answer(session)
+
+    assert read == (["a"], "dark")
+    assert await old.reads() == {"cart": ["a", "b"], "theme": "dark"}
+
+
+@pytest.mark.parametrize("meanwhile", ["another proof", "a sign-out"])
+@pytest.mark.gen_test
+async def test_a_proof_in_the_grace_counts_once_and_revives_nothing(meanwhile: str) -> None:  # C5, D1, D7
+    """Of two proofs at once one goes on; after a sign-out none does."""
+    core = Core(lifetime=RENEWING)
+    old, new = await in_grace(core)
+    sessions = [await old.request() for _ in range(2 if meanwhile == "another proof" else 1)]
+    gates = [core.store.gate("destroy") for _ in sessions]
+    proofs = asyncio.gather(
+        *[session.login("ada", afresh=False) for session in sessions], return_exceptions=True
+    )
+    for gate in gates:
+        await gate.reached()
+    if meanwhile == "a sign-out":
+        assert new.sid is not None
+        await core.store.inner.destroy(new.sid.handle)
+    for gate in gates:
+        gate.open()
+    failed = [type(result) for result in await proofs if result is not None]
+
+    assert failed == [SessionChanged]
+    assert len(await core.everything()) == (1 if meanwhile == "another proof" else 0)
+
+
+@pytest.mark.parametrize("user", ["ada", "bob"])
+@pytest.mark.gen_test
+async def test_a_session_that_is_taken_over_is_told_once(user: str) -> None:  # I1
+    """By its own handle and user, whoever signs in."""
+    core = Core(lifetime=RENEWING)
+    old, new = await in_grace(core)
+    session = await old.request()
+    events: list[Event] = []
+    core.manager.events.subscribe(events.append)
+    await session.login(user)
+    assert new.sid is not None
+
+    told = [(e.kind, e.handle == new.sid.handle, e.user) for e in events]
+    assert told == [
+        (Kind.DESTROYED, True, "ada"),
+        (Kind.CREATED, False, user),
+        (Kind.AUTHENTICATED, False, user),
+    ]
+
+
+@pytest.mark.gen_test
+async def test_a_session_over_the_limit_can_be_proved_in_the_grace() -> None:  # G15
+    """Parallel writers may pass a limit together; what grew not is not refused."""
+    core = Core(lifetime=RENEWING)
+    old, new = await in_grace(core)
+    assert new.sid is not None
+    big = {f"key{number}": b'"' + b"x" * 30_000 + b'"' for number in range(3)}
+    await core.store.inner.apply(
+        new.sid.credential, Delta(big), now_ms=core.manager.now_ms(), expires_ms=None
+    )
+    await old.signs_in("ada", afresh=False)
+
+    assert len(await old.reads()) == 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.errors import SignInRevoked
+from server.errors import SessionChanged, SignInRevoked
 from server.events import Kind
 from server.handlers.base import signed_in
 from server.handlers.bodies import text_fields
@@ -13,6 +13,7 @@ WRONG = "The current password is wrong. Nothing was changed."
 MEANWHILE = (
     "Your account changed meanwhile, perhaps by a second click. Sign in with the password that holds now."
 )
+SIGNED_OUT = "Your password is changed, and you were signed out meanwhile. Sign in with the new one."
 CHANGED = "Your password is changed. Everywhere else you are signed out."
 
 
@@ -39,7 +40,10 @@ class Password(FormPage):
         valid_after = await self._set(user, fields["new"], verified_ms)
         self.tell(Kind.PASSWORD_CHANGED, user=user)
         # From here on no session of before counts, nor one that began while this ran; this one is later.
-        await self.session.login(user, auth_ms=valid_after + 1)
+        try:
+            await self.session.login(user, auth_ms=valid_after + 1, afresh=False)
+        except SessionChanged:
+            raise Problem(409, SIGNED_OUT, code="session_changed") from None
         assert self.session.handle is not None
         await self.sessions.revoke_others(user, than=self.session.handle, address=self.client_address())
         self.done("/", CHANGED)
