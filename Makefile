@@ -10,7 +10,7 @@ run: .venv/run
 	$(BIN)/python run.py $(ARGS)
 
 test: .venv/test
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 lint: .venv/test
 	$(BIN)/ruff check .
