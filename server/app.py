@@ -53,6 +53,7 @@ def make_app(manager: SessionManager, context: Context) -> Application:
             ("/session", session.SessionData, given),
             ("/session/increment", session.Increment, given),
             ("/account/password", password.Password, given),
+            ("/.well-known/change-password", password.WhereToChange, given),
             ("/account/confirm", confirm.Confirm, given),
             ("/account/sessions", account.Sessions, given),
             ("/account/sessions/revoke-others", account.RevokeOthers, given),

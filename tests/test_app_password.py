@@ -421,3 +421,13 @@ async def test_who_signs_out_meanwhile_stays_signed_out(moment: str, open_gated:
     assert b"Your password is changed, and you were signed out meanwhile." in response.body
     assert (await user_of(browser), await site.records()) == (None, [])
     assert await opens(site, NEW)
+
+
+@pytest.mark.gen_test
+async def test_password_managers_find_the_page(site: Site) -> None:
+    """The well-known address leads there, signed in or not, and asks no store."""
+    site.store.calls.clear()
+    response = await site.browser().get("/.well-known/change-password")
+
+    assert (response.code, response.headers["Location"]) == (303, PAGE)
+    assert site.store.calls.total() == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from server.errors import SessionChanged, SignInRevoked
 from server.events import Kind
-from server.handlers.base import signed_in
+from server.handlers.base import BaseHandler, signed_in
 from server.handlers.bodies import text_fields
 from server.handlers.pages import FormPage, WrongPassword, refused_in_form
 from server.handlers.problems import Problem
@@ -57,3 +57,11 @@ class Password(FormPage):
     def show(self, error: str | None = None) -> None:
         """Show the form."""
         self.render("password.html", error=error)
+
+
+class WhereToChange(BaseHandler):
+    """`GET /.well-known/change-password`: where password managers lead. Source: W3C, A Well-Known URL."""
+
+    def get(self) -> None:
+        """Lead to the page."""
+        self.see_other(Password.page)
