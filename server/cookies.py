@@ -11,14 +11,17 @@ import hmac
 import re
 import secrets as random
 from base64 import urlsafe_b64encode
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, Self
 
-from tornado.web import create_signed_value, decode_signed_value
+from tornado.web import decode_signed_value
 
 from stores import Credential, Handle, Verifier
 
 _SESSION_ID = re.compile(rb"([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})")
+# Of a session ID in base64.
+_LENGTH = 88
 _NONCE = re.compile(r"[A-Za-z0-9_-]{43}")
 # RFC 6265bis, 4.1.1: the characters of a cookie's name.
 _COOKIE_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
@@ -100,19 +103,41 @@ class KeyRing:
                 raise ValueError("two signing keys have the same version; replace one of them")
             self._keys[version] = key
         self.first = next(iter(self._keys))
+        heads = (str(version) for version in self._keys)
+        self._by_head = {
+            f"2|{len(head)}:{head}|".encode(): key
+            for head, key in zip(heads, self._keys.values(), strict=True)
+        }
 
     def sign(self, name: str, value: str, *, clock: Callable[[], float]) -> str:
-        """Return *value* signed for the cookie *name*."""
-        return create_signed_value(
-            self._keys, name, value, version=2, clock=clock, key_version=self.first
-        ).decode()
+        """Return *value* signed for the cookie *name*: byte for byte what `create_signed_value` makes."""
+        encoded = b2a_base64(value.encode(), newline=False).decode()
+        fields = (str(self.first), str(int(clock())), name, encoded)
+        signed = "2|" + "".join(f"{len(field)}:{field}|" for field in fields)
+        return signed + _mac(self._keys[self.first], signed.encode()).decode()
 
     def verify(self, name: str, value: str, *, max_age_s: float, clock: Callable[[], float]) -> bytes | None:
-        """Return what was signed for the cookie *name*, or None if anything about it is wrong or too old."""
-        # min_version=2, or a dict of keys makes any junk cookie an AssertionError (tornado.web, 6.6.1).
-        return decode_signed_value(
-            self._keys, name, value, max_age_days=max_age_s / 86_400, clock=clock, min_version=2
-        )
+        """Return what was signed for the cookie *name*, or None if anything about it is wrong or too old.
+
+        Says what `decode_signed_value` says, which is asked of whatever does not have the shape of our own.
+        """
+        raw, days = value.encode(), max_age_s / 86_400
+        at = raw.find(b"|", 2) + 1
+        key, middle = self._by_head.get(raw[:at]), f"|{len(name)}:{name}|{_LENGTH}:".encode()
+        time, start = raw[at + 3 : at + 13], at + 13 + len(middle)
+        end = start + _LENGTH
+        is_ours = raw[at : at + 3] == b"10:" and time.isdigit() and raw.startswith(middle, at + 13)
+        if key is None or not is_ours or raw[end : end + 1] != b"|":
+            # min_version=2, or a dict of keys makes any junk cookie an AssertionError (tornado.web, 6.6.1).
+            return decode_signed_value(self._keys, name, value, days, clock=clock, min_version=2)
+        if not hmac.compare_digest(raw[end + 1 :], _mac(key, raw[: end + 1])):
+            return None
+        if int(time) < clock() - days * 86_400:
+            return None
+        try:
+            return a2b_base64(raw[start:end])
+        except ValueError:
+            return None
 
     def derive(self, purpose: str) -> list[bytes]:
         """Return a separate key for *purpose* from each signing key, in their order."""
@@ -120,6 +145,10 @@ class KeyRing:
 
     def __repr__(self) -> str:
         return f"<KeyRing of {len(self._keys)}>"
+
+
+def _mac(key: bytes, message: bytes) -> bytes:
+    return hmac.digest(key, message, "sha256").hex().encode()
 
 
 def extract(headers: Sequence[str], name: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -62,6 +63,7 @@ def _without_port(hop: str) -> str:
     return match[1] or match[2] if match else hop
 
 
+@lru_cache(maxsize=256)
 def _parsed(text: str) -> Address | None:
     """Return the address in *text*; an IPv4 address that is mapped into IPv6 as what it is."""
     try:
