@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: run test lint load redis mongo clean
+.PHONY: run test lint load profile redis mongo clean
 
 run: .venv/run
 	$(BIN)/python run.py $(ARGS)
@@ -20,6 +20,10 @@ lint: .venv/test
 # Thirty seconds of locust against each store in turn; reports under var/load/.
 load: .venv/load
 	$(BIN)/python -m benchmarks.load $(ARGS)
+
+# Microseconds of a request by part: HTTP, cookie, store, session, handler.
+profile: .venv/test
+	$(BIN)/python -m benchmarks.profile $(ARGS)
 
 # One database in the foreground at its usual address, to try --store by hand.
 redis: .venv/test
