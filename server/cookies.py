@@ -103,10 +103,10 @@ class KeyRing:
                 raise ValueError("two signing keys have the same version; replace one of them")
             self._keys[version] = key
         self.first = next(iter(self._keys))
-        heads = (str(version) for version in self._keys)
+        # Copied for each use, which takes half as long as to begin with the key.
+        self._keyed = {version: hmac.new(key, digestmod="sha256") for version, key in self._keys.items()}
         self._by_head = {
-            f"2|{len(head)}:{head}|".encode(): key
-            for head, key in zip(heads, self._keys.values(), strict=True)
+            f"2|{len(str(version))}:{version}|".encode(): keyed for version, keyed in self._keyed.items()
         }
 
     def sign(self, name: str, value: str, *, clock: Callable[[], float]) -> str:
@@ -114,7 +114,7 @@ class KeyRing:
         encoded = b2a_base64(value.encode(), newline=False).decode()
         fields = (str(self.first), str(int(clock())), name, encoded)
         signed = "2|" + "".join(f"{len(field)}:{field}|" for field in fields)
-        return signed + _mac(self._keys[self.first], signed.encode()).decode()
+        return signed + _mac(self._keyed[self.first], signed.encode()).decode()
 
     def verify(self, name: str, value: str, *, max_age_s: float, clock: Callable[[], float]) -> bytes | None:
         """Return what was signed for the cookie *name*, or None if anything about it is wrong or too old.
@@ -123,14 +123,14 @@ class KeyRing:
         """
         raw, days = value.encode(), max_age_s / 86_400
         at = raw.find(b"|", 2) + 1
-        key, middle = self._by_head.get(raw[:at]), f"|{len(name)}:{name}|{_LENGTH}:".encode()
+        keyed, middle = self._by_head.get(raw[:at]), f"|{len(name)}:{name}|{_LENGTH}:".encode()
         time, start = raw[at + 3 : at + 13], at + 13 + len(middle)
         end = start + _LENGTH
         is_ours = raw[at : at + 3] == b"10:" and time.isdigit() and raw.startswith(middle, at + 13)
-        if key is None or not is_ours or raw[end : end + 1] != b"|":
+        if keyed is None or not is_ours or raw[end : end + 1] != b"|":
             # min_version=2, or a dict of keys makes any junk cookie an AssertionError (tornado.web, 6.6.1).
             return decode_signed_value(self._keys, name, value, days, clock=clock, min_version=2)
-        if not hmac.compare_digest(raw[end + 1 :], _mac(key, raw[: end + 1])):
+        if not hmac.compare_digest(raw[end + 1 :], _mac(keyed, raw[: end + 1])):
             return None
         if int(time) < clock() - days * 86_400:
             return None
@@ -147,8 +147,10 @@ class KeyRing:
         return f"<KeyRing of {len(self._keys)}>"
 
 
-def _mac(key: bytes, message: bytes) -> bytes:
-    return hmac.digest(key, message, "sha256").hex().encode()
+def _mac(keyed: hmac.HMAC, message: bytes) -> bytes:
+    mac = keyed.copy()
+    mac.update(message)
+    return mac.hexdigest().encode()
 
 
 def extract(headers: Sequence[str], name: str) -> str | None:
