@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from server import doctor
 from server.cli import main
 from server.config import read_settings
 from server.files import create_private, replace_private
@@ -334,6 +335,28 @@ def test_doctor_beside_a_running_server(
         main(["doctor", f"--port={port}", f"--data-dir={tmp_path}", *authority.files.flags])
 
     assert f"ok       port {port} on 127.0.0.1: this server answers there" in capsys.readouterr().out
+
+
+def test_doctor_tells_our_redirecting_port_from_a_strangers(
+    tmp_path: Path,
+    authority: Authority,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In use by this server is as it should be; by somebody else, who does not redirect, is a problem."""
+    monkeypatch.setattr(doctor, "_PROBE_S", 1.0)
+    flags = (*authority.files.flags, "--allowed-hosts=localhost", f"--data-dir={tmp_path}")
+    with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as free:
+        stranger, ours = silent.getsockname()[1], free.getsockname()[1]
+        free.close()
+        with Running(tmp_path, *flags[:-1], f"--http-redirect-port={ours}") as server:
+            port = server.base().rpartition(":")[2]
+            for each in (ours, stranger):
+                main(["doctor", f"--port={port}", f"--http-redirect-port={each}", *flags])
+
+    output = capsys.readouterr().out
+    assert f"ok       port {ours} on 127.0.0.1: this server answers there" in output
+    assert f"problem  port {stranger} on 127.0.0.1: Address already in use" in output
 
 
 def test_remarks_around_the_certificate_may_be_in_any_encoding(authority: Authority) -> None:
