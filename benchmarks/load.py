@@ -9,14 +9,10 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from benchmarks.server import ROOT, add_account, serving
-from tests.backends import Server
+from benchmarks.server import ROOT, STORES, add_account, backend, serving
 
 REPORTS = ROOT / "var" / "load"
-STORES = {"memory": None, "redis": "redis8", "mongo": "mongo_rs"}
 ACCOUNTS = 10
 
 
@@ -45,7 +41,7 @@ def _options() -> argparse.Namespace:
 
 
 def _measure(store: str, options: argparse.Namespace) -> dict[str, str]:
-    with _backend(STORES[store]) as url, tempfile.TemporaryDirectory() as data_dir:
+    with backend(store) as url, tempfile.TemporaryDirectory() as data_dir:
         password = secrets.token_urlsafe(12)
         names = [f"load{n}" for n in range(ACCOUNTS)]
         for name in names:
@@ -53,15 +49,6 @@ def _measure(store: str, options: argparse.Namespace) -> dict[str, str]:
         with serving(f"--store={url}", data_dir=data_dir) as base:
             _locust(store, base, {"LOAD_USERS": ",".join(names), "LOAD_PASSWORD": password}, options)
     return _aggregated(store)
-
-
-@contextmanager
-def _backend(kind: str | None) -> Iterator[str]:
-    if kind is None:
-        yield "memory"
-        return
-    with Server(kind) as server:
-        yield server.backend.url
 
 
 def _locust(store: str, base: str, environment: dict[str, str], options: argparse.Namespace) -> None:

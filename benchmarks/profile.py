@@ -24,13 +24,12 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
+from benchmarks.server import STORES, backend
 from server import SessionManager, SessionMixin, session_settings
 from server.request import Client, Request
 from stores import open_store
-from tests.backends import Server
 
 ROOT = Path(__file__).resolve().parent.parent
-STORES = {"memory": None, "redis": "redis8", "mongo": "mongo_rs"}
 SESSIONS, CONNECTIONS = 200, 32
 DATA = {"name": "somebody", "pad": "x" * 270}
 
@@ -92,7 +91,7 @@ def main() -> None:
     """Measure each kind of request on each store, and print a table."""
     options = _options()
     for store in options.store:
-        with _backend(STORES[store]) as url:
+        with backend(store) as url:
             rows = _run(_measure(url, options.seconds))
         print(f"\n{store}: microseconds of CPU time a request, {CONNECTIONS} connections")
         print(f"{'':8}" + "".join(f"{part:>19}" for part in (*ORDER, "all")))
@@ -116,15 +115,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--store", nargs="+", choices=STORES, default=["memory"], help="default: memory")
     parser.add_argument("--seconds", type=float, default=5, help="for each kind of request (default: 5)")
     return parser.parse_args()
-
-
-@contextmanager
-def _backend(kind: str | None) -> Iterator[str]:
-    if kind is None:
-        yield "memory"
-        return
-    with Server(kind) as server:
-        yield server.backend.url
 
 
 async def _measure(url: str, seconds: float) -> Rows:

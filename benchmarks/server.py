@@ -9,8 +9,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.backends import Server
+
 ROOT = Path(__file__).resolve().parent.parent
 RUN = (sys.executable, "run.py")
+STORES = {"memory": None, "redis": "redis8", "mongo": "mongo_rs"}
+"""What each store needs to be started, a key of `tests.backends.KINDS`."""
+
+
+@contextmanager
+def backend(store: str) -> Iterator[str]:
+    """Run what *store* needs in the meantime; yields its URL."""
+    kind = STORES[store]
+    if kind is None:
+        yield store
+        return
+    with Server(kind) as server:
+        yield server.backend.url
 
 
 def add_account(name: str, password: str, data_dir: str) -> None:
