@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import NoReturn
 
 from server import admin, rotation
-from server.config import ConfigError, account_path, did_you_mean, read_settings, secret_path
+from server.config import ConfigError, did_you_mean, file_path, read_settings
 from server.files import describe
 from server.options import OPTIONS, Option
 
@@ -98,7 +98,7 @@ def _accounts(arguments: list[str]) -> int:
     parsed = _parse_action(parser, arguments, admin.ACTIONS)
     if (parsed.action == "list") != (parsed.name is None):
         parser.error(f"accounts {parsed.action} takes {'no' if parsed.name else 'a'} NAME")
-    path = account_path(_flags(parsed), os.environ)
+    path = file_path("accounts", _flags(parsed), os.environ)
     return _told(lambda: admin.run(parsed.action, path, parsed.name, password_stdin=parsed.password_stdin))
 
 
@@ -108,7 +108,7 @@ def _secret(arguments: list[str]) -> int:
     parsed = _parse_action(parser, arguments, rotation.ACTIONS)
     if (parsed.action == "drop") != (parsed.key is not None):
         parser.error(f"secret {parsed.action} takes {'no' if parsed.key else 'a'} KEY")
-    path = secret_path(_flags(parsed), os.environ)
+    path = file_path("secret_file", _flags(parsed), os.environ)
     return _told(lambda: rotation.run(parsed.action, path, parsed.key))
 
 

@@ -19,6 +19,7 @@ from stores import Store, open_store
 
 GRACE_S = 60.0
 _MAX_SHOWN = 80
+_FILES = {"accounts": "accounts.json", "secret_file": "secret.keys"}
 
 
 class ConfigError(ValueError):
@@ -139,32 +140,17 @@ def read_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
     return settings
 
 
-def account_path(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Path:
-    """Return where the account file is or will be.
+def file_path(name: str, flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Path:
+    """Return where the file of the option *name*, `accounts` or `secret_file`, is or will be.
 
     Raises:
         ConfigError: Everything that is wrong, one line each.
     """
-    parsed = _parse([o for o in OPTIONS if o.name in ("data_dir", "accounts")], flags, environment)
-    return _account_path(parsed)
+    return _file_path(name, _parse([o for o in OPTIONS if o.name in ("data_dir", name)], flags, environment))
 
 
-def _account_path(parsed: Mapping[str, Any]) -> Path:
-    return Path(parsed["accounts"] or parsed["data_dir"] / "accounts.json")
-
-
-def secret_path(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Path:
-    """Return where the signing keys are or will be.
-
-    Raises:
-        ConfigError: Everything that is wrong, one line each.
-    """
-    parsed = _parse([o for o in OPTIONS if o.name in ("data_dir", "secret_file")], flags, environment)
-    return _secret_path(parsed)
-
-
-def _secret_path(parsed: Mapping[str, Any]) -> Path:
-    return Path(parsed["secret_file"] or parsed["data_dir"] / "secret.keys")
+def _file_path(name: str, parsed: Mapping[str, Any]) -> Path:
+    return Path(parsed[name] or parsed["data_dir"] / _FILES[name])
 
 
 # --- one setting at a time ---
@@ -216,11 +202,11 @@ def did_you_mean(given: str, known: Iterable[str], *, prefix: str = "") -> str:
 def _fill_in(parsed: dict[str, Any]) -> list[str]:
     """Put in the defaults that depend on other settings; return what is wrong with those given."""
     problems = []
-    is_named, path = parsed["accounts"] is not None, _account_path(parsed)
+    is_named, path = parsed["accounts"] is not None, _file_path("accounts", parsed)
     if is_named and not os.path.exists(path):
         problems.append(f"--accounts: {path} does not exist; make it with: accounts add NAME")
     parsed["accounts"] = path
-    parsed["secret_file"] = _secret_path(parsed)
+    parsed["secret_file"] = _file_path("secret_file", parsed)
     obstacles = _demo_obstacles(parsed)
     if parsed["demo"]:
         problems += [f"--demo: {obstacle}" for obstacle in obstacles]

@@ -179,8 +179,7 @@ class SessionManager:
         Args:
             address: Of the client that asked for it, for the event.
         """
-        own = [handle_ for handle_ in await self._handles(user) if handle_ == handle]
-        return any([await self._revoke(user, each, address) for each in own])
+        return handle in await self._handles(user) and await self._revoke(user, Handle(handle), address)
 
     async def revoke_others(self, user: str, *, than: str, address: str | None = None) -> int:
         """End every session of *user* but the one with the handle *than*; return how many.

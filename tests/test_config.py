@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from server.config import ConfigError, Settings, account_path, read_settings
+from server.config import ConfigError, Settings, file_path, read_settings
 from server.files import create_private
 from server.lifetime import Lifetime
 from server.options import MAX_DURATION_S, OPTIONS, Option, duration_s, duration_text
@@ -175,10 +175,10 @@ def test_files_follow_the_data_directory(tmp_path: Path) -> None:
 
 def test_account_file_alone() -> None:
     """`accounts` needs the place of the file only, and takes it from the same settings."""
-    assert account_path({"data_dir": "/d"}, {}) == Path("/d/accounts.json")
-    assert account_path({"accounts": "/a.json", "data_dir": "/d"}, {}) == Path("/a.json")
-    assert account_path({}, {"STORMCELLAR_ACCOUNTS": "/a.json"}) == Path("/a.json")
-    assert account_path({}, {"STORMCELLAR_DATA_DIR": "/d", "STORMCELLAR_PORT": "x"}) == Path(
+    assert file_path("accounts", {"data_dir": "/d"}, {}) == Path("/d/accounts.json")
+    assert file_path("accounts", {"accounts": "/a.json", "data_dir": "/d"}, {}) == Path("/a.json")
+    assert file_path("accounts", {}, {"STORMCELLAR_ACCOUNTS": "/a.json"}) == Path("/a.json")
+    assert file_path("accounts", {}, {"STORMCELLAR_DATA_DIR": "/d", "STORMCELLAR_PORT": "x"}) == Path(
         "/d/accounts.json"
     )
 
