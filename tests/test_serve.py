@@ -96,6 +96,10 @@ def is_refused(base: str) -> bool:
         socket.create_connection((host, int(port)), WAIT_S).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        return (
+            False  # it closed while we were in its queue; whether anybody else listens, the next look tells
+        )
     return False
 
 
