@@ -81,7 +81,8 @@ def store_may_import(module: str, name: str) -> bool:
         return module == "stores"
     if top != "stores":
         return top not in ("server", "tornado")
-    return is_contract(name) or (module != "stores" and kind_of(name) == kind_of(module))
+    is_own = module != "stores" and kind_of(name) == kind_of(module)
+    return is_contract(name) or is_own or name.split(".")[:2] == ["stores", "batches"]
 
 
 def is_contract(name: str) -> bool:

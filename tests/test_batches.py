@@ -1,0 +1,79 @@
+"""Questions of one turn of the loop leave together, and each asker gets its own answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from stores.batches import Batches
+
+
+class Echo:
+    """Answers each question with itself, once it is let."""
+
+    def __init__(self) -> None:
+        self.sent: list[list[int]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def __call__(self, questions: Sequence[int]) -> list[int]:
+        """Answer, unless the gate is closed."""
+        self.sent.append(list(questions))
+        await self.gate.wait()
+        return list(questions)
+
+
+async def ask(batches: Batches[int, int], question: int) -> int:
+    """Ask, as a task of its own does."""
+    return await batches.ask(question)
+
+
+def test_questions_of_one_turn_leave_together() -> None:
+    """Those of another turn make another batch."""
+
+    async def run() -> tuple[list[int], list[list[int]]]:
+        echo = Echo()
+        batches = Batches(echo, most=64)
+        answers = await asyncio.gather(*(ask(batches, n) for n in range(5)))
+        return [*answers, await ask(batches, 5)], echo.sent
+
+    answers, sent = asyncio.run(run())
+
+    assert answers == [0, 1, 2, 3, 4, 5]
+    assert sent == [[0, 1, 2, 3, 4], [5]]
+
+
+def test_a_batch_is_bounded() -> None:
+    """More questions than a batch holds make several, in their order."""
+
+    async def run() -> list[list[int]]:
+        echo = Echo()
+        batches = Batches(echo, most=2)
+        await asyncio.gather(*(ask(batches, n) for n in range(5)))
+        return echo.sent
+
+    assert asyncio.run(run()) == [[0, 1], [2, 3], [4]]
+
+
+def test_a_cancelled_asker_harms_nobody() -> None:
+    """Before its batch leaves its question is not sent; afterwards the others still get their own answers."""
+
+    async def run() -> tuple[list[int | str], list[list[int]]]:
+        echo = Echo()
+        batches = Batches(echo, most=64)
+        echo.gate.clear()
+        askers = [asyncio.ensure_future(ask(batches, n)) for n in range(4)]
+        await asyncio.sleep(0)  # the askers have asked, and the batch leaves next
+        askers[0].cancel()
+        while not echo.sent:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        askers[2].cancel()
+        await asyncio.sleep(0)
+        echo.gate.set()
+        answers = await asyncio.gather(*askers, return_exceptions=True)
+        return [answer if isinstance(answer, int) else type(answer).__name__ for answer in answers], echo.sent
+
+    answers, sent = asyncio.run(run())
+
+    assert answers == ["CancelledError", 1, "CancelledError", 3]
+    assert sent == [[1, 2, 3]]
