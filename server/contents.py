@@ -34,6 +34,11 @@ class Contents:
         """Whether no value was looked at, nor written."""
         return not (self._values or self._dropped)
 
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether nothing was written or deleted, nor a value read that could have been changed in place."""
+        return not (self._watched or self._dropped)
+
     def names(self) -> list[str]:
         """Return the keys stored or written; some may be deleted or unreadable."""
         return [*self._stored, *(key for key in self._values if key not in self._stored)]

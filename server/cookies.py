@@ -10,18 +10,22 @@ import hashlib
 import hmac
 import re
 import secrets as random
-from base64 import urlsafe_b64encode
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, Self
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Protocol, Self
 
 from tornado.web import decode_signed_value
 
 from stores import Credential, Handle, Verifier
 
-_SESSION_ID = re.compile(rb"([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})")
-# Of a session ID in base64.
-_LENGTH = 88
+_SESSION_ID = re.compile(r"([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})")
+# Of a session ID in base64, of a Unix time in seconds until the year 2286, and of what ends a signed value:
+# the session ID, a bar and the MAC in hexadecimal.
+_LENGTH, _TIME = 88, 10
+_END = _LENGTH + 1 + 64
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _NONCE = re.compile(r"[A-Za-z0-9_-]{43}")
 # RFC 6265bis, 4.1.1: the characters of a cookie's name.
 _COOKIE_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
@@ -31,7 +35,8 @@ _RESERVED = ("__host-", "__secure-", "__http-")
 _KEPT = 16
 # A signed value of ours has about 190 bytes; longer ones are not worth a signature check.
 _MAX_VALUE = 512
-
+# Each takes some 700 bytes.
+_MOST_KNOWN = 4096
 
 SAMESITE = ("Lax", "Strict")
 
@@ -43,11 +48,20 @@ class CookieSink(Protocol):
         """Add one header line to the response."""
 
 
-class SessionId(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SessionId:
     """What the cookie says. Keep the secret out of logs, stores and responses."""
 
     handle: Handle
     secret: str
+    credential: Credential = field(init=False, compare=False)
+    """What the store is shown: the handle, and SHA-256 of the secret."""
+
+    def __post_init__(self) -> None:
+        digest = hashlib.sha256(self.secret.encode()).digest()
+        # Of 32 bytes the last of 44 characters is padding.
+        encoded = b2a_base64(digest, newline=False).translate(_URL_SAFE)[:43]
+        object.__setattr__(self, "credential", Credential(self.handle, Verifier(encoded.decode())))
 
     @classmethod
     def mint(cls, secret: str | None = None) -> Self:
@@ -61,12 +75,6 @@ class SessionId(NamedTuple):
     def renewed(self) -> SessionId:
         """Return the same handle with a secret that the forms of the old one still fit."""
         return SessionId(self.handle, self.secret[:_KEPT] + mint_secret()[_KEPT:])
-
-    @property
-    def credential(self) -> Credential:
-        """What the store is shown: the handle, and SHA-256 of the secret."""
-        digest = hashlib.sha256(self.secret.encode()).digest()
-        return Credential(self.handle, Verifier(urlsafe_b64encode(digest).rstrip(b"=").decode()))
 
     def __repr__(self) -> str:
         return f"SessionId({self.handle}.…)"
@@ -106,7 +114,7 @@ class KeyRing:
         # Copied for each use, which takes half as long as to begin with the key.
         self._keyed = {version: hmac.new(key, digestmod="sha256") for version, key in self._keys.items()}
         self._by_head = {
-            f"2|{len(str(version))}:{version}|".encode(): keyed for version, keyed in self._keyed.items()
+            f"2|{len(str(version))}:{version}|{_TIME}:": keyed for version, keyed in self._keyed.items()
         }
 
     def sign(self, name: str, value: str, *, clock: Callable[[], float]) -> str:
@@ -114,28 +122,36 @@ class KeyRing:
         encoded = b2a_base64(value.encode(), newline=False).decode()
         fields = (str(self.first), str(int(clock())), name, encoded)
         signed = "2|" + "".join(f"{len(field)}:{field}|" for field in fields)
-        return signed + _mac(self._keyed[self.first], signed.encode()).decode()
+        return signed + _mac(self._keyed[self.first], signed.encode())
 
     def verify(self, name: str, value: str, *, max_age_s: float, clock: Callable[[], float]) -> bytes | None:
         """Return what was signed for the cookie *name*, or None if anything about it is wrong or too old.
 
-        Says what `decode_signed_value` says, which is asked of whatever does not have the shape of our own.
+        Says what `decode_signed_value` says, which is asked of whatever is not `opened`.
         """
-        raw, days = value.encode(), max_age_s / 86_400
-        at = raw.find(b"|", 2) + 1
-        keyed, middle = self._by_head.get(raw[:at]), f"|{len(name)}:{name}|{_LENGTH}:".encode()
-        time, start = raw[at + 3 : at + 13], at + 13 + len(middle)
-        end = start + _LENGTH
-        is_ours = raw[at : at + 3] == b"10:" and time.isdigit() and raw.startswith(middle, at + 13)
-        if keyed is None or not is_ours or raw[end : end + 1] != b"|":
+        opened, days = self.opened(name, value), max_age_s / 86_400
+        if opened is None:
             # min_version=2, or a dict of keys makes any junk cookie an AssertionError (tornado.web, 6.6.1).
             return decode_signed_value(self._keys, name, value, days, clock=clock, min_version=2)
-        if not hmac.compare_digest(raw[end + 1 :], _mac(keyed, raw[: end + 1])):
+        return opened[0] if opened[1] >= clock() - days * 86_400 else None
+
+    def opened(self, name: str, value: str) -> tuple[bytes, int] | None:
+        """Return what was signed for the cookie *name*, and when (Unix time in seconds), whatever its age.
+
+        None if anything is wrong, or if it does not have the shape of our own::
+
+            2|length:version|10:time|length:name|88:session ID in base64|MAC
+        """
+        middle, begin, signed = _middle(name), value[:-_END], value[-_END:-64]
+        until = len(begin) - len(middle)
+        time, keyed = begin[until - _TIME : until], self._by_head.get(begin[: until - _TIME])
+        is_ours = begin.endswith(middle) and signed.endswith("|") and time.isdigit() and value.isascii()
+        if keyed is None or not is_ours:
             return None
-        if int(time) < clock() - days * 86_400:
+        if not hmac.compare_digest(value[-64:], _mac(keyed, value[:-64].encode())):
             return None
         try:
-            return a2b_base64(raw[start:end])
+            return a2b_base64(signed[:-1]), int(time)
         except ValueError:
             return None
 
@@ -147,10 +163,21 @@ class KeyRing:
         return f"<KeyRing of {len(self._keys)}>"
 
 
-def _mac(keyed: hmac.HMAC, message: bytes) -> bytes:
+def _mac(keyed: hmac.HMAC, message: bytes) -> str:
     mac = keyed.copy()
     mac.update(message)
-    return mac.hexdigest().encode()
+    return mac.hexdigest()
+
+
+@lru_cache(maxsize=16)
+def _middle(name: str) -> str:
+    """Return what stands between the time and the session ID in a value of our own shape."""
+    return f"|{len(name)}:{name}|{_LENGTH}:"
+
+
+def _session_id(signed: bytes | None) -> SessionId | None:
+    match = _SESSION_ID.fullmatch(signed.decode("latin1")) if signed else None
+    return SessionId(Handle(match[1]), match[2]) if match else None
 
 
 def extract(headers: Sequence[str], name: str) -> str | None:
@@ -159,6 +186,10 @@ def extract(headers: Sequence[str], name: str) -> str | None:
     By exact bytes: Tornado's own parser strips NBSP and NEL from names and lets the last duplicate win, so
     that a planted look-alike would replace the real cookie.
     """
+    if len(headers) == 1 and ";" not in headers[0]:
+        # Most browsers that hold our cookie hold no other of this site.
+        pair = headers[0].strip(" \t")
+        return pair[len(name) + 1 :] if pair.startswith(f"{name}=") else None
     found = _values(headers, name)
     return found[0] if len(found) == 1 else None
 
@@ -212,6 +243,8 @@ class Cookies:
         self._keys = keys
         self._max_age_s = max_age_s
         self._clock = clock
+        self._known: dict[str, tuple[SessionId, int]] = {}
+        self._known_before: dict[str, tuple[SessionId, int]] = {}
         self._attributes = f"; HttpOnly; Path=/; SameSite={samesite}" + ("; Secure" if secure else "")
 
     def read(self, headers: Sequence[str]) -> SessionId | None:
@@ -219,9 +252,30 @@ class Cookies:
         value = extract(headers, self.name)
         if value is None or len(value) > _MAX_VALUE or not value.isascii():
             return None
-        signed = self._keys.verify(self.name, value, max_age_s=self._max_age_s, clock=self._clock)
-        match = _SESSION_ID.fullmatch(signed or b"")
-        return SessionId(Handle(match[1].decode()), match[2].decode()) if match else None
+        known = self._known.get(value) or self._learnt(value)
+        if known is None:
+            # Genuine perhaps, but not of the shape in which we sign.
+            signed = self._keys.verify(self.name, value, max_age_s=self._max_age_s, clock=self._clock)
+            return _session_id(signed)
+        return known[0] if known[1] >= self._clock() - self._max_age_s else None
+
+    def _learnt(self, value: str) -> tuple[SessionId, int] | None:
+        """Return the session ID in *value*, and when it was signed, and know both from now on.
+
+        People come again and again with the same cookie. Of two sets of them the older is forgotten when the
+        newer is full. What is no cookie of ours is never kept.
+        """
+        known = self._known_before.get(value)
+        if known is None:
+            opened = self._keys.opened(self.name, value)
+            sid = _session_id(opened[0]) if opened is not None else None
+            if opened is None or sid is None:
+                return None
+            known = sid, opened[1]
+        if len(self._known) >= _MOST_KNOWN:
+            self._known, self._known_before = {}, self._known
+        self._known[value] = known
+        return known
 
     def read_nonce(self, headers: Sequence[str]) -> str | None:
         """Return the nonce presented by a visitor who has no session, if it is well formed."""

@@ -6,7 +6,6 @@ the nonce say enough, and no store is asked.
 
 from __future__ import annotations
 
-from typing import Any, cast
 from urllib.parse import urlsplit
 
 from tornado.httputil import HTTPServerRequest
@@ -25,6 +24,7 @@ class FormMixin(RequestHandler):
     """Tornado's form token API (`xsrf_form_html`, `xsrf_token`), with tokens of our own."""
 
     _session: Session | None = None
+    _manager: SessionManager | None = None
     _has_form = False
     _new_nonce: str | None = None
     _sid: SessionId | None = None
@@ -33,10 +33,11 @@ class FormMixin(RequestHandler):
     @property
     def sessions(self) -> SessionManager:
         """The manager that `session_settings` was given."""
-        manager: Any = self.settings.get(SETTING)
-        if manager is None:
-            raise RuntimeError("no session manager: Application(..., **session_settings(manager))")
-        return cast(SessionManager, manager)
+        if self._manager is None:
+            self._manager = self.settings.get(SETTING)
+            if self._manager is None:
+                raise RuntimeError("no session manager: Application(..., **session_settings(manager))")
+        return self._manager
 
     @property
     def xsrf_token(self) -> bytes:
@@ -98,7 +99,7 @@ class FormMixin(RequestHandler):
         is_turn = session is not None and _changes_identity(session)
         if not (self._has_form or is_turn):
             return
-        held, cookies = self._held_nonce(), self.sessions.cookies
+        cookies, held = self.sessions.cookies, self._held_nonce()
         made = self._new_nonce if session is None else session.reserved
         if self._has_form and made and (is_turn or not held):
             cookies.write_nonce(self, made)

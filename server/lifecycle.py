@@ -12,7 +12,7 @@ from server.errors import SessionChanged, SignInRevoked
 from server.events import Event, Events, Kind
 from server.lifetime import Lifetime
 from server.modifier import Modifier
-from server.request import CookieChange, Request
+from server.request import CookieChange, Requesting
 from server.rules import by_sign_in, confine, kept_of, may_store, merge, survivors
 from server.session import Session
 from server.standing import Standing
@@ -36,7 +36,7 @@ class Lifecycle:
         lifetime: Lifetime,
         standing: Standing,
         events: Events,
-        admit: Callable[[Request], Awaitable[None]] | None,
+        admit: Callable[[Requesting], Awaitable[None]] | None,
         clock: Callable[[], float],
     ) -> None:
         self._store = store

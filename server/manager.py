@@ -14,7 +14,7 @@ from server.csrf import FormTokens
 from server.events import Event, Events, Kind
 from server.lifecycle import Lifecycle
 from server.lifetime import Lifetime
-from server.request import Presence, Request
+from server.request import Presence, Requesting
 from server.rules import by_sign_in
 from server.session import Session
 from server.standing import Accounts, Standing
@@ -55,7 +55,7 @@ class SessionManager:
         cookie_name: str = "id",
         accounts: Accounts | None = None,
         samesite: str = "Lax",
-        admit: Callable[[Request], Awaitable[None]] | None = None,
+        admit: Callable[[Requesting], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.store = store
@@ -95,7 +95,7 @@ class SessionManager:
 
     # --- a request's session ---
 
-    async def load(self, sid: SessionId | None, request: Request) -> Session:
+    async def load(self, sid: SessionId | None, request: Requesting) -> Session:
         """Return the session behind *sid*: one store call, none without a cookie.
 
         Raises:
@@ -119,7 +119,7 @@ class SessionManager:
             return Session(self.lifecycle, request, Presence.ENDED, sid=sid)
         return Session(self.lifecycle, request, Presence.LIVE, sid=sid, record=found)
 
-    def reject(self, request: Request) -> None:
+    def reject(self, request: Requesting) -> None:
         """Tell of a cookie that is no ID which we signed."""
         self._tell(Kind.REJECTED, None, request, reason="cookie")
 
@@ -202,7 +202,7 @@ class SessionManager:
         self,
         kind: Kind,
         handle: str | None,
-        request: Request,
+        request: Requesting,
         *,
         user: str | None = None,
         reason: str | None = None,

@@ -18,16 +18,14 @@ from tornado.websocket import WebSocketHandler
 
 from server.errors import InsecureTransport, SessionError, answer_of
 from server.forms import SETTING, FormMixin
+from server.incoming import Incoming
 from server.manager import SessionManager
-from server.network import is_loopback
 from server.reauthentication import ReauthenticationMixin
-from server.request import Client, CookieChange, Request
+from server.request import CookieChange
 from server.response import FrozenResponse, forbid_storing, settle_cookies, vary_by_cookie
 from server.session import Session
 from server.values import NotJSON
 from stores import Delta, StoreUnavailable
-
-SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 def session_settings(manager: SessionManager, **settings: Any) -> dict[str, Any]:
@@ -83,24 +81,16 @@ class SessionMixin(ReauthenticationMixin, FormMixin):
             await overridden
         if self._finished:
             return
-        agent = self.request.headers.get("User-Agent", "")
-        request = Request(
-            Client(self.client_address(), agent),
-            is_safe=self.request.method in SAFE_METHODS,
-            may_set_cookie=self.sessions.secure or self._is_loopback(),
-        )
-        sid = self._presented()
-        if sid is None and self.sessions.cookies.is_presented(self.request.headers.get_list("Cookie")):
-            self.sessions.reject(request)
-        self._session = await self.sessions.load(sid, request)
+        sessions, sid = self.sessions, self._presented()
+        incoming = Incoming(self.request, self.client_address(), sessions.secure)
+        if sid is None and sessions.cookies.is_presented(self.request.headers.get_list("Cookie")):
+            sessions.reject(incoming)
+        self._session = session = await sessions.load(sid, incoming)
         if self._headers_written:
-            self._session.seal("the response has begun")
+            session.seal("the response has begun")
         elif isinstance(self, WebSocketHandler):
             # A commit at 101 would hang the client: no response follows that could carry it.
-            self._session.seal("a WebSocket handshake saves nothing")
-
-    def _is_loopback(self) -> bool:
-        return is_loopback(self.request.remote_ip or "") and is_loopback(self.request.host_name)
+            session.seal("a WebSocket handshake saves nothing")
 
     # --- save ---
 
@@ -117,11 +107,17 @@ class SessionMixin(ReauthenticationMixin, FormMixin):
             self.write(chunk)
         if self._is_refused_by_tornado():
             return super().finish()
+        if session.is_unchanged and self.sessions.lifetime.renew_s is None:
+            return self._finish_unchanged(session)
         delta, renew = self._delta_to_save(session), self._is_renewal_due(session)
         if delta is not None or renew or session.is_busy:
             return self._finish_when_saved(session, delta or Delta(), renew=renew)
+        return self._finish_unchanged(session)
+
+    def _finish_unchanged(self, session: Session) -> Future[None]:
         sent = super().finish()
-        self._touch(session)
+        if self.session_activity and session.record is not None and session.cookie is CookieChange.KEEP:
+            self.sessions.touch(session)
         return sent
 
     def _is_refused_by_tornado(self) -> bool:
@@ -200,10 +196,6 @@ class SessionMixin(ReauthenticationMixin, FormMixin):
         except Exception:
             app_log.error("Exception in exception handler", exc_info=True)
 
-    def _touch(self, session: Session) -> None:
-        if self.session_activity and session.record is not None and session.cookie is CookieChange.KEEP:
-            self.sessions.touch(session)
-
     # --- send ---
 
     def flush(self, include_footers: bool = False) -> Future[None]:
@@ -231,11 +223,13 @@ class SessionMixin(ReauthenticationMixin, FormMixin):
             self.set_header("Retry-After", str(self._retry_after_s))
         session, carries_secret, is_private = self._session, self._has_form, False
         if session is not None:
-            session.seal("the response has begun")
-            self._write_cookie(session)
-            carries_secret |= session.cookie is not CookieChange.KEEP
-            is_private = session.user is not None or not session.read_nothing
-        self._write_nonce()
+            session.sealed = "the response has begun"
+            if session.cookie is not CookieChange.KEEP:
+                self._write_cookie(session)
+                carries_secret = True
+            is_private = session.is_private
+        if carries_secret:
+            self._write_nonce()
         if carries_secret or is_private or self._accessed:
             vary_by_cookie(self)
         if carries_secret or is_private:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from server.errors import Throttled
-from server.request import Request
+from server.request import Requesting
 from server.throttle import origin_of
 from stores import Counters, Rule
 
@@ -42,7 +42,7 @@ class Newcomers:
         """Count under another key from now on."""
         self._key = key
 
-    async def admit(self, request: Request) -> None:
+    async def admit(self, request: Requesting) -> None:
         """Count one more for the address of *request*.
 
         Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from enum import Enum, auto
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from server import values
 
@@ -62,14 +62,28 @@ def decoded_client(raw: bytes) -> dict[str, Any]:
     return {}
 
 
+class Requesting(Protocol):
+    """What the session layer must know about a request; most requests are never asked."""
+
+    @property
+    def client(self) -> Client:
+        """Who sent it."""
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether it is GET, HEAD or OPTIONS: what it writes to a session that is over is merely dropped."""
+
+    @property
+    def may_set_cookie(self) -> bool:
+        """Whether the transport is fit for a session cookie."""
+
+
 class Request(NamedTuple):
-    """What the session layer must know about a request."""
+    """The same, said beforehand."""
 
     client: Client
     is_safe: bool = True
-    """GET, HEAD or OPTIONS: a write to a session that is over is dropped instead of refused."""
     may_set_cookie: bool = True
-    """Whether the transport is fit for a session cookie."""
 
 
 def _text(sent: str, limit: int) -> str:

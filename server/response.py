@@ -28,14 +28,20 @@ def settle_cookies(handler: RequestHandler) -> None:
     A browser obeys the last line for a name, so what is added after this prevails: `clear_all_cookies()` in a
     handler must not take back the only copy of a new secret.
     """
-    cookies = handler.__dict__.pop("_new_cookie", {})
+    cookies = handler.__dict__.pop("_new_cookie", None)
+    if cookies is None:
+        return
     for morsel in cookies.values():
         handler.add_header("Set-Cookie", morsel.OutputString())
 
 
 def vary_by_cookie(handler: RequestHandler) -> None:
     """Tell caches that another browser gets another response; what the handler named stays."""
-    vary = ", ".join(handler._headers.get_list("Vary"))
+    headers = handler._headers
+    if "Vary" not in headers:
+        headers["Vary"] = "Cookie"
+        return
+    vary = ", ".join(headers.get_list("Vary"))
     names = {name.strip().lower() for name in vary.split(",")}
     if not names & {"cookie", "*"}:
         handler.set_header("Vary", f"{vary}, Cookie" if vary else "Cookie")
@@ -46,6 +52,10 @@ def forbid_storing(handler: RequestHandler, *, whatever_was_said: bool) -> None:
 
     A new cookie or a form token is never for a shared cache, *whatever was said*.
     """
-    directives = {part.strip().lower() for part in handler._headers.get("Cache-Control", "").split(",")}
+    headers = handler._headers
+    if "Cache-Control" not in headers:
+        headers["Cache-Control"] = "no-store"
+        return
+    directives = {part.strip().lower() for part in headers["Cache-Control"].split(",")}
     if directives == {""} or (whatever_was_said and not directives & {"private", "no-store"}):
         handler.set_header("Cache-Control", "no-store")

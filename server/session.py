@@ -13,7 +13,7 @@ from typing import Any
 from server.contents import Unreadable
 from server.cookies import SessionId
 from server.keeper import Keeper
-from server.request import Presence, Request
+from server.request import Presence, Requesting
 from server.state import SessionState
 from stores import Delta, Record
 
@@ -36,13 +36,13 @@ class Session(SessionState, MutableMapping[str, Any]):
     def __init__(
         self,
         keeper: Keeper,
-        request: Request,
+        request: Requesting,
         presence: Presence,
         *,
         sid: SessionId | None = None,
         record: Record | None = None,
     ) -> None:
-        super().__init__(request, presence, sid=sid, record=record)
+        super().__init__(request, presence, sid, record)
         self._keeper = keeper
 
     # --- who ---

@@ -9,29 +9,32 @@ from typing import Any
 
 from server.contents import Contents
 from server.cookies import SessionId, mint_secret
-from server.request import CookieChange, Presence, Request, decoded_client
+from server.request import CookieChange, Presence, Requesting, decoded_client
 from stores import Delta, Record
 
 
 class SessionState:
     """The record behind a request, as loaded and as written since, and what becomes of the cookie."""
 
+    cookie = CookieChange.KEEP
+    sealed: str | None = None
+    limit_s: float | None = None
+    """What `expire_in` said in this request, of the record there is and of one that is still to come."""
+    unsettled: Record | None = None
+    """The record of a sign-in that does not count since its account changed just now; see `Standing`."""
+    _lock: asyncio.Lock | None = None
+    _reserved: str | None = None
+
     def __init__(
-        self, request: Request, presence: Presence, *, sid: SessionId | None, record: Record | None
+        self, request: Requesting, presence: Presence, sid: SessionId | None, record: Record | None
     ) -> None:
         self.request = request
         self.presence = presence
         self.sid = sid
         self.record = record
-        self.cookie = CookieChange.CLEAR if presence is Presence.ENDED else CookieChange.KEEP
-        self.lock = asyncio.Lock()
-        self.sealed: str | None = None
-        self.limit_s: float | None = None
-        """What `expire_in` said in this request, of the record there is and of one that is still to come."""
-        self.unsettled: Record | None = None
-        """The record of a sign-in that does not count since its account changed just now; see `Standing`."""
-        self._contents = Contents(record.data if record is not None else {})
-        self._reserved: str | None = None
+        self._contents = Contents({} if record is None else record.data)
+        if presence is Presence.ENDED:
+            self.cookie = CookieChange.CLEAR
 
     @property
     def is_remembered(self) -> bool:
@@ -41,12 +44,25 @@ class SessionState:
     @property
     def is_busy(self) -> bool:
         """Whether a verb is at work, so that the cookie is not decided yet."""
-        return self.lock.locked()
+        return self._lock is not None and self._lock.locked()
 
     @property
-    def read_nothing(self) -> bool:
-        """Whether no value was looked at, nor written."""
-        return self._contents.is_untouched
+    def lock(self) -> asyncio.Lock:
+        """What a verb holds while it is at work."""
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        return self._lock
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether nothing can be pending, without looking at values, and no verb is at work."""
+        return self._contents.is_unchanged and not self.is_busy
+
+    @property
+    def is_private(self) -> bool:
+        """Whether a response to this request may show what only its browser should see."""
+        is_users = self.record is not None and self.record.user is not None
+        return is_users or not self._contents.is_untouched
 
     def pending(self) -> Delta | None:
         """Return what changed since the load, or None.

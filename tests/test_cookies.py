@@ -10,6 +10,7 @@ import pytest
 
 from server.cookies import SessionId, extract
 from tests.cookie_samples import KEY, MAX_AGE_S, OTHER, cookies, signed, written
+from tests.fakes import Clock
 
 # --- the session ID ---
 
@@ -48,6 +49,45 @@ def test_a_session_id_does_not_print_its_secret() -> None:  # I2
 
 
 # --- reading ---
+
+
+def test_a_cookie_seen_before_is_read_as_at_first() -> None:
+    """Again and again the same, and still refused once it is too old."""  # A12
+    clock = Clock()
+    reads = cookies(clock=clock)
+    sid = SessionId.mint()
+    header = f"id={written(reads, sid)}"
+
+    first = [reads.read([header]) for _ in range(3)]
+    clock.advance(MAX_AGE_S)
+    at_the_limit = reads.read([header])
+    clock.advance(1)
+
+    assert first == [sid] * 3
+    assert (at_the_limit, reads.read([header])) == (sid, None)
+
+
+def test_a_cookie_seen_before_needs_every_byte() -> None:  # A11
+    """That the genuine one was accepted helps no other."""
+    reads = cookies()
+    value = written(reads, SessionId.mint())
+    reads.read([f"id={value}"])
+    others = [value[:n] + ("A" if value[n] != "A" else "B") + value[n + 1 :] for n in range(len(value))]
+
+    assert [other for other in others if reads.read([f"id={other}"])] == []
+
+
+def test_cookies_seen_before_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:  # H7
+    """The longest unseen are forgotten, and read all the same; what is forged is never kept."""
+    monkeypatch.setattr("server.cookies._MOST_KNOWN", 3)
+    reads = cookies()
+    sids = [SessionId.mint() for _ in range(20)]
+    headers = [f"id={written(reads, sid)}" for sid in sids]
+
+    for _ in range(3):
+        assert [reads.read([header]) for header in headers] == sids
+        assert not any(reads.read([header[:-1] + "!"]) for header in headers)
+        assert len(reads._known) + len(reads._known_before) <= 6
 
 
 def test_what_was_written_is_read_back() -> None:

@@ -20,8 +20,9 @@ from server.handlers.context import Context
 from server.handlers.negotiation import is_local, prefers_json, safe_next
 from server.handlers.problems import WORDS, Problem, describe
 from server.headers import CACHING, FORGET_ALL
+from server.incoming import SAFE_METHODS
 from server.manager import SessionManager
-from server.mixin import SAFE_METHODS, SessionMixin
+from server.mixin import SessionMixin
 from stores import StoreUnavailable
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")

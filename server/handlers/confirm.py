@@ -10,7 +10,7 @@ from server.handlers.bodies import FORM, is_plain_type, text_fields
 from server.handlers.negotiation import safe_next
 from server.handlers.pages import FormPage, WrongPassword, refused_in_form
 from server.handlers.problems import Problem
-from server.mixin import SAFE_METHODS
+from server.incoming import SAFE_METHODS
 
 WRONG = "That is not your password. Nothing was done."
 

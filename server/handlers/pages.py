@@ -12,7 +12,7 @@ from server.handlers import idle
 from server.handlers.base import PageHandler
 from server.handlers.negotiation import is_local
 from server.handlers.problems import Problem, describe
-from server.mixin import SAFE_METHODS
+from server.incoming import SAFE_METHODS
 
 
 class Page(PageHandler):
