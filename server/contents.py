@@ -7,6 +7,7 @@ from typing import Any
 
 from server import values
 from stores import Delta
+from stores.base import check_keys
 
 
 class Unreadable(KeyError):
@@ -24,8 +25,10 @@ class Contents:
     def __init__(self, stored: Mapping[str, bytes]) -> None:
         self._stored = stored
         self._values: dict[str, Any] = {}
-        self._watched: set[str] = set()
         self._dropped: set[str] = set()
+        # What may differ from what is stored: key to JSON, or to None if the value can change in place.
+        self._watched: dict[str, bytes | None] = {}
+        self._pending: Delta | None = None
 
     # --- what a handler does ---
 
@@ -55,22 +58,25 @@ class Contents:
 
     def write(self, key: str, value: Any) -> None:
         """Set *key*, or raise ValueError (TypeError for a key that is no string) if it cannot be stored."""
-        Delta(put={key: values.encode(value)})
-        self._take(key, value)
+        raw = values.encode(value)
+        check_keys((key,))
+        self._take(key, value, raw)
 
     def delete(self, key: str) -> None:
         """Remove *key*, also one with an unreadable value; KeyError if there is none."""
         if key not in self._values and (key in self._dropped or key not in self._stored):
             raise KeyError(key)
         self._values.pop(key, None)
-        self._watched.discard(key)
+        self._watched.pop(key, None)
         self._dropped.add(key)
+        self._pending = None
 
     def clear(self) -> None:
         """Remove every key, those with an unreadable value too."""
         self._dropped |= self._values.keys() | self._stored.keys()
         self._values.clear()
         self._watched.clear()
+        self._pending = None
 
     # --- what is to be saved ---
 
@@ -80,12 +86,18 @@ class Contents:
         Raises:
             NotJSON: A value was made so by a nested change.
         """
-        encoded = {k: values.encode(value) for k, value in self._values.items() if k in self._watched}
-        put = {key: raw for key, raw in encoded.items() if not self._is_stored(key, raw)}
-        return _delta(put, frozenset(self._dropped & self._stored.keys()))
+        put = {}
+        for key, raw in self._watched.items():
+            raw = values.encode(self._values[key]) if raw is None else raw
+            if not self._is_stored(key, raw):
+                put[key] = raw
+        self._pending = _delta(put, frozenset(self._dropped & self._stored.keys()))
+        return self._pending
 
     def remaining(self, frozen: Delta) -> Delta | None:
         """Return the part of *frozen*, pending at its time, that was neither saved nor taken back since."""
+        if frozen is self._pending:
+            return frozen  # nothing happened since
         put = {
             key: raw
             for key, raw in frozen.put.items()
@@ -97,28 +109,32 @@ class Contents:
         """Take over what this request has just written; whatever changed meanwhile is still pending."""
         self._stored = stored
         self._dropped &= stored.keys()
+        self._pending = None
 
     def replaced(self, key: str, value: Any) -> None:
         """Take over that *value* was stored under *key*, whatever the handler knew of it before."""
-        self._take(key, value)
+        self._take(key, value, values.encode(value))
 
     # --- what is to be forgotten ---
 
     def confine(self, keys: Collection[str]) -> None:
         """Forget every value but those of *keys*; objects the handler holds of those stay live."""
         self._values = {key: value for key, value in self._values.items() if key in keys}
-        self._watched &= self._values.keys()
+        self._watched = {key: raw for key, raw in self._watched.items() if key in self._values}
         self._dropped.intersection_update(keys)
+        self._pending = None
 
     def abandon(self) -> None:
         """Drop what is pending; it can still be read."""
         self._watched.clear()
         self._dropped.clear()
+        self._pending = None
 
-    def _take(self, key: str, value: Any) -> None:
+    def _take(self, key: str, value: Any, raw: bytes) -> None:
         self._values[key] = value
-        self._watched.add(key)
+        self._watched[key] = None if isinstance(value, list | dict) else raw
         self._dropped.discard(key)
+        self._pending = None
 
     def _decode(self, key: str) -> Any:
         if key in self._dropped or key not in self._stored:
@@ -128,7 +144,7 @@ class Contents:
         except values.NotJSON:
             raise Unreadable(key) from None
         if isinstance(value, list | dict):
-            self._watched.add(key)
+            self._watched[key] = None
         return value
 
     def _is_stored(self, key: str, raw: bytes) -> bool:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from tornado.httputil import HTTPHeaders
 from tornado.web import RequestHandler
 
 
 class FrozenResponse:
-    """Status, headers, cookies and body of a response, kept while the session is saved."""
+    """Status, headers, cookies and body of a response, kept while the session is saved.
+
+    The handler is left with others to change, as on a stock handler nothing changes after finish().
+    """
 
     def __init__(self, handler: RequestHandler) -> None:
         settle_cookies(handler)
         self._status = handler._status_code, handler._reason
-        self._headers = handler._headers.copy()
-        self._body = list(handler._write_buffer)
+        self._headers = handler._headers
+        self._body = handler._write_buffer
+        handler._headers = HTTPHeaders()
+        handler._write_buffer = []
 
     def restore(self, handler: RequestHandler) -> None:
-        """Undo whatever the handler did after finish(), which on a stock handler changes nothing either."""
+        """Undo whatever the handler did after finish()."""
         handler.__dict__.pop("_new_cookie", None)
         handler._status_code, handler._reason = self._status
         handler._headers = self._headers

@@ -54,7 +54,8 @@ def require_size(data: Mapping[str, bytes], *, before: Mapping[str, bytes]) -> N
 
     Parallel requests may pass a limit together; such a session can still shrink, rotate and sign in.
     """
-    if _size(data) > max(MAX_BYTES, _size(before)) or len(data) > max(MAX_KEYS, len(before)):
+    is_too_large = _size(data) > MAX_BYTES and _size(data) > _size(before)
+    if is_too_large or len(data) > max(MAX_KEYS, len(before)):
         raise SessionTooLarge(f"a session holds at most {MAX_BYTES} bytes and {MAX_KEYS} keys")
 
 
@@ -71,4 +72,4 @@ def decoded(raw: bytes | None) -> Any:
 
 
 def _size(data: Mapping[str, bytes]) -> int:
-    return sum(len(key) + len(raw) for key, raw in data.items())
+    return sum(map(len, data)) + sum(map(len, data.values()))
