@@ -113,15 +113,15 @@ class KeyRing:
         self.first = next(iter(self._keys))
         # Copied for each use, which takes half as long as to begin with the key.
         self._keyed = {version: hmac.new(key, digestmod="sha256") for version, key in self._keys.items()}
+        self._begin = f"2|{len(str(self.first))}:{self.first}|"
         self._by_head = {
             f"2|{len(str(version))}:{version}|{_TIME}:": keyed for version, keyed in self._keyed.items()
         }
 
     def sign(self, name: str, value: str, *, clock: Callable[[], float]) -> str:
         """Return *value* signed for the cookie *name*: byte for byte what `create_signed_value` makes."""
-        encoded = b2a_base64(value.encode(), newline=False).decode()
-        fields = (str(self.first), str(int(clock())), name, encoded)
-        signed = "2|" + "".join(f"{len(field)}:{field}|" for field in fields)
+        encoded, time = b2a_base64(value.encode(), newline=False).decode(), str(int(clock()))
+        signed = f"{self._begin}{len(time)}:{time}|{len(name)}:{name}|{len(encoded)}:{encoded}|"
         return signed + _mac(self._keyed[self.first], signed.encode())
 
     def verify(self, name: str, value: str, *, max_age_s: float, clock: Callable[[], float]) -> bytes | None:
@@ -272,10 +272,13 @@ class Cookies:
             if opened is None or sid is None:
                 return None
             known = sid, opened[1]
+        self._know(value, known)
+        return known
+
+    def _know(self, value: str, known: tuple[SessionId, int]) -> None:
         if len(self._known) >= _MOST_KNOWN:
             self._known, self._known_before = {}, self._known
         self._known[value] = known
-        return known
 
     def read_nonce(self, headers: Sequence[str]) -> str | None:
         """Return the nonce presented by a visitor who has no session, if it is well formed."""
@@ -288,7 +291,9 @@ class Cookies:
 
     def write(self, response: CookieSink, sid: SessionId, *, max_age_s: int | None = None) -> None:
         """Give the browser *sid*, until it closes, or for *max_age_s* seconds."""
-        value = self._keys.sign(self.name, f"{sid.handle}.{sid.secret}", clock=self._clock)
+        now_s = self._clock()
+        value = self._keys.sign(self.name, f"{sid.handle}.{sid.secret}", clock=lambda: now_s)
+        self._know(value, (sid, int(now_s)))  # it will be back
         self._add(response, f"{self.name}={value}" + (f"; Max-Age={max_age_s}" if max_age_s else ""))
 
     def clear(self, response: CookieSink) -> None:

@@ -71,6 +71,11 @@ class Events:
         """
         self._subscribers.append(subscriber)
 
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether anybody would hear of an event."""
+        return bool(self._subscribers)
+
     def emit(self, event: Event) -> None:
         """Tell every subscriber."""
         for subscriber in self._subscribers:

@@ -183,6 +183,8 @@ class Lifecycle:
         user: str | None = None,
     ) -> None:
         """Emit an event about *session*, or about another by its *handle* and *user*."""
+        if not self._events.has_subscribers:
+            return
         address = session.request.client.address
         about, whose = (session.handle, session.user) if handle is None else (handle, user)
         self._events.emit(Event(kind, self.now_ms(), about, whose, address, reason))
@@ -264,9 +266,9 @@ class Lifecycle:
 
     def _is_remembered(self, session: Session, user: str, asked: bool | None) -> bool:
         """Whether a sign-in is one that lasts; a proof, for which nobody is asked, leaves it as it was."""
-        if asked is None:
-            asked = session.user == user and session.is_remembered
-        return asked and self._lifetime.remember_s is not None
+        if self._lifetime.remember_s is None:
+            return False
+        return session.user == user and session.is_remembered if asked is None else asked
 
     async def _confirm(self, session: Session) -> None:
         record = session.record

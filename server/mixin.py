@@ -22,7 +22,7 @@ from server.incoming import Incoming
 from server.manager import SessionManager
 from server.reauthentication import ReauthenticationMixin
 from server.request import CookieChange
-from server.response import FrozenResponse, forbid_storing, settle_cookies, vary_by_cookie
+from server.response import CookieLines, FrozenResponse, forbid_storing, settle_cookies, vary_by_cookie
 from server.session import Session
 from server.values import NotJSON
 from stores import Delta, StoreUnavailable
@@ -236,10 +236,11 @@ class SessionMixin(ReauthenticationMixin, FormMixin):
             forbid_storing(self, whatever_was_said=carries_secret)
 
     def _write_cookie(self, session: Session) -> None:
+        cookies, lines = self.sessions.cookies, CookieLines(self._headers)
         if session.cookie is CookieChange.SET and session.sid is not None:
-            self.sessions.cookies.write(self, session.sid, max_age_s=self._cookie_max_age_s(session))
+            cookies.write(lines, session.sid, max_age_s=self._cookie_max_age_s(session))
         elif session.cookie is CookieChange.CLEAR:
-            self.sessions.cookies.clear(self)
+            cookies.clear(lines)
 
     def _cookie_max_age_s(self, session: Session) -> int | None:
         """Return how long the browser keeps the cookie; None: until it closes."""
