@@ -16,7 +16,6 @@ from tornado.web import Application
 from server import logs
 from server.accounts import AccountDirectory
 from server.config import Settings
-from server.cookies import KeyRing
 from server.credentials import Credentials
 from server.events import Event, Kind
 from server.front import Front
@@ -28,6 +27,7 @@ from server.manager import SessionManager
 from server.material import Material
 from server.mixin import session_settings
 from server.newcomers import Newcomers
+from server.signing import KeyRing
 from server.throttle import Rules, Throttle, counters_of
 from stores import Store
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from server.cookies import Cookies, KeyRing, SessionId
+from server.cookies import Cookies, SessionId
 from server.csrf import FormTokens
 from server.events import Event, Events, Kind
 from server.lifecycle import Lifecycle
@@ -17,6 +17,7 @@ from server.lifetime import Lifetime
 from server.request import Presence, Requesting
 from server.rules import by_sign_in
 from server.session import Session
+from server.signing import KeyRing
 from server.standing import Accounts, Standing
 from stores import Absent, Handle, Record, Store, StoreUnavailable
 

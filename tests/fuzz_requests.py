@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote, urlencode
 
-from server.cookies import KeyRing
 from server.mixin import SAFE_METHODS
+from server.signing import KeyRing
 from tests.fuzz_samples import (
     FORM,
     FRAMING,

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from server.cookies import KeyRing, SessionId, form_basis, mint_secret
+from server.cookies import SessionId, form_basis, mint_secret
+from server.signing import KeyRing
 from tests.cookie_samples import KEY, OTHER, Response, cookies, key_version, written
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from server import rotation
 from server.cli import main
-from server.cookies import KeyRing
 from server.keys import read_keys, version
+from server.signing import KeyRing
 from tests.running import ROOT, environment
 
 FIRST = "7Vq0mPzX3hBsT9kLwE5yRfJcA8uNdG2o"
