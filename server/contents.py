@@ -29,6 +29,8 @@ class Contents:
         # What may differ from what is stored: key to JSON, or to None if the value can change in place.
         self._watched: dict[str, bytes | None] = {}
         self._pending: Delta | None = None
+        self.is_unchanged = True
+        """Whether nothing was written or deleted yet, nor a value read that can be changed in place."""
 
     # --- what a handler does ---
 
@@ -36,11 +38,6 @@ class Contents:
     def is_untouched(self) -> bool:
         """Whether no value was looked at, nor written."""
         return not (self._values or self._dropped)
-
-    @property
-    def is_unchanged(self) -> bool:
-        """Whether nothing was written or deleted, nor a value read that could have been changed in place."""
-        return not (self._watched or self._dropped)
 
     def names(self) -> list[str]:
         """Return the keys stored or written; some may be deleted or unreadable."""
@@ -52,9 +49,10 @@ class Contents:
         Raises:
             KeyError: There is none; Unreadable if what is stored is not JSON.
         """
-        if key not in self._values:
-            self._values[key] = self._decode(key)
-        return self._values[key]
+        if key in self._values:
+            return self._values[key]
+        value = self._values[key] = self._decode(key)
+        return value
 
     def write(self, key: str, value: Any) -> None:
         """Set *key*, or raise ValueError (TypeError for a key that is no string) if it cannot be stored."""
@@ -69,14 +67,14 @@ class Contents:
         self._values.pop(key, None)
         self._watched.pop(key, None)
         self._dropped.add(key)
-        self._pending = None
+        self._touched()
 
     def clear(self) -> None:
         """Remove every key, those with an unreadable value too."""
         self._dropped |= self._values.keys() | self._stored.keys()
         self._values.clear()
         self._watched.clear()
-        self._pending = None
+        self._touched()
 
     # --- what is to be saved ---
 
@@ -134,6 +132,10 @@ class Contents:
         self._values[key] = value
         self._watched[key] = None if isinstance(value, list | dict) else raw
         self._dropped.discard(key)
+        self._touched()
+
+    def _touched(self) -> None:
+        self.is_unchanged = False
         self._pending = None
 
     def _decode(self, key: str) -> Any:
@@ -145,6 +147,7 @@ class Contents:
             raise Unreadable(key) from None
         if isinstance(value, list | dict):
             self._watched[key] = None
+            self.is_unchanged = False
         return value
 
     def _is_stored(self, key: str, raw: bytes) -> bool:

@@ -62,6 +62,8 @@ class SessionManager:
         self.store = store
         self.lifetime = lifetime
         self.secure = secure
+        self._clock = clock
+        self._touch_after_ms = 1000 * lifetime.touch_after_s
         self.events = Events()
         """Tells what happens; see `server.events`."""
         self._standing = Standing(accounts, now_ms=self.now_ms)
@@ -82,7 +84,7 @@ class SessionManager:
 
     def now_ms(self) -> int:
         """Return Unix time in milliseconds by this manager's clock."""
-        return self.lifecycle.now_ms()
+        return int(self._clock() * 1000)
 
     def use_keys(self, secrets: Sequence[bytes | str]) -> None:
         """Sign with the first of *secrets* from now on, and accept what any of them signed.
@@ -126,8 +128,10 @@ class SessionManager:
 
     def touch(self, session: Session) -> None:
         """Record in the background that the session was used, if that is due."""
-        record = session.record
-        if record is not None and self.lifetime.wants_touch(record, now_ms=self.now_ms()):
+        record, now_ms = session.record, self.now_ms()
+        if record is None or now_ms - record.seen_ms < self._touch_after_ms:
+            return
+        if self.lifetime.wants_touch(record, now_ms=now_ms):
             self.spawn(self.lifecycle.touch(session))
 
     def wants_renewal(self, session: Session) -> bool:

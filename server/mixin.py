@@ -22,7 +22,7 @@ from server.incoming import Incoming
 from server.manager import SessionManager
 from server.reauthentication import ReauthenticationMixin
 from server.request import CookieChange
-from server.response import CookieLines, FrozenResponse, forbid_storing, settle_cookies, vary_by_cookie
+from server.response import CookieLines, FrozenResponse, settle_cookies, tell_caches
 from server.session import Session
 from server.values import NotJSON
 from stores import Delta, StoreUnavailable
@@ -105,10 +105,10 @@ class SessionMixin(ReauthenticationMixin, FormMixin):
             return super().finish(chunk)
         if chunk is not None:
             self.write(chunk)
-        if self._is_refused_by_tornado():
-            return super().finish()
         if session.is_unchanged and self.sessions.lifetime.renew_s is None:
             return self._finish_unchanged(session)
+        if self._is_refused_by_tornado():
+            return super().finish()
         delta, renew = self._delta_to_save(session), self._is_renewal_due(session)
         if delta is not None or renew or session.is_busy:
             return self._finish_when_saved(session, delta or Delta(), renew=renew)
@@ -218,7 +218,8 @@ class SessionMixin(ReauthenticationMixin, FormMixin):
             raise RuntimeError("the session has unsaved changes: await self.session.commit() before flush()")
 
     def _write_session_headers(self) -> None:
-        settle_cookies(self)
+        if "_new_cookie" in self.__dict__:
+            settle_cookies(self)
         if self._retry_after_s is not None:
             self.set_header("Retry-After", str(self._retry_after_s))
         session, carries_secret, is_private = self._session, self._has_form, False
@@ -231,9 +232,7 @@ class SessionMixin(ReauthenticationMixin, FormMixin):
         if carries_secret:
             self._write_nonce()
         if carries_secret or is_private or self._accessed:
-            vary_by_cookie(self)
-        if carries_secret or is_private:
-            forbid_storing(self, whatever_was_said=carries_secret)
+            tell_caches(self._headers, forbid=carries_secret or is_private, whatever_was_said=carries_secret)
 
     def _write_cookie(self, session: Session) -> None:
         cookies, lines = self.sessions.cookies, CookieLines(self._headers)

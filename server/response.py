@@ -59,27 +59,30 @@ def settle_cookies(handler: RequestHandler) -> None:
         handler.add_header("Set-Cookie", morsel.OutputString())
 
 
-def vary_by_cookie(handler: RequestHandler) -> None:
-    """Tell caches that another browser gets another response; what the handler named stays."""
-    headers = handler._headers
+def tell_caches(headers: HTTPHeaders, *, forbid: bool, whatever_was_said: bool) -> None:
+    """Tell caches that another browser gets another response, and, where *forbid* says so, to keep nothing.
+
+    What the handler told them stays, unless it would let a shared cache keep what it must not *whatever was
+    said*: a new cookie, or a form token.
+    """
     if "Vary" not in headers:
         headers["Vary"] = "Cookie"
-        return
+    else:
+        _vary_by_cookie(headers)
+    if forbid and ("Cache-Control" not in headers or not headers["Cache-Control"].strip()):
+        headers["Cache-Control"] = "no-store"
+    elif whatever_was_said:
+        _keep_from_shared_caches(headers)
+
+
+def _vary_by_cookie(headers: HTTPHeaders) -> None:
     vary = ", ".join(headers.get_list("Vary"))
     names = {name.strip().lower() for name in vary.split(",")}
     if not names & {"cookie", "*"}:
-        handler.set_header("Vary", f"{vary}, Cookie" if vary else "Cookie")
+        headers["Vary"] = f"{vary}, Cookie" if vary else "Cookie"
 
 
-def forbid_storing(handler: RequestHandler, *, whatever_was_said: bool) -> None:
-    """Tell caches to keep nothing of it, unless the handler told them something.
-
-    A new cookie or a form token is never for a shared cache, *whatever was said*.
-    """
-    headers = handler._headers
-    if "Cache-Control" not in headers:
-        headers["Cache-Control"] = "no-store"
-        return
+def _keep_from_shared_caches(headers: HTTPHeaders) -> None:
     directives = {part.strip().lower() for part in headers["Cache-Control"].split(",")}
-    if directives == {""} or (whatever_was_said and not directives & {"private", "no-store"}):
-        handler.set_header("Cache-Control", "no-store")
+    if not directives & {"private", "no-store"}:
+        headers["Cache-Control"] = "no-store"

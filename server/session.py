@@ -11,11 +11,8 @@ from secrets import token_hex
 from typing import Any
 
 from server.contents import Unreadable
-from server.cookies import SessionId
-from server.keeper import Keeper
-from server.request import Presence, Requesting
 from server.state import SessionState
-from stores import Delta, Record
+from stores import Delta
 
 log = logging.getLogger("stormcellar.session")
 
@@ -32,18 +29,6 @@ class Session(SessionState, MutableMapping[str, Any]):
 
     Made by `SessionManager.load`; one request, one task at a time.
     """
-
-    def __init__(
-        self,
-        keeper: Keeper,
-        request: Requesting,
-        presence: Presence,
-        *,
-        sid: SessionId | None = None,
-        record: Record | None = None,
-    ) -> None:
-        super().__init__(request, presence, sid, record)
-        self._keeper = keeper
 
     # --- who ---
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from server.contents import Contents
 from server.cookies import SessionId, mint_secret
+from server.keeper import Keeper
 from server.request import CookieChange, Presence, Requesting, decoded_client
 from stores import Delta, Record
 
@@ -26,8 +27,15 @@ class SessionState:
     _reserved: str | None = None
 
     def __init__(
-        self, request: Requesting, presence: Presence, sid: SessionId | None, record: Record | None
+        self,
+        keeper: Keeper,
+        request: Requesting,
+        presence: Presence,
+        *,
+        sid: SessionId | None = None,
+        record: Record | None = None,
     ) -> None:
+        self._keeper = keeper
         self.request = request
         self.presence = presence
         self.sid = sid
@@ -55,8 +63,8 @@ class SessionState:
 
     @property
     def is_unchanged(self) -> bool:
-        """Whether nothing can be pending, without looking at values, and no verb is at work."""
-        return self._contents.is_unchanged and not self.is_busy
+        """Whether nothing can be pending, and no verb is at work. Looks at no value."""
+        return self._contents.is_unchanged and (self._lock is None or not self._lock.locked())
 
     @property
     def is_private(self) -> bool:
