@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import example, given
 
 from server import values
 from server.values import NotJSON
-from tests.value_samples import circular, nested
+from tests.value_samples import (
+    NO_JSON,
+    SUBCLASSES,
+    TEXTS,
+    VALUES,
+    circular,
+    decoded_by_json,
+    encoded_by_json,
+    nested,
+)
 
 
 @pytest.mark.parametrize(
@@ -116,3 +127,67 @@ def test_duplicate_keys_are_refused_where_asked() -> None:  # E7
     assert values.parse(text) == {"a": {"b": 2}}
     with pytest.raises(NotJSON):
         values.parse(text, unique=True)
+
+
+# --- against the standard library, which wrote what is stored already ---
+
+
+@given(VALUES)
+def test_what_is_written_means_what_json_would_write(value: Any) -> None:  # G3
+    """The same values are taken and refused, and read back by either they are equal and of equal types."""
+    expected = outcome(encoded_by_json, value)
+    actual = outcome(values.encode, value)
+
+    assert (actual is None) == (expected is None)
+    if actual is not None and expected is not None:
+        assert repr(json.loads(actual[0])) == repr(json.loads(expected[0]))
+        assert repr(values.decode(actual[0])) == repr(values.decode(expected[0]))
+
+
+@given(TEXTS)
+@example(b"18446744073709551616")
+@example(b"[-9223372036854775809]")
+@example(b"1" * 4300)
+@example(b"1" * 4301)
+@example(b'{"a":1,"b":2,"a":3}')
+@example(b"[" * 64 + b"]" * 64)
+@example(b"[" * 32 + b'{"":' * 33 + b"0" + b"}" * 33 + b"]" * 32)
+@example(b"[" * 1100 + b"]" * 1100)
+def test_what_is_read_is_what_json_would_read(raw: bytes) -> None:  # G3, G4
+    """The same bytes are taken and refused, with the same value; and whatever is read can be written back."""
+    expected = outcome(decoded_by_json, raw)
+    actual = outcome(values.decode, raw)
+
+    assert repr(actual) == repr(expected)
+    if actual is not None:
+        assert repr(values.decode(values.encode(actual[0]))) == repr(actual[0])
+
+
+@pytest.mark.parametrize("value", NO_JSON, ids=lambda value: type(value).__name__)
+def test_types_that_a_library_would_convert_are_refused(value: Any) -> None:  # G3
+    """Nothing comes back as something else, at the top or inside."""
+    for each in (value, [value], {"key": value}):
+        with pytest.raises(NotJSON):
+            values.encode(each)
+
+
+@pytest.mark.parametrize("value", SUBCLASSES, ids=lambda value: type(value).__name__)
+def test_subclass_is_written_as_its_base(value: Any) -> None:
+    """A str, an int or a dict of another type is what it inherits from, whatever else it says of itself."""
+    for each in (value, [value], {"key": value}):
+        assert values.encode(each) == encoded_by_json(each)
+
+
+def test_brackets_in_a_string_nest_nothing() -> None:
+    """What looks deep and is not can be read."""
+    text = "[{" * 1000
+
+    assert values.decode(values.encode([text])) == [text]
+
+
+def outcome(work: Callable[[Any], Any], given: Any) -> Any:
+    """Return what *work* makes of *given* in a list, or None if it is not JSON."""
+    try:
+        return [work(given)]
+    except NotJSON:
+        return None
