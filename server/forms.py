@@ -6,6 +6,8 @@ the nonce say enough, and no store is asked.
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import cast
 from urllib.parse import urlsplit
 
 from tornado.httputil import HTTPServerRequest
@@ -24,20 +26,18 @@ class FormMixin(RequestHandler):
     """Tornado's form token API (`xsrf_form_html`, `xsrf_token`), with tokens of our own."""
 
     _session: Session | None = None
-    _manager: SessionManager | None = None
     _has_form = False
     _new_nonce: str | None = None
     _sid: SessionId | None = None
     _sid_is_read = False
 
-    @property
+    @cached_property
     def sessions(self) -> SessionManager:
         """The manager that `session_settings` was given."""
-        if self._manager is None:
-            self._manager = self.settings.get(SETTING)
-            if self._manager is None:
-                raise RuntimeError("no session manager: Application(..., **session_settings(manager))")
-        return self._manager
+        manager = self.settings.get(SETTING)
+        if manager is None:
+            raise RuntimeError("no session manager: Application(..., **session_settings(manager))")
+        return cast(SessionManager, manager)
 
     @property
     def xsrf_token(self) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -203,7 +203,8 @@ class Lifecycle:
         """Give the user this session under a new ID, or another one; return whether it is this one."""
         pending = session.pending() or Delta()
         delta = pending if change.keep is None else confine(pending, change.keep)
-        kept, held = dict[str, bytes](), session.record
+        kept: Mapping[str, bytes] = {}
+        held = session.record
         if held is not None:
             if await self._writer.rotate(session, delta, change) is Outcome.APPLIED:
                 session.confine(session.record.data if session.record else ())

@@ -137,11 +137,9 @@ class SessionManager:
     def wants_renewal(self, session: Session) -> bool:
         """Whether the session ID is old enough to be changed in passing; see `Lifetime.renew_s`."""
         record = session.record
-        return (
-            record is not None
-            and session.request.may_set_cookie
-            and self.lifetime.wants_renewal(record, now_ms=self.now_ms())
-        )
+        if self.lifetime.renew_s is None or record is None or not session.request.may_set_cookie:
+            return False
+        return self.lifetime.wants_renewal(record, now_ms=self.now_ms())
 
     def is_recent(self, session: Session, *, within_s: float | None = None) -> bool:
         """Whether the user of *session* proved who they are less than *within_s* seconds ago.

@@ -49,6 +49,7 @@ def is_in(address: str, networks: Sequence[Network]) -> bool:
     return parsed is not None and any(parsed in network for network in networks)
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether *host*, a name or an address, is this machine as seen from itself."""
     if host.lower() == "localhost" or host.lower().endswith(".localhost"):

@@ -28,9 +28,9 @@ def confine(delta: Delta, keep: frozenset[str]) -> Delta:
     return Delta({key: raw for key, raw in delta.put.items() if key in keep}, delta.drop & keep)
 
 
-def kept_of(data: Mapping[str, bytes], keep: frozenset[str] | None) -> dict[str, bytes]:
+def kept_of(data: Mapping[str, bytes], keep: frozenset[str] | None) -> Mapping[str, bytes]:
     """Return what *keep* leaves of *data*; None leaves all of it."""
-    return {key: raw for key, raw in data.items() if keep is None or key in keep}
+    return data if keep is None else {key: raw for key, raw in data.items() if key in keep}
 
 
 def may_store(session: Session) -> bool:
@@ -46,7 +46,10 @@ def may_store(session: Session) -> bool:
 
 def merge(data: Mapping[str, bytes], delta: Delta) -> dict[str, bytes]:
     """Return *data* as it is after *delta*."""
-    return {key: raw for key, raw in data.items() if key not in delta.drop} | dict(delta.put)
+    merged = {**data, **delta.put}
+    for key in delta.drop:
+        merged.pop(key, None)
+    return merged
 
 
 def require_size(data: Mapping[str, bytes], *, before: Mapping[str, bytes]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -110,10 +110,9 @@ class SessionState:
         self._reserved = None
         self._contents.stored_is(record.data)
 
-    def wrote(self, delta: Delta, *, seen_ms: int, expires_ms: int) -> None:
-        """Take over that *delta* was applied. Later changes of the same values still count."""
+    def wrote(self, data: Mapping[str, bytes], *, seen_ms: int, expires_ms: int) -> None:
+        """Take over that the record holds *data* now. Later changes of the same values still count."""
         assert self.record is not None
-        data = {k: v for k, v in self.record.data.items() if k not in delta.drop} | dict(delta.put)
         self.record = replace(self.record, data=data, seen_ms=seen_ms, expires_ms=expires_ms)
         self._contents.stored_is(data)
 

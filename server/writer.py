@@ -90,13 +90,14 @@ class Writer:
         """Save *delta*, and slide the expiry."""
         record, sid = session.record, session.sid
         assert record is not None and sid is not None
-        require_size(merge(record.data, delta), before=record.data)
+        data = merge(record.data, delta)
+        require_size(data, before=record.data)
         now_ms = self._now_ms()
         expires_ms = self.expires_ms(session, now_ms=now_ms)
         outcome = await self._store.apply(sid.credential, delta, now_ms=now_ms, expires_ms=expires_ms)
         if outcome is Outcome.APPLIED:
             session.wrote(
-                delta, seen_ms=max(record.seen_ms, now_ms), expires_ms=max(record.expires_ms, expires_ms)
+                data, seen_ms=max(record.seen_ms, now_ms), expires_ms=max(record.expires_ms, expires_ms)
             )
         return outcome
 
