@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: run test lint load profile redis mongo clean
+.PHONY: run test lint load profile peers redis mongo clean
 
 run: .venv/run
 	$(BIN)/python run.py $(ARGS)
@@ -24,6 +24,10 @@ load: .venv/load
 # Microseconds of a request by part: HTTP, cookie, store, session, handler.
 profile: .venv/test
 	$(BIN)/python -m benchmarks.profile $(ARGS)
+
+# What the benchmarks compare with: environments under var/peers/. Without --prepare it checks what each does.
+peers: .venv/test
+	$(BIN)/python -m benchmarks.peers --prepare $(ARGS)
 
 # One database in the foreground at its usual address, to try --store by hand.
 redis: .venv/test

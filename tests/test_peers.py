@@ -1,0 +1,269 @@
+"""The benchmarks' peers, without a network: what is pinned, what is started, what a check notices."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from benchmarks import peers
+from benchmarks.peers import HERE, PEERS, Peer
+from benchmarks.peers.check import WrongAnswer, verify
+
+EXPRESS = PEERS[0]
+
+
+@dataclass(frozen=True)
+class FakeEnvironment:
+    """An environment that is made by noting that it was."""
+
+    error: str = ""
+    built: list[Path] = field(default_factory=list)
+
+    def missing(self) -> str | None:
+        """Nothing ever is."""
+        return None
+
+    def build(self, folder: Path, pins: Path) -> None:
+        """Note *folder*, and fail if told to."""
+        self.built.append(folder)
+        if self.error:
+            raise RuntimeError(self.error)
+
+    def interpreter(self, folder: Path) -> list[str]:
+        """Return a word."""
+        return ["fake"]
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Have the environments made elsewhere."""
+    monkeypatch.setattr(peers, "ENVIRONMENTS", tmp_path)
+    return tmp_path
+
+
+def test_every_peer_has_its_files_and_known_stores() -> None:
+    """Names are unique, and what a peer names beside it is there."""
+    assert len({peer.name for peer in PEERS}) == len(PEERS) == 4
+    for peer in PEERS:
+        assert set(peer.stores) <= {"memory", "redis", "mongo"} and peer.stores
+        assert (HERE / peer.server).is_file() and (HERE / peer.pins).is_file()
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+def test_every_version_is_exact_and_names_no_place(peer: Peer) -> None:
+    """Two machines time the same release, wherever each fetches it from."""
+    text = (HERE / peer.pins).read_text()
+    if peer.pins.endswith(".json"):
+        versions = list(json.loads(text)["dependencies"].values())
+    else:
+        versions = [line.partition("==")[2] for line in text.splitlines()]
+
+    assert all(re.fullmatch(r"\d+(\.\d+)+", version) for version in versions) and versions
+    assert "://" not in text
+
+
+def test_readme_names_the_versions_pinned() -> None:
+    """The versions in the peers' README are those that run."""
+    readme = (HERE / "README.md").read_text()
+    pins = {}
+    for peer in PEERS:
+        pins |= dict(re.findall(r'"?([\w-]+)(?:": "|==)([\d.]+)', (HERE / peer.pins).read_text().lower()))
+    told = dict(re.findall(r"`([\w-]+)` (\d+\.[\d.]*\d)", readme.lower()))
+
+    assert {"express", "starsessions", "aiohttp-session", "django"} <= told.keys()
+    assert told == {name: pins[name] for name in told}
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+def test_command_has_server_store_url_and_port(peer: Peer) -> None:
+    """A server is told all it needs on its command line."""
+    for store in peer.stores:
+        command = peer.command(store, "scheme://somewhere", 12345)
+
+        assert command[-4:] == [str(HERE / peer.server), store, "scheme://somewhere", "12345"]
+
+
+def test_store_that_a_peer_lacks_is_refused() -> None:
+    """Nobody times MongoDB with a library that has no store for it."""
+    lacking = next(peer for peer in PEERS if "mongo" not in peer.stores)
+
+    with pytest.raises(ValueError, match="has no mongo store"):
+        lacking.command("mongo", "mongodb://127.0.0.1", 12345)
+
+
+@pytest.mark.parametrize(
+    ("programs", "reason"),
+    [
+        ({}, "no node on PATH"),
+        ({"node": "echo v24.0.0"}, "no npm on PATH"),
+        ({"node": "echo v20.18.3", "npm": "true"}, "node 20.19 or later is needed, this one says v20.18.3"),
+        ({"node": "exit 1", "npm": "true"}, "node 20.19 or later is needed, this one says nothing"),
+        ({"node": "echo v20.19.0", "npm": "true"}, None),
+    ],
+)
+def test_express_says_what_it_misses(
+    programs: dict[str, str], reason: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A machine without node, or with an old one, is told so in one line."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name, script in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+
+    assert EXPRESS.missing() == reason
+
+
+def test_prepare_of_a_missing_peer_says_why(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """What cannot run here is not half made."""
+    monkeypatch.setenv("PATH", "")
+
+    with pytest.raises(RuntimeError, match=r"^express: no node on PATH$"):
+        EXPRESS.prepare()
+    assert list(folder.iterdir()) == []
+
+
+def test_environment_is_made_once(folder: Path) -> None:
+    """A second run finds the first one's environment."""
+    environment = FakeEnvironment()
+    peer = replace(EXPRESS, environment=environment)
+
+    peer.prepare()
+    peer.prepare()
+
+    assert environment.built == [folder / "express"]
+
+
+def test_environment_of_other_pins_is_made_anew(folder: Path) -> None:
+    """Nothing of the old versions stays."""
+    environment = FakeEnvironment()
+    peer = replace(EXPRESS, environment=environment)
+    peer.prepare()
+    (folder / "express" / "old").touch()
+
+    replace(peer, pins="requirements/django.txt").prepare()
+
+    assert len(environment.built) == 2
+    assert not (folder / "express" / "old").exists()
+
+
+def test_environment_that_failed_is_tried_again(folder: Path) -> None:
+    """A failure names the peer, and leaves nothing that passes for an environment."""
+    environment = FakeEnvironment(error="no network")
+    peer = replace(EXPRESS, environment=environment)
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"^express: no network$"):
+            peer.prepare()
+
+    assert len(environment.built) == 2
+
+
+def test_failed_install_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: Path
+) -> None:
+    """Of what npm has to say, the line that names the error."""
+    npm = "printf 'npm warn old\\nnpm error code ENOTFOUND\\nnpm error more\\n' >&2; exit 1"
+    for name, script in {"node": "echo v24.0.0", "npm": npm}.items():
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{Path(shutil.which('sh') or '/bin/sh').parent}")
+
+    with pytest.raises(RuntimeError) as caught:
+        EXPRESS.prepare()
+
+    assert str(caught.value) == "express: npm error code ENOTFOUND"
+
+
+class FakeSubject(BaseHTTPRequestHandler):
+    """A subject with sessions in a set, which can be told to do one thing wrong."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # one packet an answer, or each waits for an acknowledgement
+    flaw = ""
+    live: set[str]
+    operations: dict[str, int]
+
+    def do_GET(self) -> None:
+        """Answer as benchmarks/peers/README.md says."""
+        sid = self.headers.get("Cookie", "").removeprefix("sid=")
+        path = self.path
+        if path == "/bare":
+            self._answer(200, "hello")
+        elif path == "/start":
+            self._begin("somebody")
+        elif sid not in self.live:
+            self._answer(200 if self.flaw == "open" else 401, "anonymous")
+        elif path == "/login":
+            if self.flaw != "old lives":
+                self.live.discard(sid)
+            self._begin("hello", sid if self.flaw == "same cookie" else "")
+        else:
+            self.operations[path] = self.operations.get(path, 0) + 3
+            wrong = self.flaw == "wrong name"
+            self._answer(200, "hello" if path == "/write" or wrong else "somebody")
+
+    def _begin(self, text: str, sid: str = "") -> None:
+        sid = sid or secrets.token_hex(8)
+        self.live.add(sid)
+        self._answer(200, text, f"sid={sid}; Path=/")
+
+    def _answer(self, status: int, text: str, cookie: str = "") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        if cookie:
+            self.send_header("Set-Cookie", cookie)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def subject(flaw: str) -> Iterator[tuple[str, Callable[[], dict[str, int]]]]:
+    """Serve a fake subject in the meantime; yields its address and its count of operations."""
+    handler = type("Flawed", (FakeSubject,), {"flaw": flaw, "live": set(), "operations": {}})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", lambda: dict(handler.operations)
+        finally:
+            server.shutdown()
+
+
+def test_check_counts_operations_a_request() -> None:
+    """What each kind of request costs the database is told by command."""
+    with subject("") as (base_url, count):
+        costs = verify(base_url, count)
+
+    assert costs["read"] == {"/read": 3}
+    assert costs["write"] == {"/write": 3}
+    assert costs["bare"] == costs["anonymous"] == {}
+
+
+@pytest.mark.parametrize(
+    ("flaw", "told"),
+    [
+        ("open", "/read answered"),
+        ("old lives", "/read answered"),
+        ("same cookie", "/login keeps the cookie"),
+        ("wrong name", "/read answered"),
+    ],
+)
+def test_check_notices_what_a_subject_does_wrong(flaw: str, told: str) -> None:
+    """A subject that skips work is not timed."""
+    with subject(flaw) as (base_url, count), pytest.raises(WrongAnswer, match=told):
+        verify(base_url, count)
