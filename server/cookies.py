@@ -51,15 +51,13 @@ class SessionId:
     """What the store is shown: the handle, and SHA-256 of the secret."""
 
     def __post_init__(self) -> None:
-        digest = hashlib.sha256(self.secret.encode()).digest()
-        # Of 32 bytes the last of 44 characters is padding.
-        encoded = b2a_base64(digest, newline=False).translate(_URL_SAFE)[:43]
-        object.__setattr__(self, "credential", Credential(self.handle, Verifier(encoded.decode())))
+        verifier = Verifier(_base64url(hashlib.sha256(self.secret.encode()).digest()))
+        object.__setattr__(self, "credential", Credential(self.handle, verifier))
 
     @classmethod
     def mint(cls, secret: str | None = None) -> Self:
         """Make a new ID from the system's randomness: 128 bits that locate, 256 that authorise."""
-        return cls(Handle(random.token_urlsafe(16)), secret or mint_secret())
+        return cls(Handle(_base64url(random.token_bytes(16))), secret or mint_secret())
 
     def rotated(self) -> SessionId:
         """Return the same handle with a new secret."""
@@ -80,7 +78,11 @@ def form_basis(secret: str) -> str:
 
 def mint_secret() -> str:
     """Return 32 random bytes as 43 characters of base64url."""
-    return random.token_urlsafe(32)
+    return _base64url(random.token_bytes(32))
+
+
+def _base64url(raw: bytes) -> str:
+    return b2a_base64(raw, newline=False).translate(_URL_SAFE, b"=").decode()
 
 
 def _session_id(signed: bytes | None) -> SessionId | None:

@@ -216,7 +216,7 @@ class SessionManager:
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run *work* so that no hang-up cancels it and `aclose` waits for it."""
-        task = asyncio.create_task(work)
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._landed)
         return task

@@ -207,7 +207,7 @@ async def _to_its_end(verb: Coroutine[Any, Any, None]) -> None:
 
     It holds the session's lock meanwhile, for which the response waits.
     """
-    await asyncio.shield(asyncio.ensure_future(verb))
+    await asyncio.shield(asyncio.get_running_loop().create_task(verb))
 
 
 @lru_cache(maxsize=1024)

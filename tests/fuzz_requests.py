@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote, urlencode
 
-from server.mixin import SAFE_METHODS
+from server.incoming import SAFE_METHODS
 from server.signing import KeyRing
 from tests.fuzz_samples import (
     FORM,

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tornado.ioloop import IOLoop
 
 from server import logs
+from server.incoming import SAFE_METHODS
 from server.lifetime import Lifetime
-from server.mixin import SAFE_METHODS
 from tests.fuzz_judge import Judge
 from tests.fuzz_requests import TAPE_BYTES, Sent, make_request
 from tests.fuzz_samples import FORM
