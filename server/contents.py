@@ -154,11 +154,18 @@ class Contents:
         stored = self._stored.get(key)
         if stored is None or stored == raw:
             return stored == raw
+        if _has_one_form(stored):
+            return False
         try:
             # Another writer's JSON may have other spaces; what counts is the value.
             return values.encode(values.decode(stored)) == raw
         except values.NotJSON:
             return False
+
+
+def _has_one_form(raw: bytes) -> bool:
+    """Whether *raw* is a number or a string that JSON can write in no other way."""
+    return raw.isdigit() or (raw[:1] == raw[-1:] == b'"' and b"\\" not in raw)
 
 
 def _delta(put: Mapping[str, bytes], drop: frozenset[str]) -> Delta | None:

@@ -155,9 +155,9 @@ class SessionMixin(ReauthenticationMixin, FormMixin):
 
     def _hear_no_more(self) -> None:
         """Do what makes Tornado leave a finished handler alone: no hang-up, no more body, no method."""
-        connection: Any = self.request.connection
-        connection.set_close_callback(None)
-        for name in ("data_received", str(self.request.method).lower()):
+        request: Any = self.request
+        request.connection.set_close_callback(None)
+        for name in ("data_received", request.method.lower()):
             setattr(self, name, _ignore)
 
     async def _save_then_finish(
