@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from server.errors import InsecureTransport
@@ -117,10 +117,9 @@ class Writer:
             deadline_ms=change.deadline_ms,
             is_remembered=change.is_remembered,
         )
-        verifier = new.credential.verifier
         outcome = await self._store.rotate(
             sid.credential,
-            verifier,
+            new.credential.verifier,
             delta,
             keep=change.keep,
             user=change.user,
@@ -133,16 +132,16 @@ class Writer:
         )
         if outcome is Outcome.APPLIED:
             session.became(
-                replace(
-                    record,
-                    verifier=verifier,
+                Record(
+                    *new.credential,
                     user=change.user,
-                    auth_ms=change.auth_ms,
-                    client=client,
+                    created_ms=record.created_ms,
                     rotated_ms=now_ms,
+                    auth_ms=change.auth_ms,
                     seen_ms=max(record.seen_ms, now_ms),
                     expires_ms=expires_ms,
                     deadline_ms=change.deadline_ms,
+                    client=client,
                     data=data,
                 ),
                 new,
