@@ -18,7 +18,7 @@ class Batches(Generic[Q, A]):
 
     Args:
         send: Given the questions of a batch, in their order, returns as many answers. A fault is an answer
-            like any other, for the asker to raise as its own, so *send* raises nothing.
+            like any other, for the asker to raise as its own; what *send* itself raises, all of them raise.
         most: How many questions a batch holds; with more of them in one turn there are several batches.
     """
 
@@ -32,23 +32,39 @@ class Batches(Generic[Q, A]):
         """Return the future answer to *question*, which leaves at the end of this turn."""
         loop = asyncio.get_running_loop()
         if not self._asked:
-            loop.call_soon(self._leave)
-        future = loop.create_future()
+            self._begin(loop)
+        future: asyncio.Future[A] = loop.create_future()
         self._asked.append((question, future))
         return future
 
-    def _leave(self) -> None:
-        asked, self._asked = self._asked, []
-        for start in range(0, len(asked), self._most):
-            batch = [pair for pair in asked[start : start + self._most] if not pair[1].done()]
-            if batch:
-                # The loop itself holds tasks by weak references only.
-                task = asyncio.ensure_future(self._carry(batch))
-                self._under_way.add(task)
-                task.add_done_callback(self._under_way.discard)
+    async def settled(self) -> None:
+        """Wait until nothing is under way any more."""
+        while self._under_way:
+            await asyncio.wait(self._under_way)
 
-    async def _carry(self, batch: Sequence[tuple[Q, asyncio.Future[A]]]) -> None:
-        answers = await self._send([question for question, _ in batch])
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        # A task takes its first step when this turn is over. The loop itself holds it by a weak reference.
+        task = loop.create_task(self._carry())
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _carry(self) -> None:
+        asked, self._asked = self._asked[: self._most], self._asked[self._most :]
+        if self._asked:
+            self._begin(asyncio.get_running_loop())
+        batch = [pair for pair in asked if not pair[1].done()]
+        if not batch:
+            return
+        try:
+            answers = await self._send([question for question, _ in batch])
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+        except asyncio.CancelledError:
+            for _, future in batch:
+                future.cancel()
+            raise
+        except Exception as exc:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(exc)

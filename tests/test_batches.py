@@ -77,3 +77,57 @@ def test_a_cancelled_asker_harms_nobody() -> None:
 
     assert answers == ["CancelledError", 1, "CancelledError", 3]
     assert sent == [[1, 2, 3]]
+
+
+def test_what_sending_raises_every_asker_raises() -> None:
+    """A defect in what sends leaves nobody waiting."""
+
+    async def fail(questions: Sequence[int]) -> list[int]:
+        raise ZeroDivisionError
+
+    async def run() -> list[int | BaseException]:
+        batches = Batches(fail, most=64)
+        return await asyncio.gather(*(ask(batches, n) for n in range(2)), return_exceptions=True)
+
+    assert [type(answer) for answer in asyncio.run(run())] == [ZeroDivisionError] * 2
+
+
+def test_a_batch_that_is_cancelled_leaves_nobody_waiting() -> None:
+    """Where the loop's tasks are cancelled one by one, askers end with their batch."""
+
+    async def run() -> tuple[list[int | BaseException], bool]:
+        echo = Echo()
+        batches = Batches(echo, most=64)
+        echo.gate.clear()
+        askers = [asyncio.ensure_future(ask(batches, n)) for n in range(2)]
+        while not echo.sent:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        [carrier] = asyncio.all_tasks() - {*askers, asyncio.current_task()}
+        carrier.cancel()
+        answers = await asyncio.gather(*askers, return_exceptions=True)
+        return answers, carrier.cancelled()
+
+    answers, was_cancelled = asyncio.run(run())
+
+    assert ([type(answer) for answer in answers], was_cancelled) == ([asyncio.CancelledError] * 2, True)
+
+
+def test_settled_waits_for_what_is_under_way() -> None:
+    """Batches whose askers all left are waited for, too."""
+
+    async def run() -> list[bool]:
+        echo = Echo()
+        batches = Batches(echo, most=2)
+        echo.gate.clear()
+        askers = [asyncio.ensure_future(ask(batches, n)) for n in range(3)]
+        while len(echo.sent) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        askers[0].cancel()
+        settled = asyncio.ensure_future(batches.settled())
+        await asyncio.sleep(0)
+        seen = [settled.done()]
+        echo.gate.set()
+        await settled
+        return [*seen, *(asker.done() or asker.cancelled() for asker in askers[1:])]
+
+    assert asyncio.run(run()) == [False, True, True]
