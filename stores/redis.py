@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, Self
 
-from redis.exceptions import NoPermissionError
-
 from stores.base import (
     Absent,
     Credential,
@@ -23,7 +21,7 @@ from stores.base import (
     Verifier,
     check_keys,
 )
-from stores.errors import DuplicateSession, StoreError, StoreUnavailable
+from stores.errors import DuplicateSession, StoreError, StoreRefused, StoreUnavailable
 from stores.redis_counters import RedisCounters
 from stores.redis_records import (
     META,
@@ -46,6 +44,8 @@ BIND_MS = 60_000
 
 RECONNECT_S, RECONNECT_MOST_S = 0.1, 2.0
 
+_OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
+
 _HANDLE = re.compile(rb"[A-Za-z0-9_-]+")
 
 
@@ -58,17 +58,20 @@ class RedisStore(Store):
     apply         EVALSHA: HMGET, HGET of what is expected, HSET, HDEL, PEXPIREAT
     rotate        EVALSHA: the same, and HKEYS, PUBLISH; a new user or deadline: `index`, then EVALSHA again
     destroy       EVALSHA: HGET, DEL, PUBLISH; of a user: then ZREM
-    of_user       ZRANGE, HMGET of each handle in batches; of stale entries: then EVALSHA: ZSCORE, ZREM
-    alive         HMGET of each handle in batches
+    of_user       ZRANGE, HMGET of each handle; of stale entries: then EVALSHA: ZSCORE, ZREM
+    alive         HMGET of each handle
     gone          SUBSCRIBE
-    scan          SCAN with MATCH and COUNT on each primary node, HGETALL of each handle in batches
+    scan          SCAN with MATCH and COUNT on each primary node, HGETALL of each handle
     ping          EVALSHA of `destroy` on a handle that cannot exist; INFO memory, once
     (index)       EVALSHA: ZADD GT, PTTL, TIME, PEXPIREAT
     ============  =====================================================================================
 
     Keys are `{prefix}:s:{handle}` and `{prefix}:u:{SHA-256 of the user}`, the channel is `{prefix}:gone`. A
-    script that the server has forgotten is sent as EVAL. An entry is in the index before its record is bound
-    and leaves it after; whoever reads the index looks at the record, so an entry too many is harmless.
+    script that the server has forgotten is sent as EVAL. What one turn of the event loop asks leaves in one
+    piece, 64 commands at most, reads and changes apart, in a cluster to each node.
+
+    An entry is in the index before its record is bound and leaves it after; whoever reads the index looks at
+    the record, so an entry too many is harmless.
     """
 
     def __init__(self, wire: Wire, prefix: str) -> None:
@@ -91,20 +94,19 @@ class RedisStore(Store):
     async def create(self, record: Record) -> None:
         """Insert *record*. A key of a foreign type at its place is a duplicate, too."""
         check_keys(record.data)
-        async with self._wire.budget("create"):
+        async with self._wire.within("create"):
             if record.user is not None:
                 added_ms = max(record.created_ms, record.rotated_ms, record.seen_ms)
                 await self._index(record.user, record.handle, added_ms, record.deadline_ms)
-            arguments = record_arguments(record)
-            reply = await self._wire.run(CREATE, self._key(record.handle), record.expires_ms, *arguments)
+            arguments, key = record_arguments(record), self._key(record.handle)
+            reply = await self._wire.run("create", CREATE, [key], record.expires_ms, *arguments)
         if reply == b"duplicate":
             raise DuplicateSession(record.handle)
 
     async def load(self, credential: Credential, *, now_ms: int) -> Record | Absent:
         """Return one atomic snapshot of the live session, or why there is none."""
         handle, verifier = credential
-        async with self._wire.budget("load"):
-            reply = await self._wire.twice(lambda: self._wire.read("HGETALL", self._key(handle)))
+        reply = await self._wire.read("load", "HGETALL", self._key(handle))
         stored = self._reader.read(handle, reply)
         return Absent.ENDED if stored is None else stored.seen_by(verifier, now_ms=now_ms)
 
@@ -113,15 +115,15 @@ class RedisStore(Store):
     ) -> Outcome:
         """Write *delta* if the session is live and every `expect` holds, and slide the expiry."""
         handle, verifier = credential
-        async with self._wire.budget("apply"):
-            reply = await self._wire.run(
-                APPLY,
-                self._key(handle),
-                *(verifier, now_ms, "" if expires_ms is None else expires_ms),
-                *expect_arguments(delta),
-                *write_arguments(delta),
-            )
-        return Outcome(reply.decode())
+        reply = await self._wire.run(
+            "apply",
+            APPLY,
+            [self._key(handle)],
+            *(verifier, now_ms, "" if expires_ms is None else expires_ms),
+            *expect_arguments(delta),
+            *write_arguments(delta),
+        )
+        return _OUTCOMES[reply]
 
     async def rotate(
         self,
@@ -145,36 +147,36 @@ class RedisStore(Store):
         before += [client, expires_ms, deadline_ms, now_ms + grace_ms if grace_ms > 0 else ""]
         after: list[Argument] = [self._channel, handle]
         after += [*expect_arguments(delta), *keep_arguments(keep), *write_arguments(delta)]
-        async with self._wire.budget("rotate") as until:
-            key = self._key(handle)
-            outcome, previous = await self._wire.run(ROTATE, key, *before, 0, *after)
-            if outcome == b"unindexed":
-                assert user is not None
+        keys, until = [self._key(handle)], self._wire.until()
+        outcome, previous = await self._wire.run("rotate", ROTATE, keys, *before, 0, *after)
+        if outcome == b"unindexed":
+            assert user is not None
+            async with self._wire.within("rotate", until=until):
                 await self._index(user, handle, now_ms, deadline_ms)
-                outcome, previous = await self._wire.run(ROTATE, key, *before, 1, *after)
+                outcome, previous = await self._wire.run("rotate", ROTATE, keys, *before, 1, *after)
         if previous not in (b"", bound):
             await self._prune(previous, [handle], now_ms, until)
-        return Outcome(outcome.decode())
+        return _OUTCOMES[outcome]
 
     async def destroy(self, handle: Handle) -> bool:
         """End the session whatever its verifier. A key of a foreign type at its place is removed as well."""
-        async with self._wire.budget("destroy") as until:
-            removed, user = await self._wire.run(DESTROY, self._key(handle), self._channel, handle)
+        until = self._wire.until()
+        removed, user = await self._wire.run("destroy", DESTROY, [self._key(handle)], self._channel, handle)
         if user:
             # Handles are never used again, so nothing can have bound it since.
             with suppress(StoreError):
-                async with self._wire.budget("destroy", until=until):
-                    await self._wire.read("ZREM", self._user_key(user), handle)
+                async with self._wire.within("destroy", until=until):
+                    await self._wire.change("destroy", "ZREM", self._user_key(user), handle)
         return bool(removed)
 
     async def of_user(self, user: str, *, now_ms: int) -> list[Record]:
         """Return every live session of *user* bound before the call, each once, `data` left empty."""
         wanted = user_bytes(user)
-        async with self._wire.budget("of_user") as until:
-            replies = await self._wire.twice(lambda: self._indexed(wanted))
+        async with self._wire.within("of_user") as until:
+            replies = await self._indexed(wanted)
         found, stale = [], []
         for handle, reply in replies.items():
-            stored = self._reader.read(handle, reply)
+            stored = self._reader.read_meta(handle, reply)
             if stored is None or stored.record.user != user:
                 stale.append(handle)
             elif stored.record.expires_ms > now_ms:
@@ -186,12 +188,12 @@ class RedisStore(Store):
     async def alive(self, credentials: Iterable[Credential], *, now_ms: int) -> set[Credential]:
         """Return which of any number of *credentials* are live; exact for each, not one snapshot."""
         asked = list(dict.fromkeys(credentials))
-        commands = [("HMGET", self._key(handle), *META) for handle, _ in asked]
-        async with self._wire.budget("alive"):
-            replies = await self._wire.twice(lambda: self._wire.read_batch(commands))
+        keys = [self._key(handle) for handle, _ in asked]
+        async with self._wire.within("alive"):
+            replies = await self._wire.read_each("alive", "HMGET", keys, *META)
         live = set()
         for credential, reply in zip(asked, replies, strict=True):
-            stored = self._reader.read(credential.handle, reply)
+            stored = self._reader.read_meta(credential.handle, reply)
             if stored and isinstance(stored.seen_by(credential.verifier, now_ms=now_ms), Record):
                 live.add(credential)
         return live
@@ -230,12 +232,12 @@ class RedisStore(Store):
 
     async def ping(self) -> None:
         """Check that the server answers us, knows us and takes writes; warn once if it may evict sessions."""
-        async with self._wire.budget("ping"):
-            await self._wire.twice(lambda: self._wire.run(DESTROY, self._key(Handle("")), self._channel, ""))
+        async with self._wire.within("ping"):
+            await self._wire.run_as_read("ping", DESTROY, [self._key(Handle(""))], self._channel, "")
             if not self._has_read_policy:
                 # An account that may not ask is a good account.
-                with suppress(NoPermissionError):
-                    self._warn_of_eviction(await self._wire.read("INFO", "memory"))
+                with suppress(StoreRefused):
+                    self._warn_of_eviction(await self._wire.info("memory"))
                 self._has_read_policy = True
 
     async def aclose(self) -> None:
@@ -251,7 +253,7 @@ class RedisStore(Store):
 
     async def _index(self, user: str, handle: Handle, added_ms: int, deadline_ms: int) -> None:
         key = self._user_key(user_bytes(user))
-        await self._wire.run(INDEX, key, handle, added_ms, deadline_ms + BIND_MS)
+        await self._wire.run("index", INDEX, [key], handle, added_ms, deadline_ms + BIND_MS)
 
     async def _prune(self, user: bytes, handles: Sequence[Handle], now_ms: int, until: float) -> None:
         """Remove *handles* from the index of *user* where they are too old to be waiting for a record.
@@ -259,18 +261,19 @@ class RedisStore(Store):
         Best effort: what stays is harmless, and the next reader tries again.
         """
         with suppress(StoreError):
-            async with self._wire.budget("prune", until=until):
-                await self._wire.run(PRUNE, self._user_key(user), now_ms - BIND_MS, *handles)
+            async with self._wire.within("prune", until=until):
+                await self._wire.run("prune", PRUNE, [self._user_key(user)], now_ms - BIND_MS, *handles)
 
     async def _indexed(self, user: bytes) -> dict[Handle, Any]:
-        reply = await self._wire.read("ZRANGE", self._user_key(user), 0, -1)
+        reply = await self._wire.read("of_user", "ZRANGE", self._user_key(user), 0, -1)
         handles = [] if is_foreign(reply) else [Handle(name.decode(errors="replace")) for name in reply]
-        replies = await self._wire.read_batch([("HMGET", self._key(handle), *META) for handle in handles])
+        keys = [self._key(handle) for handle in handles]
+        replies = await self._wire.read_each("of_user", "HMGET", keys, *META)
         return dict(zip(handles, replies, strict=True))
 
     async def _load_each(self, handles: Sequence[Handle]) -> list[Record]:
-        async with self._wire.budget("scan"):
-            replies = await self._wire.read_batch([("HGETALL", self._key(handle)) for handle in handles])
+        async with self._wire.within("scan"):
+            replies = await self._wire.read_each("scan", "HGETALL", [self._key(each) for each in handles])
         read = [self._reader.read(handle, reply) for handle, reply in zip(handles, replies, strict=True)]
         return [stored.record for stored in read if stored is not None]
 

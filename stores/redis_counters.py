@@ -72,32 +72,24 @@ class RedisCounters(Counters):
 
     async def take(self, key: str, rule: Rule, *, now_ms: int) -> Tally:
         """Take one, unless the limit is reached and the wait is not over."""
-        place = self._place(key)
         waits = (rule.first_wait_ms, rule.longest_wait_ms, MOST_DOUBLINGS)
-        async with self._wire.budget("take"):
-            taken, count, next_ms = await self._wire.run(
-                _TAKE, place, now_ms, rule.limit, *waits, now_ms + rule.keep_ms
-            )
+        taken, count, next_ms = await self._wire.run(
+            "take", _TAKE, [self._place(key)], now_ms, rule.limit, *waits, now_ms + rule.keep_ms
+        )
         return Tally(bool(taken), count, next_ms)
 
     async def peek(self, key: str, *, now_ms: int) -> Tally:
         """Return the tally without taking one."""
-        command = ("HMGET", self._place(key), "count", "next", "expires")
-        async with self._wire.budget("peek"):
-            reply = await self._wire.twice(lambda: self._wire.read(*command))
+        reply = await self._wire.read("peek", "HMGET", self._place(key), "count", "next", "expires")
         return _parsed(reply, now_ms)
 
     async def give_back(self, key: str, tally: Tally, *, now_ms: int) -> None:
         """Undo the take that returned *tally*."""
-        place = self._place(key)
-        async with self._wire.budget("give_back"):
-            await self._wire.run(_GIVE_BACK, place, now_ms, tally.next_ms)
+        await self._wire.run("give_back", _GIVE_BACK, [self._place(key)], now_ms, tally.next_ms)
 
     async def forget(self, key: str) -> None:
         """Forget the tally."""
-        place = self._place(key)
-        async with self._wire.budget("forget"):
-            await self._wire.read("DEL", place)
+        await self._wire.change("forget", "DEL", self._place(key))
 
     def _place(self, key: str) -> str:
         check_key(key)

@@ -1,4 +1,4 @@
-"""How the Redis store talks to its server: turns, budget, retries and errors.
+"""How the Redis store talks to its server: batches, budget, retries and errors.
 
 A mutation is sent at most once, so redis-py's own retries are off everywhere; reads are retried once, here.
 """
@@ -6,10 +6,11 @@ A mutation is sent at most once, so redis-py's own retries are off everywhere; r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import hiredis
 from redis import asyncio as aioredis
 from redis.asyncio.cluster import ClusterNode
 from redis.exceptions import (
@@ -18,26 +19,24 @@ from redis.exceptions import (
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
-    RedisClusterException,
-    RedisError,
     ResponseError,
 )
 
+from stores.batches import Batches
 from stores.errors import StoreError, StoreFull, StoreRefused, StoreUnavailable
+from stores.redis_cluster import ClusterLines
+from stores.redis_lines import DRIVER_ERRORS, Command, Lines, ServerLines
 from stores.redis_records import Argument
 from stores.redis_scripts import Script
 from stores.redis_url import Client
 
 T = TypeVar("T")
 
-CONNECTIONS = 32
-"""How many calls are on the wire at once, in this process; the others wait their turn."""
-
 BATCH = 64
-"""How many commands one round trip carries at most."""
+"""How many commands a batch holds at most."""
 
-# RedisClusterException is not a RedisError; the TimeoutError of asyncio is an OSError.
-DRIVER_ERRORS = (RedisError, RedisClusterException, OSError)
+# Typed as if a command had one argument only.
+_pack: Any = hiredis.pack_command
 
 
 def refusal(operation: str, exc: BaseException) -> StoreError:
@@ -66,80 +65,138 @@ def is_foreign(reply: object) -> bool:
     return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
 
 
+def is_outage(reply: object) -> bool:
+    """Return whether *reply* is an error after which asking again may have an answer."""
+    if not isinstance(reply, Exception) or isinstance(reply, NoScriptError) or is_foreign(reply):
+        return False
+    return type(refusal("", reply)) is StoreUnavailable
+
+
 class Wire:
-    """Sends commands within the budget of a call, and turns the driver's errors into the store's."""
+    """Sends commands within the budget of a call, and turns the driver's errors into the store's.
+
+    What is asked in one turn of the loop leaves together, reads and changes apart: no read waits for a slow
+    script, and a batch of reads may be sent again.
+    """
 
     def __init__(self, client: Client, *, timeout_s: float) -> None:
         self._client = client
         self._timeout_s = timeout_s
-        self._slots = asyncio.Semaphore(CONNECTIONS)
+        self._lines: Lines = (
+            ServerLines(client) if isinstance(client, aioredis.Redis) else ClusterLines(client)
+        )
+        self._reads = Batches(self._send_reads, most=BATCH)
+        self._changes = Batches(self._send_changes, most=BATCH)
         self._is_closed = False
         self._waits: set[asyncio.Future[Any]] = set()
 
+    async def read(self, operation: str, name: str, key: str, *arguments: Argument) -> Any:
+        """Ask with a command that only reads; a key of a foreign type answers with its error."""
+        reply = await self._ask(self._reads, operation, key, (name, key, *arguments))
+        return reply if type(reply) is list else _checked(operation, reply)
+
+    async def read_each(
+        self, operation: str, name: str, keys: Sequence[str], *arguments: Argument
+    ) -> list[Any]:
+        """Do so for each of *keys*, a batch at a time."""
+        replies: list[Any] = []
+        for start in range(0, len(keys), BATCH):
+            asked = [
+                self._ask(self._reads, operation, key, (name, key, *arguments))
+                for key in keys[start : start + BATCH]
+            ]
+            replies += [_checked(operation, await reply) for reply in asked]
+        return replies
+
+    async def change(self, operation: str, name: str, key: str, *arguments: Argument) -> Any:
+        """Send a command that writes, once; a key of a foreign type answers with its error."""
+        return _checked(operation, await self._ask(self._changes, operation, key, (name, key, *arguments)))
+
+    async def run(self, operation: str, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
+        """Run *script*, once. A server that does not know it has not executed it, and is sent the text."""
+        return await self._run(self._changes, operation, script, keys, arguments)
+
+    async def run_as_read(
+        self, operation: str, script: Script, keys: Sequence[str], *arguments: Argument
+    ) -> Any:
+        """Run *script*, which is known to find nothing to change, as if it only read."""
+        return await self._run(self._reads, operation, script, keys, arguments)
+
+    async def _run(
+        self,
+        batches: Batches[Command, Any],
+        operation: str,
+        script: Script,
+        keys: Sequence[str],
+        arguments: tuple[Argument, ...],
+    ) -> Any:
+        until, rest = self.until(), (len(keys), *keys, *arguments)
+        reply = await self._ask(batches, operation, keys[0], ("EVALSHA", script.sha, *rest))
+        if isinstance(reply, NoScriptError):
+            async with self.within(operation, until=until):
+                reply = await self._ask(batches, operation, keys[0], ("EVAL", script.text, *rest))
+        if isinstance(reply, Exception):
+            raise refusal(operation, reply) from reply
+        return reply
+
+    def _ask(
+        self,
+        batches: Batches[Command, Any],
+        operation: str,
+        key: str,
+        command: tuple[Argument, ...],
+    ) -> asyncio.Future[Any]:
+        """Return the future reply, or error of the driver, which has a budget of its own."""
+        if self._is_closed:
+            raise StoreUnavailable(f"{operation}: the store is closed")
+        return batches.ask((_pack(command), key, command))
+
+    async def _send_changes(self, commands: Sequence[Command]) -> list[Any]:
+        return await self._lines.send(commands, until=self.until())
+
+    async def _send_reads(self, commands: Sequence[Command]) -> list[Any]:
+        """Send them, and once more those that have no answer in half the budget."""
+        until = self.until()
+        replies = await self._lines.send(commands, until=until - self._timeout_s / 2)
+        again = [number for number, reply in enumerate(replies) if is_outage(reply)]
+        if again and not self._is_closed:
+            second = await self._lines.send([commands[number] for number in again], until=until)
+            for number, reply in zip(again, second, strict=True):
+                replies[number] = reply
+        return replies
+
+    def until(self) -> float:
+        """Return when the budget of a call ends that begins now, on the loop's clock."""
+        return asyncio.get_running_loop().time() + self._timeout_s
+
     @asynccontextmanager
-    async def budget(self, operation: str, *, until: float | None = None) -> AsyncIterator[float]:
-        """Bound what happens inside, waiting for a turn included, and map what it raises.
+    async def within(self, operation: str, *, until: float | None = None) -> AsyncIterator[float]:
+        """Bound what happens inside, if that is more than one question, and map what it raises.
 
         Args:
             until: When the budget ends on the loop's clock, to go on within that of an earlier step.
         """
         if self._is_closed:
             raise StoreUnavailable(f"{operation}: the store is closed")
-        until = until or asyncio.get_running_loop().time() + self._timeout_s
+        until = until or self.until()
         try:
-            async with asyncio.timeout_at(until), self._slots:
+            async with asyncio.timeout_at(until):
                 yield until
         except DRIVER_ERRORS as exc:
             raise refusal(operation, exc) from exc
 
-    async def run(self, script: Script, key: str, *arguments: Argument) -> Any:
-        """Run *script* once. A server that does not know it has not executed it, and is sent the text."""
-        try:
-            return await self._client.execute_command("EVALSHA", script.sha, 1, key, *arguments)
-        except NoScriptError:
-            return await self._client.execute_command("EVAL", script.text, 1, key, *arguments)
-
-    async def read(self, *command: Argument) -> Any:
-        """Send one reading command; a key of a foreign type answers with its error."""
-        try:
-            return await self._client.execute_command(*command)
-        except ResponseError as exc:
-            if is_foreign(exc):
-                return exc
-            raise
-
-    async def read_batch(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
-        """Send reading commands, `BATCH` a round trip, and answer each as `read` does."""
-        replies: list[Any] = []
-        for start in range(0, len(commands), BATCH):
-            pipe: Any = self._client.pipeline(transaction=False)
-            for command in commands[start : start + BATCH]:
-                pipe.execute_command(*command)
-            replies += await pipe.execute(raise_on_error=False)
-        for reply in replies:
-            if isinstance(reply, Exception) and not is_foreign(reply):
-                raise reply
-        return replies
-
-    async def twice(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Await *attempt*, which only reads, and once more if it had no answer in half the budget."""
-        try:
-            async with asyncio.timeout(self._timeout_s / 2):
-                return await attempt()
-        except DRIVER_ERRORS as exc:
-            if type(refusal("", exc)) is not StoreUnavailable:
-                raise
-        if isinstance(self._client, aioredis.RedisCluster):
-            # After a failed batch redis-py neither asks who owns a slot now nor doubts its other connections.
-            await self._client.nodes_manager.initialize()
-        return await attempt()
+    async def info(self, section: str) -> dict[str, Any]:
+        """Return what the server says of itself."""
+        async with self.within("info"), self._lines.turns:
+            found: dict[str, Any] = await self._client.execute_command("INFO", section)
+        return found
 
     async def scan(self, pattern: str) -> AsyncGenerator[list[bytes], None]:
         """Yield pages of the keys that match *pattern*, from every primary node. A key may come twice."""
         for node in await self._primaries():
             cursor = 0
             while True:
-                async with self.budget("scan"):
+                async with self.within("scan"), self._lines.turns:
                     cursor, keys = await node.execute_command(
                         "SCAN", cursor, "MATCH", pattern, "COUNT", 4 * BATCH
                     )
@@ -150,13 +207,13 @@ class Wire:
     async def _primaries(self) -> Sequence[aioredis.Redis | ClusterNode]:
         if isinstance(self._client, aioredis.Redis):
             return [self._client]
-        async with self.budget("scan"):
+        async with self.within("scan"):
             await self._client.initialize()
         return self._client.get_primaries()
 
     async def messages(self, channel: str) -> AsyncGenerator[bytes, None]:
         """Yield what is published on *channel* until the connection breaks or the store is closed."""
-        async with self.budget("gone"):
+        async with self.within("gone"):
             await self._client.initialize()
             pubsub: Any = self._client.pubsub()
         try:
@@ -198,8 +255,13 @@ class Wire:
         self._is_closed = True
         for future in self._waits:
             future.cancel()
-        await self._client.aclose()
-        if isinstance(self._client, aioredis.RedisCluster):
-            # After an error the client counts as not initialised, and its own aclose() leaves the nodes open.
-            await self._client.nodes_manager.aclose()
-            await self._client.nodes_manager.aclose("startup_nodes")
+        await self._lines.aclose()
+        for batches in (self._reads, self._changes):
+            await batches.settled()
+        await self._lines.aclose()  # what a batch was just opening
+
+
+def _checked(operation: str, reply: Any) -> Any:
+    if isinstance(reply, Exception) and not is_foreign(reply):
+        raise refusal(operation, reply) from reply
+    return reply
