@@ -53,25 +53,27 @@ class RedisStore(Store):
     """One hash per record, one sorted set per user, one channel.
 
     ============  =====================================================================================
-    create        (of a user: `index`), then EVALSHA: EXISTS, HSET, PEXPIREAT
+    create        EVALSHA: EXISTS, of a user: index, HSET, PEXPIREAT
     load          HGETALL
     apply         EVALSHA: HMGET, HGET of what is expected, HSET, HDEL, PEXPIREAT
-    rotate        EVALSHA: the same, and HKEYS, PUBLISH; a new user or deadline: `index`, then EVALSHA again
+    rotate        EVALSHA: the same, HKEYS, PUBLISH; a new user or deadline: index
     destroy       EVALSHA: HGET, DEL, PUBLISH; of a user: then ZREM
     of_user       ZRANGE, HMGET of each handle; of stale entries: then EVALSHA: ZSCORE, ZREM
     alive         HMGET of each handle
     gone          SUBSCRIBE
     scan          SCAN with MATCH and COUNT on each primary node, HGETALL of each handle
     ping          EVALSHA of `destroy` on a handle that cannot exist; INFO memory, once
-    (index)       EVALSHA: ZADD GT, PTTL, TIME, PEXPIREAT
+    (index)       ZADD GT, PTTL, TIME, PEXPIREAT
     ============  =====================================================================================
 
     Keys are `{prefix}:s:{handle}` and `{prefix}:u:{SHA-256 of the user}`, the channel is `{prefix}:gone`. A
     script that the server has forgotten is sent as EVAL. What one turn of the event loop asks leaves in one
     piece, 64 commands at most, reads and changes apart, in a cluster to each node.
 
-    An entry is in the index before its record is bound and leaves it after; whoever reads the index looks at
-    the record, so an entry too many is harmless.
+    On one server, index and record change in one step. In a cluster, whose scripts know one slot, the index
+    has an EVALSHA of its own before `create`, and before `rotate` is sent again that asked for it. So an
+    entry is there before its record is bound, and it leaves after. Whoever reads the index looks at the
+    record, so an entry too many is harmless.
     """
 
     def __init__(self, wire: Wire, prefix: str) -> None:
@@ -94,12 +96,16 @@ class RedisStore(Store):
     async def create(self, record: Record) -> None:
         """Insert *record*. A key of a foreign type at its place is a duplicate, too."""
         check_keys(record.data)
-        async with self._wire.within("create"):
-            if record.user is not None:
-                added_ms = max(record.created_ms, record.rotated_ms, record.seen_ms)
-                await self._index(record.user, record.handle, added_ms, record.deadline_ms)
-            arguments, key = record_arguments(record), self._key(record.handle)
-            reply = await self._wire.run("create", CREATE, [key], record.expires_ms, *arguments)
+        added_ms = max(record.created_ms, record.rotated_ms, record.seen_ms)
+        entry = (record.handle, added_ms, record.deadline_ms + BIND_MS)
+        arguments = [record.expires_ms, *entry, *record_arguments(record)]
+        keys = self._bound_keys(record.handle, record.user)
+        if record.user is None or len(keys) > 1:
+            reply = await self._wire.run("create", CREATE, keys, *arguments)
+        else:
+            async with self._wire.within("create"):
+                await self._index(record.user, *entry)
+                reply = await self._wire.run("create", CREATE, keys, *arguments)
         if reply == b"duplicate":
             raise DuplicateSession(record.handle)
 
@@ -145,14 +151,14 @@ class RedisStore(Store):
         bound = b"" if user is None else user_bytes(user)
         before: list[Argument] = [verifier, now_ms, new_verifier, bound, "" if auth_ms is None else auth_ms]
         before += [client, expires_ms, deadline_ms, now_ms + grace_ms if grace_ms > 0 else ""]
-        after: list[Argument] = [self._channel, handle]
+        after: list[Argument] = [deadline_ms + BIND_MS, self._channel, handle]
         after += [*expect_arguments(delta), *keep_arguments(keep), *write_arguments(delta)]
-        keys, until = [self._key(handle)], self._wire.until()
+        keys, until = self._bound_keys(handle, user), self._wire.until()
         outcome, previous = await self._wire.run("rotate", ROTATE, keys, *before, 0, *after)
         if outcome == b"unindexed":
             assert user is not None
             async with self._wire.within("rotate", until=until):
-                await self._index(user, handle, now_ms, deadline_ms)
+                await self._index(user, handle, now_ms, deadline_ms + BIND_MS)
                 outcome, previous = await self._wire.run("rotate", ROTATE, keys, *before, 1, *after)
         if previous not in (b"", bound):
             await self._prune(previous, [handle], now_ms, until)
@@ -251,9 +257,14 @@ class RedisStore(Store):
         # Users are hostile strings of any length; a hash of one is neither.
         return f"{self._prefix}:u:{hashlib.sha256(user).hexdigest()}"
 
-    async def _index(self, user: str, handle: Handle, added_ms: int, deadline_ms: int) -> None:
-        key = self._user_key(user_bytes(user))
-        await self._wire.run("index", INDEX, [key], handle, added_ms, deadline_ms + BIND_MS)
+    def _bound_keys(self, handle: Handle, user: str | None) -> list[str]:
+        """Return the keys that a binding to *user* changes. In a cluster that is one; `_index` goes first."""
+        if user is None or self._wire.is_cluster:
+            return [self._key(handle)]
+        return [self._key(handle), self._user_key(user_bytes(user))]
+
+    async def _index(self, user: str, handle: Handle, added_ms: int, ends_ms: int) -> None:
+        await self._wire.run("index", INDEX, [self._user_key(user_bytes(user))], handle, added_ms, ends_ms)
 
     async def _prune(self, user: bytes, handles: Sequence[Handle], now_ms: int, until: float) -> None:
         """Remove *handles* from the index of *user* where they are too old to be waiting for a record.

@@ -1,4 +1,4 @@
-"""The Lua script of each mutation in Redis, each on one key.
+"""The Lua script of each mutation in Redis, each on one key, or on one server also on the user's index.
 
 Numbers stay the decimal strings they arrived as, so that Lua never formats one. In each script the first
 command that may need memory comes before any other write, so that a full server refuses it whole.
@@ -22,115 +22,151 @@ class Script:
         object.__setattr__(self, "sha", hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest())
 
 
-# Shared by APPLY and ROTATE. KEYS[1] the record; ARGV[1] the verifier presented, ARGV[2] now.
-# take() walks ARGV from behind the script's fixed arguments, which end at `at`.
+# Shared by CREATE, APPLY and ROTATE; KEYS[1] is the record. Both take a range of ARGV, and go through it in
+# pieces because Lua's stack ends at 8000.
 _PRELUDE = """
-local key, now, at = KEYS[1], tonumber(ARGV[2]), 0
+local key = KEYS[1]
 
-local function take()
-  at = at + 1
-  return ARGV[at]
+local function put(first, last)
+  for at = first, last, 4000 do redis.call('HSET', key, unpack(ARGV, at, math.min(at + 3999, last))) end
 end
 
-local function live()
-  local found = redis.pcall('HMGET', key, '#v', '#p', '#g', '#u', '#c', '#r', '#s', '#e', '#d', '#m')
-  if found.err or not found[1] or not found[10] then return nil end
-  local record = {user = found[4]}
-  for i, name in ipairs({'created', 'rotated', 'seen', 'expires', 'deadline'}) do
-    record[name] = tonumber(found[i + 4])
-    if not record[name] then return nil end
-  end
-  if record.expires <= now then return nil end
-  record.verifier, record.current = found[1], found[1] == ARGV[1]
-  local graced = found[2] == ARGV[1] and now < (tonumber(found[3]) or 0)
-  return (record.current or graced) and record or nil
-end
-
-local function expected()
-  local holds = true
-  for _ = 1, tonumber(take()) do
-    local name, present, value = take(), take() == '1', take()
-    local stored = redis.call('HGET', key, name)
-    if present and stored ~= value or not present and stored then holds = false end
-  end
-  return holds
-end
-
-local function write()
-  for _ = 1, tonumber(take()) do
-    local name, value = take(), take()
-    redis.call('HSET', key, name, value)
-  end
-  for _ = 1, tonumber(take()) do redis.call('HDEL', key, take()) end
-end
-
-local function set_or_drop(name, value)
-  if value == '' then redis.call('HDEL', key, name) else redis.call('HSET', key, name, value) end
+local function drop(first, last)
+  for at = first, last, 4000 do redis.call('HDEL', key, unpack(ARGV, at, math.min(at + 3999, last))) end
 end
 """
 
-# KEYS[1] the record
-# ARGV[1] expires, then its fields and values
-CREATE = Script("""
-if redis.call('EXISTS', KEYS[1]) == 1 then return 'duplicate' end
-for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
-redis.call('PEXPIREAT', KEYS[1], ARGV[1])
+# Shared by APPLY and ROTATE: ARGV[1] the verifier presented, ARGV[2] now.
+# live() returns the fields of the record and whether the verifier is the current one, or nothing.
+# expected() is told where in ARGV what is expected begins, and returns whether it holds and where it ends.
+_CONDITIONS = """
+local now = tonumber(ARGV[2])
+
+local function live()
+  local found = redis.pcall('HMGET', key, '#v', '#p', '#g', '#u', '#c', '#r', '#s', '#e', '#d', '#m')
+  if found.err or not found[1] or not found[10] then return end
+  for i = 5, 9 do
+    if not tonumber(found[i]) then return end
+  end
+  if tonumber(found[8]) <= now then return end
+  local current = found[1] == ARGV[1]
+  local graced = found[2] == ARGV[1] and now < (tonumber(found[3]) or 0)
+  if current or graced then return found, current end
+end
+
+local function expected(at)
+  local holds, last = true, at + 3 * tonumber(ARGV[at])
+  for i = at + 1, last, 3 do
+    local present, stored = ARGV[i + 1] == '1', redis.call('HGET', key, ARGV[i])
+    if present and stored ~= ARGV[i + 2] or not present and stored then holds = false end
+  end
+  return holds, last
+end
+"""
+
+# Shared by CREATE, ROTATE and INDEX.
+# GT: a writer whose clock is behind must not make a fresh entry look old.
+_INDEX = """
+local function index(name, handle, added, ends)
+  redis.call('ZADD', name, 'GT', added, handle)
+  local left, clock = redis.call('PTTL', name), redis.call('TIME')
+  local expires = clock[1] * 1000 + math.floor(clock[2] / 1000) + left
+  if left < 0 or tonumber(ends) > expires then redis.call('PEXPIREAT', name, ends) end
+end
+"""
+
+# KEYS[1] the record, KEYS[2] the index of its user, if it is to be added to
+# ARGV[1] expires, [2] handle, [3] when it is added, [4] when the index may expire at the earliest, then the
+#     fields and values
+CREATE = Script(
+    _PRELUDE
+    + _INDEX
+    + """
+if redis.call('EXISTS', key) == 1 then return 'duplicate' end
+if KEYS[2] then index(KEYS[2], ARGV[2], ARGV[3], ARGV[4]) end
+put(5, #ARGV)
+redis.call('PEXPIREAT', key, ARGV[1])
 return 'created'
-""")
+"""
+)
 
 # KEYS[1] the record
 # ARGV[1] verifier, [2] now, [3] expires or '' to leave it, then what is expected, put and dropped
 APPLY = Script(
     _PRELUDE
+    + _CONDITIONS
     + """
-at = 3
-local record = live()
-if not record then return 'gone' end
-if not expected() then return 'conflict' end
-write()
-if ARGV[3] ~= '' then
-  if now > record.seen then redis.call('HSET', key, '#s', ARGV[2]) end
-  if tonumber(ARGV[3]) > record.expires then
-    redis.call('HSET', key, '#e', ARGV[3])
-    redis.call('PEXPIREAT', key, ARGV[3])
-  end
+local found = live()
+if not found then return 'gone' end
+local holds, at = expected(4)
+if not holds then return 'conflict' end
+local first, last = at + 2, at + 1 + 2 * tonumber(ARGV[at + 1])
+local later = ARGV[3] ~= '' and tonumber(ARGV[3]) > tonumber(found[8])
+if later or ARGV[3] ~= '' and now > tonumber(found[7]) then
+  local seen = now > tonumber(found[7]) and ARGV[2] or found[7]
+  local near = math.min(last, first + 3999)
+  redis.call('HSET', key, '#s', seen, '#e', later and ARGV[3] or found[8], unpack(ARGV, first, near))
+  first = near + 1
 end
+put(first, last)
+drop(last + 2, #ARGV)
+if later then redis.call('PEXPIREAT', key, ARGV[3]) end
 return 'applied'
 """
 )
 
-# KEYS[1] the record
+# KEYS[1] the record, KEYS[2] the index of the user, if it may be added to here
 # ARGV[1] verifier, [2] now, [3] new verifier, [4] user or '', [5] auth or '', [6] client, [7] expires,
 #     [8] deadline, [9] end of the grace or '', [10] 1 if the user's index covers this binding,
-#     [11] channel, [12] handle, then what is expected, kept, put and dropped
+#     [11] when that may expire at the earliest, [12] channel, [13] handle,
+#     then what is expected, kept (-1: everything), put and dropped
 # Returns the outcome and the user bound before. 'unindexed' wrote nothing: add to the index, then ask again.
 # A push that is refused (an ACL without the channel) undoes nothing, hence the pcall.
 ROTATE = Script(
     _PRELUDE
+    + _CONDITIONS
+    + _INDEX
     + """
-at = 12
-local record = live()
-if not record then return {'gone', ''} end
-if not expected() or not record.current then return {'conflict', ''} end
-local covered = record.user == ARGV[4] and tonumber(ARGV[8]) <= record.deadline
-if ARGV[4] ~= '' and ARGV[10] == '0' and not covered then return {'unindexed', ''} end
-redis.call('HSET', key, '#v', ARGV[3], '#r', ARGV[2], '#m', ARGV[6], '#e', ARGV[7], '#d', ARGV[8])
-if now > record.seen then redis.call('HSET', key, '#s', ARGV[2]) end
-set_or_drop('#u', ARGV[4])
-set_or_drop('#a', ARGV[5])
-set_or_drop('#p', ARGV[9] ~= '' and record.verifier or '')
-set_or_drop('#g', ARGV[9])
-local kept, keep = tonumber(take()), {}
-for _ = 1, kept do keep[take()] = true end
-if kept >= 0 then
-  for _, name in ipairs(redis.call('HKEYS', key)) do
-    if string.sub(name, 1, 1) ~= '#' and not keep[name] then redis.call('HDEL', key, name) end
+local found, current = live()
+if not found then return {'gone', ''} end
+local holds, at = expected(14)
+if not holds or not current then return {'conflict', ''} end
+local covered = found[4] == ARGV[4] and tonumber(ARGV[8]) <= tonumber(found[9])
+if ARGV[4] ~= '' and ARGV[10] == '0' and not covered then
+  if not KEYS[2] then return {'unindexed', ''} end
+  index(KEYS[2], ARGV[13], ARGV[2], ARGV[11])
+end
+local seen = now > tonumber(found[7]) and ARGV[2] or found[7]
+local set = {'#v', ARGV[3], '#r', ARGV[2], '#m', ARGV[6], '#s', seen, '#e', ARGV[7], '#d', ARGV[8]}
+local unset = {}
+local function optional(name, value)
+  if value == '' then
+    unset[#unset + 1] = name
+  else
+    set[#set + 1], set[#set + 2] = name, value
   end
 end
-write()
+optional('#u', ARGV[4])
+optional('#a', ARGV[5])
+optional('#p', ARGV[9] == '' and '' or found[1])
+optional('#g', ARGV[9])
+redis.call('HSET', key, unpack(set))
+local kept, keep = tonumber(ARGV[at + 1]), {}
+at = at + 1
+for i = at + 1, at + kept do keep[ARGV[i]] = true end
+if kept >= 0 then
+  at = at + kept
+  for _, name in ipairs(redis.call('HKEYS', key)) do
+    if string.sub(name, 1, 1) ~= '#' and not keep[name] then unset[#unset + 1] = name end
+  end
+end
+for i = 1, #unset, 4000 do redis.call('HDEL', key, unpack(unset, i, math.min(i + 3999, #unset))) end
+local last = at + 1 + 2 * tonumber(ARGV[at + 1])
+put(at + 2, last)
+drop(last + 2, #ARGV)
 redis.call('PEXPIREAT', key, ARGV[7])
-if ARGV[9] == '' then redis.pcall('PUBLISH', ARGV[11], ARGV[12]) end
-return {'applied', record.user or ''}
+if ARGV[9] == '' then redis.pcall('PUBLISH', ARGV[12], ARGV[13]) end
+return {'applied', found[4] or ''}
 """
 )
 
@@ -146,15 +182,8 @@ return {1, type(user) == 'string' and user or ''}
 """)
 
 # KEYS[1] the user's index
-# ARGV[1] handle, [2] now, [3] when the index may expire at the earliest
-# GT: a writer whose clock is behind must not make a fresh entry look old.
-INDEX = Script("""
-redis.call('ZADD', KEYS[1], 'GT', ARGV[2], ARGV[1])
-local left, clock = redis.call('PTTL', KEYS[1]), redis.call('TIME')
-local expires = clock[1] * 1000 + math.floor(clock[2] / 1000) + left
-if left < 0 or tonumber(ARGV[3]) > expires then redis.call('PEXPIREAT', KEYS[1], ARGV[3]) end
-return 'indexed'
-""")
+# ARGV[1] handle, [2] when it is added, [3] when the index may expire at the earliest
+INDEX = Script(_INDEX + "index(KEYS[1], ARGV[1], ARGV[2], ARGV[3])\nreturn 'indexed'\n")
 
 # KEYS[1] the user's index
 # ARGV[1] the score that an entry must be older than, then handles

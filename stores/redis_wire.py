@@ -80,6 +80,8 @@ class Wire:
     """
 
     def __init__(self, client: Client, *, timeout_s: float) -> None:
+        self.is_cluster = isinstance(client, aioredis.RedisCluster)
+        """Whether a script is limited to keys of one slot."""
         self._client = client
         self._timeout_s = timeout_s
         self._lines: Lines = (

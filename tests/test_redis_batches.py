@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from typing import Any, Self
 
 import pytest
@@ -335,6 +336,30 @@ async def test_a_node_that_is_down_fails_its_own_share_alone(
     assert isinstance(answers[0], StoreUnavailable)
     assert answers[1] is Outcome.APPLIED
     assert await store.destroy(lost.handle) is False  # who owns the slot was asked again
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("name", ["create", "rotate"])
+async def test_on_one_server_a_binding_is_one_script(
+    redis8: Backend, open_redis: OpenRedis, name: str
+) -> None:
+    """Record and index change in the same step, in one command."""
+    store = open_redis(redis8.url)
+    bind: dict[str, Callable[[], Any]] = {
+        "create": lambda: store.create(new_record(user="alice")),
+        "rotate": lambda: sign_in(store, anonymous, "alice"),
+    }
+    anonymous = new_record()
+    await store.create(anonymous)
+    await sign_in(store, new_record(), None)  # the scripts are known from here on
+    with redis_client(redis8.port) as admin:
+        admin.config_resetstat()
+
+        await bind[name]()
+
+        stats: Any = admin.info("commandstats")
+    assert (stats["cmdstat_evalsha"]["calls"], stats["cmdstat_zadd"]["calls"]) == (1, 1)
+    assert len(await store.of_user("alice", now_ms=now())) == 1
 
 
 @pytest.mark.gen_test
