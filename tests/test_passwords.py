@@ -38,6 +38,17 @@ class GatedHasher(argon2.PasswordHasher):
         return super().verify(*args, **kwargs)
 
 
+class RecordingHasher(argon2.PasswordHasher):
+    """Keeps what it was told to verify."""
+
+    seen = ""
+
+    def verify(self, hash: str | bytes, password: str | bytes) -> bool:  # type: ignore[override]
+        """Keep *hash*, then verify."""
+        self.seen = str(hash)
+        return bool(super().verify(hash, password))
+
+
 async def until(condition: Any) -> None:
     """Wait for what another thread does."""
     deadline = time.monotonic() + 30
@@ -204,6 +215,21 @@ async def test_broken_hash_matches_nothing(stored: str) -> None:
 
     assert not await checker.verify(stored, "x")
     assert not await checker.verify(stored, "no password has this hash")
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "hasher", [RecordingHasher(time_cost=1, memory_cost=8, parallelism=1), RecordingHasher()]
+)
+async def test_nobody_is_verified_like_somebody(hasher: RecordingHasher) -> None:  # E2
+    """For an unknown user argon2 does the whole work, with the same parameters, and says no."""
+    checker = PasswordChecker(argon2_hasher=hasher)
+
+    assert not await checker.verify(None, "x")
+    assert argon2.extract_parameters(hasher.seen) == argon2.extract_parameters(hasher.hash("x"))
+    with pytest.raises(argon2.exceptions.VerifyMismatchError):
+        hasher.verify(hasher.seen, "x")
+    checker.close()
 
 
 @pytest.mark.gen_test
