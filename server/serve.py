@@ -15,7 +15,7 @@ from typing import Any
 
 from tornado.netutil import bind_sockets
 
-from server import logs
+from server import collector, logs
 from server.accounts import Account, AccountDirectory, AccountFile, FileAccounts
 from server.app import Server
 from server.audit import AuditLog
@@ -164,6 +164,7 @@ async def _serve(plan: Plan, listening: Listening, stop: asyncio.Event) -> None:
     server = Server(plan.settings, accounts=plan.accounts(), material=plan.material)
     asyncio.get_running_loop().add_signal_handler(RELOAD_SIGNAL, server.reload)
     release_signals()
+    collector.settle()
     await server.run(listening.sockets, stop, plain=listening.plain)
 
 
