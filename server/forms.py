@@ -6,8 +6,6 @@ the nonce say enough, and no store is asked.
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import cast
 from urllib.parse import urlsplit
 
 from tornado.httputil import HTTPServerRequest
@@ -31,13 +29,14 @@ class FormMixin(RequestHandler):
     _sid: SessionId | None = None
     _sid_is_read = False
 
-    @cached_property
+    @property
     def sessions(self) -> SessionManager:
         """The manager that `session_settings` was given."""
-        manager = self.settings.get(SETTING)
-        if manager is None:
-            raise RuntimeError("no session manager: Application(..., **session_settings(manager))")
-        return cast(SessionManager, manager)
+        try:
+            manager: SessionManager = self.application.settings[SETTING]
+        except KeyError:
+            raise RuntimeError("no session manager: Application(..., **session_settings(manager))") from None
+        return manager
 
     @property
     def xsrf_token(self) -> bytes:
