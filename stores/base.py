@@ -12,8 +12,9 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
+from functools import lru_cache
 from typing import ClassVar, NamedTuple, NewType, Self
 
 from stores.counters import Counters
@@ -31,8 +32,14 @@ KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_:-]{0,63}")
 def check_keys(keys: Iterable[str]) -> None:
     """Raise ValueError for the first of *keys* outside the grammar `KEY`."""
     for key in keys:
-        if not KEY.fullmatch(key):
-            raise ValueError(f"session key {key!r} does not match {KEY.pattern}")
+        _check_key(key)
+
+
+# An application uses few keys, again and again. What raises is not kept, so nobody fills this with long ones.
+@lru_cache(maxsize=1024)
+def _check_key(key: str) -> None:
+    if not KEY.fullmatch(key):
+        raise ValueError(f"session key {key!r} does not match {KEY.pattern}")
 
 
 def check_user(user: str | None) -> None:
@@ -52,7 +59,7 @@ class Credential(NamedTuple):
     verifier: Verifier
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Record:
     """One stored session. Every `*_ms` is Unix time in milliseconds."""
 
@@ -77,10 +84,53 @@ class Record:
     data: Mapping[str, bytes] = field(default_factory=dict)
     """Key to UTF-8 JSON, opaque to stores; an empty value is allowed."""
 
+    def __init__(
+        self,
+        handle: Handle,
+        verifier: Verifier,
+        user: str | None,
+        created_ms: int,
+        rotated_ms: int,
+        auth_ms: int | None,
+        seen_ms: int,
+        expires_ms: int,
+        deadline_ms: int,
+        client: bytes = b"",
+        data: Mapping[str, bytes] | None = None,
+    ) -> None:
+        # One is made in every request, and the setters of the slots take half the time of the
+        # `object.__setattr__` that a frozen dataclass calls by itself.
+        _set_handle(self, handle)
+        _set_verifier(self, verifier)
+        _set_user(self, user)
+        _set_created(self, created_ms)
+        _set_rotated(self, rotated_ms)
+        _set_auth(self, auth_ms)
+        _set_seen(self, seen_ms)
+        _set_expires(self, expires_ms)
+        _set_deadline(self, deadline_ms)
+        _set_client(self, client)
+        _set_data(self, {} if data is None else data)
+
     @property
     def credential(self) -> Credential:
         """The handle and the verifier together."""
         return Credential(self.handle, self.verifier)
+
+
+(
+    _set_handle,
+    _set_verifier,
+    _set_user,
+    _set_created,
+    _set_rotated,
+    _set_auth,
+    _set_seen,
+    _set_expires,
+    _set_deadline,
+    _set_client,
+    _set_data,
+) = (vars(Record)[field.name].__set__ for field in fields(Record))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +147,10 @@ class Delta:
     """Compare-and-set: every one must hold for anything to be written; None means absent."""
 
     def __post_init__(self) -> None:
-        check_keys(self.put)
-        check_keys(self.drop)
-        check_keys(self.expect)
-        if both := self.drop & self.put.keys():
+        for keys in (self.put, self.drop, self.expect):
+            if keys:
+                check_keys(keys)
+        if self.drop and (both := self.drop & self.put.keys()):
             raise ValueError(f"keys both put and dropped: {', '.join(sorted(both))}")
 
 
