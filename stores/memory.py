@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Self
 
 from stores.base import (
@@ -22,7 +22,9 @@ from stores.base import (
 )
 from stores.errors import DuplicateSession, StoreFull
 from stores.memory_counters import MemoryCounters
+from stores.memory_records import absence, data_of, listing, load, pack, unpack, with_data, with_times
 from stores.memory_schedule import Schedule
+from stores.memory_table import Table, UserIndex
 
 RECLAIMED_PER_CALL = 8
 """More than the one record a call can add, so that the dead never pile up, and few enough not to be felt."""
@@ -33,41 +35,34 @@ WAITING_PER_LISTENER = 10_000
 SCANNED_PER_PAGE = 100
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A stored record with the verifier that its last rotation replaced, if that one has a grace."""
-
-    record: Record
-    previous: Verifier | None = None
-    grace_until_ms: int = 0
-
-    def accepts(self, verifier: Verifier, now_ms: int) -> bool:
-        if verifier == self.record.verifier:
-            return True
-        return verifier == self.previous and now_ms < self.grace_until_ms
-
-
 class MemoryStore(Store):
     """Keeps sessions in dicts. Not shared, not durable, bounded.
 
     No operation awaits between its test and its change, so each is atomic on its event loop. Records are
     immutable and their data is copied in and out.
 
+    An entry is one bytes object; see `stores.memory_records`.
+
     ==========  =======================================================================================
-    create      reclaim; make room; `entries[handle] = entry`
-    load        reclaim; `entries.get(handle)`
-    apply       reclaim; `entries[handle] = entry` with new data, seen and expiry
-    rotate      reclaim; `entries[handle] = entry`; move the handle from `users[old]` to `users[new]`
-    destroy     `entries.pop(handle)`; take the handle out of `users[user]` and both schedules
-    of_user     `users.get(user)`, then `entries[handle]` of each
+    create      reclaim; make room; `entries[handle] = pack(record)`; list the handle
+    load        reclaim; `load(entries.get(handle), ...)`, which unpacks what is live
+    apply       reclaim; `entries[handle]` replaced with other data, seen and expiry; the handle moved
+                in the schedules by expiry and, of an anonymous one, by seen
+    rotate      reclaim; `entries[handle]` replaced; the handle unlisted as it was, listed as it is
+    destroy     `entries.pop(handle)`; unlist the handle
+    of_user     `users.of(user)`, then `entries[handle]` of each
     alive       `entries.get(handle)` of each
     gone        one queue for each listener, filled by destroy and rotate
-    scan        the handles copied, then `entries.get(handle)` of each, the loop let go every 100
+    scan        the handles of each part of the table copied in turn, then `entries.get(handle)` of each,
+                the loop let go every 100
     ==========  =======================================================================================
+
+    A handle is *listed* by its expiry and, if anonymous, by when it was last seen, else under its user.
 
     *Reclaim* removes at most `RECLAIMED_PER_CALL` expired records, the earliest first. *Make room* follows
     when *max_sessions* are left, so none of them expired: it ends the least recently seen anonymous one, and
-    raises StoreFull when every session has a user. Neither is announced by `gone`.
+    raises StoreFull when every session has a user. Neither is announced by `gone`. Both go by a `Schedule`:
+    among hundreds of sessions within a few seconds of each other, the earliest may be any of those.
 
     Args:
         max_sessions: How many records it holds at most, at least 1.
@@ -79,10 +74,10 @@ class MemoryStore(Store):
         if max_sessions < 1:
             raise ValueError(f"max_sessions must be at least 1, not {max_sessions}")
         self.max_sessions = max_sessions
-        self._entries: dict[Handle, _Entry] = {}
-        self._users: dict[str, set[Handle]] = {}
-        self._by_expiry = Schedule()
-        self._anonymous_by_seen = Schedule()
+        self._entries = entries = Table[bytes]()
+        self._users = UserIndex()
+        self._by_expiry = Schedule(lambda handle: listing(entries[handle])[2])
+        self._anonymous_by_seen = Schedule(lambda handle: listing(entries[handle])[1])
         self._listeners: set[asyncio.Queue[Handle | None]] = set()
         self._counters = MemoryCounters()
         self._is_closed = False
@@ -110,37 +105,39 @@ class MemoryStore(Store):
         """
         check_keys(record.data)
         check_user(record.user)
-        if record.handle in self._entries:
+        if self._entries.get(record.handle) is not None:
             raise DuplicateSession(record.handle)
+        packed = pack(record)
         self._reclaim(record.seen_ms)
         if len(self._entries) >= self.max_sessions:
             self._make_room()
-        self._keep(_Entry(replace(record, data=dict(record.data))))
+        self._entries.add(record.handle, packed)
+        self._list(record)
 
     async def load(self, credential: Credential, *, now_ms: int) -> Record | Absent:
         """Return a copy of the live record, under the verifier presented."""
-        self._reclaim(now_ms)
-        entry = self._find(credential, now_ms)
-        if isinstance(entry, Absent):
-            return entry
-        return replace(entry.record, verifier=credential.verifier, data=dict(entry.record.data))
+        if now_ms >= self._by_expiry.due_ms:
+            self._reclaim(now_ms)
+        handle, verifier = credential
+        packed = self._entries.get(handle)
+        return Absent.ENDED if packed is None else load(packed, handle, verifier, now_ms)
 
     async def apply(
         self, credential: Credential, delta: Delta, *, now_ms: int, expires_ms: int | None
     ) -> Outcome:
         """Write *delta* if the session is live and every `expect` holds, and slide the expiry."""
         self._reclaim(now_ms)
-        entry = self._find(credential, now_ms)
-        if isinstance(entry, Absent):
+        packed = self._live(credential, now_ms)
+        if packed is None:
             return Outcome.GONE
-        record = entry.record
-        if not _holds(delta.expect, record.data):
-            return Outcome.CONFLICT
-        record = replace(record, data=_written(record.data, delta))
+        if delta.put or delta.drop or delta.expect:
+            data = data_of(packed)
+            if not _holds(delta.expect, data):
+                return Outcome.CONFLICT
+            packed = with_data(packed, _written(data, delta))
         if expires_ms is not None:
-            seen_ms, expires_ms = max(record.seen_ms, now_ms), max(record.expires_ms, expires_ms)
-            record = replace(record, seen_ms=seen_ms, expires_ms=expires_ms)
-        self._keep(replace(entry, record=record))
+            packed = self._slide(credential.handle, packed, now_ms, expires_ms)
+        self._entries.replace(credential.handle, packed)
         return Outcome.APPLIED
 
     async def rotate(
@@ -161,17 +158,18 @@ class MemoryStore(Store):
         """Replace the verifier, and with it everything that changes at sign-in, in one step."""
         check_user(user)
         self._reclaim(now_ms)
-        entry = self._find(credential, now_ms)
-        if isinstance(entry, Absent):
+        packed = self._live(credential, now_ms)
+        if packed is None:
             return Outcome.GONE
-        record = entry.record
+        record = unpack(packed, credential.handle)
         if credential.verifier != record.verifier or not _holds(delta.expect, record.data):
             return Outcome.CONFLICT
         kept = {key: value for key, value in record.data.items() if keep is None or key in keep}
-        rotated = replace(
-            record,
-            verifier=new_verifier,
-            user=user,
+        rotated = Record(
+            record.handle,
+            new_verifier,
+            user,
+            record.created_ms,
             rotated_ms=now_ms,
             auth_ms=auth_ms,
             seen_ms=max(record.seen_ms, now_ms),
@@ -181,15 +179,19 @@ class MemoryStore(Store):
             data=_written(kept, delta),
         )
         if grace_ms > 0:
-            self._keep(_Entry(rotated, record.verifier, now_ms + grace_ms))
+            new = pack(rotated, previous=record.verifier, grace_until_ms=now_ms + grace_ms)
         else:
-            self._keep(_Entry(rotated))
+            new = pack(rotated)
+        self._unlist(record.handle, packed)
+        self._entries.replace(record.handle, new)
+        self._list(rotated)
+        if grace_ms <= 0:
             self._announce(record.handle)
         return Outcome.APPLIED
 
     async def destroy(self, handle: Handle) -> bool:
         """Remove the record whatever its verifier, and say whether there was one."""
-        if handle not in self._entries:
+        if self._entries.get(handle) is None:
             return False
         self._remove(handle)
         self._announce(handle)
@@ -198,12 +200,12 @@ class MemoryStore(Store):
     async def of_user(self, user: str, *, now_ms: int) -> list[Record]:
         """Return every live session of *user*, `data` left empty."""
         check_user(user)
-        records = [self._entries[handle].record for handle in self._users.get(user, ())]
+        records = [unpack(self._entries[handle], handle) for handle in self._users.of(user)]
         return [replace(record, data={}) for record in records if record.expires_ms > now_ms]
 
     async def alive(self, credentials: Iterable[Credential], *, now_ms: int) -> set[Credential]:
         """Return which of *credentials* are live."""
-        return {each for each in credentials if not isinstance(self._find(each, now_ms), Absent)}
+        return {each for each in credentials if self._live(each, now_ms) is not None}
 
     async def gone(self) -> AsyncGenerator[Handle, None]:
         """Yield the handle of each destroy, and of each rotation without grace, from the first `anext` on."""
@@ -218,13 +220,16 @@ class MemoryStore(Store):
             self._listeners.discard(waiting)
 
     async def scan(self, *, now_ms: int) -> AsyncIterator[Record]:
-        """Yield the live records with their data; the handles are those of the first `anext`."""
-        for count, handle in enumerate(list(self._entries), start=1):
-            entry = self._entries.get(handle)
-            if entry is not None and entry.record.expires_ms > now_ms:
-                yield replace(entry.record, data=dict(entry.record.data))
-            if count % SCANNED_PER_PAGE == 0:
-                await asyncio.sleep(0)
+        """Yield the live records with their data; the handles are copied a part of the table at a time."""
+        count = 0
+        for page in self._entries.pages():
+            for handle in page:
+                packed = self._entries.get(handle)
+                if packed is not None and (record := unpack(packed, Handle(handle))).expires_ms > now_ms:
+                    yield record
+                count += 1
+                if count % SCANNED_PER_PAGE == 0:
+                    await asyncio.sleep(0)
 
     def counters(self) -> MemoryCounters:
         """Return the tallies of this process."""
@@ -239,50 +244,49 @@ class MemoryStore(Store):
         for waiting in self._listeners:
             waiting.put_nowait(None)
 
-    def _find(self, credential: Credential, now_ms: int) -> _Entry | Absent:
-        entry = self._entries.get(credential.handle)
-        if entry is None or entry.record.expires_ms <= now_ms:
-            return Absent.ENDED
-        return entry if entry.accepts(credential.verifier, now_ms) else Absent.SUPERSEDED
+    def _live(self, credential: Credential, now_ms: int) -> bytes | None:
+        """Return the entry that is live for *credential*, if there is one."""
+        packed = self._entries.get(credential.handle)
+        return None if packed is None or absence(packed, credential.verifier, now_ms) else packed
 
-    def _keep(self, entry: _Entry) -> None:
-        """Store *entry* in place of the one with its handle, and bring the index and schedules up to date."""
-        record = entry.record
-        old = self._entries.get(record.handle)
-        if old is not None and old.record.user != record.user:
-            self._unindex(old.record)
-        self._entries[record.handle] = entry
+    def _slide(self, handle: Handle, packed: bytes, now_ms: int, expires_ms: int) -> bytes:
+        """Return *packed* as it is after activity, and move the handle in the schedules."""
+        user, old_seen_ms, old_expires_ms = listing(packed)
+        seen_ms, expires_ms = max(old_seen_ms, now_ms), max(old_expires_ms, expires_ms)
+        self._by_expiry.move(handle, old_expires_ms, expires_ms)
+        if user is None:
+            self._anonymous_by_seen.move(handle, old_seen_ms, seen_ms)
+        return with_times(packed, seen_ms=seen_ms, expires_ms=expires_ms)
+
+    def _list(self, record: Record) -> None:
+        """Put the handle in the schedules and the index."""
         self._by_expiry.put(record.handle, record.expires_ms)
         if record.user is None:
             self._anonymous_by_seen.put(record.handle, record.seen_ms)
         else:
-            self._users.setdefault(record.user, set()).add(record.handle)
+            self._users.add(record.user, record.handle)
+
+    def _unlist(self, handle: Handle, packed: bytes) -> None:
+        user, seen_ms, expires_ms = listing(packed)
+        self._by_expiry.discard(handle, expires_ms)
+        if user is None:
+            self._anonymous_by_seen.discard(handle, seen_ms)
+        else:
+            self._users.discard(user, handle)
 
     def _remove(self, handle: Handle) -> None:
-        self._unindex(self._entries.pop(handle).record)
-        self._by_expiry.discard(handle)
-
-    def _unindex(self, record: Record) -> None:
-        if record.user is None:
-            self._anonymous_by_seen.discard(record.handle)
-            return
-        handles = self._users[record.user]
-        handles.discard(record.handle)
-        if not handles:
-            del self._users[record.user]
+        self._unlist(handle, self._entries.pop(handle))
 
     def _reclaim(self, now_ms: int) -> None:
-        for _ in range(RECLAIMED_PER_CALL):
-            first = self._by_expiry.first()
-            if first is None or first[0] > now_ms:
-                return
-            self._remove(first[1])
+        if now_ms >= self._by_expiry.due_ms:
+            for handle in self._by_expiry.first(RECLAIMED_PER_CALL, until_ms=now_ms):
+                self._remove(handle)
 
     def _make_room(self) -> None:
-        first = self._anonymous_by_seen.first()
-        if first is None:
+        first = self._anonymous_by_seen.first(1)
+        if not first:
             raise StoreFull(f"all {self.max_sessions} sessions of the memory store are signed in")
-        self._remove(first[1])
+        self._remove(*first)
 
     def _announce(self, handle: Handle) -> None:
         for waiting in self._listeners:

@@ -1,61 +1,115 @@
-"""A queue of handles by time, in which any one can be moved or taken out without a scan."""
+"""Handles by time, in buckets: moved and taken out without a search, and the earliest known."""
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, insort
+from collections.abc import Callable
+
 from stores.base import Handle
+
+BUCKET_BITS = 14
+"""A bucket is 2 ** 14 ms wide, a hundredth of half an hour: of a million sessions one then has 9000."""
+
+ORDERED_PER_CALL = 32
+"""Handles put in order by one call, which bounds what it takes."""
+
+NEAR_MAX = 4096
+"""Handles kept in order, which bounds what each of them takes."""
 
 
 class Schedule:
-    """Handles ordered by a time each; the earliest is known at once, every change costs O(log n).
+    """Handles by a time each, which *time_of* says.
 
-    A binary heap that remembers where each handle stands. `heapq` does not, so that entries of destroyed
-    sessions would stay in it until their time came, without bound.
+    Those far off are in dicts, one for each bucket of time: that takes some 20 bytes for each, and the
+    garbage collector does not follow it. When the turn of a bucket comes its handles are put in order, a few
+    in each call. So `first` is exact, except while one bucket has more of them than a call puts in order, or
+    than are kept in order at all; then it is of that bucket, if not its earliest.
     """
 
-    def __init__(self) -> None:
-        self._heap: list[tuple[int, Handle]] = []
-        self._places: dict[Handle, int] = {}
+    def __init__(self, time_of: Callable[[Handle], int]) -> None:
+        self._time_of = time_of
+        self._far: dict[int, dict[Handle, None]] = {}
+        self._numbers: list[int] = []
+        self._near: list[tuple[int, Handle]] = []
+        self.due_ms: float = math.inf
+        """Before this time `first` has nothing new to say."""
 
     def __len__(self) -> int:
-        return len(self._heap)
-
-    def first(self) -> tuple[int, Handle] | None:
-        """Return the earliest time and its handle, or None when there is none."""
-        return self._heap[0] if self._heap else None
+        return len(self._near) + sum(map(len, self._far.values()))
 
     def put(self, handle: Handle, at_ms: int) -> None:
-        """Add *handle*, or move it if it is there."""
-        item = (at_ms, handle)
-        place = self._places.get(handle)
-        if place is None:
-            place = len(self._heap)
-            self._heap.append(item)
-        self._settle(item, place)
+        """Add *handle*."""
+        number = at_ms >> BUCKET_BITS
+        bucket = self._far.get(number)
+        if bucket is None:
+            bucket = self._far[number] = {}
+            insort(self._numbers, number)
+        bucket[handle] = None
+        if at_ms < self.due_ms:
+            self.due_ms = at_ms
 
-    def discard(self, handle: Handle) -> None:
-        """Take *handle* out if it is there."""
-        place = self._places.pop(handle, None)
-        if place is None:
-            return
-        last = self._heap.pop()
-        if place < len(self._heap):
-            self._settle(last, place)
+    def move(self, handle: Handle, old_ms: int, at_ms: int) -> None:
+        """Take over that the time of *handle* is *at_ms* and no longer *old_ms*."""
+        number = at_ms >> BUCKET_BITS
+        if number != old_ms >> BUCKET_BITS or handle not in self._far.get(number, ()):
+            self.discard(handle, old_ms)
+            self.put(handle, at_ms)
 
-    def _settle(self, item: tuple[int, Handle], place: int) -> None:
-        """Move the hole at *place* up, then down, to where *item* belongs, and fill it."""
-        heap = self._heap
-        while place and item < heap[(place - 1) // 2]:
-            self._fill(place, heap[(place - 1) // 2])
-            place = (place - 1) // 2
-        while (child := 2 * place + 1) < len(heap):
-            if child + 1 < len(heap) and heap[child + 1] < heap[child]:
-                child += 1
-            if item <= heap[child]:
-                break
-            self._fill(place, heap[child])
-            place = child
-        self._fill(place, item)
+    def discard(self, handle: Handle, at_ms: int) -> None:
+        """Take out *handle*, whose time is *at_ms*."""
+        near = self._near
+        if near and at_ms <= near[-1][0]:
+            place = bisect_left(near, (at_ms, handle))
+            if place < len(near) and near[place] == (at_ms, handle):
+                del near[place]
+                return
+        number = at_ms >> BUCKET_BITS
+        bucket = self._far[number]
+        del bucket[handle]
+        if not bucket:
+            self._close(number)
 
-    def _fill(self, place: int, item: tuple[int, Handle]) -> None:
-        self._heap[place] = item
-        self._places[item[1]] = place
+    def first(self, most: int, *, until_ms: float = math.inf) -> list[Handle]:
+        """Return at most so many handles, the earliest first, whose time is not after *until_ms*."""
+        self._put_in_order(most, until_ms)
+        found = [handle for at_ms, handle in self._near[:most] if at_ms <= until_ms]
+        if not found:
+            self.due_ms = self._earliest_ms()
+        return found
+
+    def _put_in_order(self, most: int, until_ms: float) -> None:
+        left = ORDERED_PER_CALL
+        while left and self._numbers and self._numbers[0] << BUCKET_BITS <= until_ms:
+            number = self._numbers[0]
+            if not self._may_hold_one_of(most, number):
+                return
+            bucket = self._far[number]
+            while bucket and left:
+                handle, _ = bucket.popitem()
+                insort(self._near, (self._time_of(handle), handle))
+                left -= 1
+            if not bucket:
+                self._close(number)
+            while len(self._near) > NEAR_MAX:
+                at_ms, handle = self._near.pop()
+                self.put(handle, at_ms)
+
+    def _may_hold_one_of(self, most: int, number: int) -> bool:
+        """Whether one of the *most* earliest may be in this bucket, and there is room to find out."""
+        near = self._near
+        if len(near) < most:
+            return True
+        if len(near) >= NEAR_MAX and number >= near[-1][0] >> BUCKET_BITS:
+            return False
+        return number << BUCKET_BITS <= near[most - 1][0]
+
+    def _earliest_ms(self) -> float:
+        near_ms = self._near[0][0] if self._near else math.inf
+        if not self._numbers or not self._may_hold_one_of(1, self._numbers[0]):
+            return near_ms
+        return min(near_ms, self._numbers[0] << BUCKET_BITS)
+
+    def _close(self, number: int) -> None:
+        del self._far[number]
+        del self._numbers[bisect_left(self._numbers, number)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +16,6 @@ from stores import (
     Credential,
     Delta,
     DuplicateSession,
-    Handle,
     Outcome,
     StoreFull,
     StoreOptions,
@@ -38,7 +38,7 @@ from stores.conformance.cases import (
     scanned,
 )
 from stores.memory import RECLAIMED_PER_CALL, WAITING_PER_LISTENER, MemoryStore
-from stores.memory_schedule import Schedule
+from stores.memory_schedule import BUCKET_BITS
 
 
 class TestMemoryStore(StoreContract):
@@ -319,16 +319,74 @@ async def test_long_scan_lets_others_run() -> None:
     assert turns >= 9
 
 
-def test_schedule_agrees_with_a_sorted_list() -> None:
-    """Thousands of random puts, moves and removals keep the earliest first, as sorting would."""
-    schedule, expected, chance = Schedule(), dict[Handle, int](), random.Random(5)
-    for _ in range(5000):
-        handle, at_ms = Handle(f"h{chance.randrange(60)}"), chance.randrange(1000)
-        if chance.random() < 0.4:
-            schedule.discard(handle)
-            expected.pop(handle, None)
-        else:
-            schedule.put(handle, at_ms)
-            expected[handle] = at_ms
-        assert len(schedule) == len(expected)
-        assert schedule.first() == min(((at, who) for who, at in expected.items()), default=None)
+@pytest.mark.gen_test
+async def test_session_survives_the_bucket_it_was_in() -> None:
+    """One that was touched lives on when those that had its expiry leave, and leaves at its own."""
+    store = MemoryStore()
+    records = [await created(store) for _ in range(1000)]
+    touched = records[::100]
+    for record in touched:
+        await store.apply(record.credential, NOTHING, now_ms=NOW + MINUTE, expires_ms=NOW + 2 * HOUR)
+    stranger = Credential(new_handle(), new_verifier())
+
+    for _ in range(200):
+        await store.load(stranger, now_ms=NOW + HOUR + MINUTE)
+    left = await scanned(store, now_ms=NOW + HOUR + MINUTE)
+    for _ in range(2):
+        await store.load(stranger, now_ms=NOW + 2 * HOUR)
+
+    assert handles(left.values()) == handles(touched)
+    assert len(store) == 0
+
+
+@pytest.mark.gen_test
+async def test_full_store_of_many_evicts_in_order() -> None:
+    """Thousands of anonymous sessions leave as they were last seen, to within a bucket's width."""  # G18
+    store, count = MemoryStore(max_sessions=3000), 3000
+    order = random.Random(8).sample(range(count), count)
+    records = {number: await created(store, data={}, seen_ms=NOW + 20 * number) for number in order}
+
+    for _ in range(count // 2):
+        await created(store, data={}, seen_ms=NOW + 20 * count)
+    left = await scanned(store)
+
+    width = (1 << BUCKET_BITS) // 20
+    assert all(records[number].handle not in left for number in range(count // 2 - width))
+    assert all(records[number].handle in left for number in range(count // 2 + width, count))
+
+
+@pytest.mark.gen_test
+async def test_memory_of_the_expired_is_given_back() -> None:
+    """When all have expired and been reclaimed, next to nothing is left of what they took."""  # B12
+    tracemalloc.start()
+    try:
+        store, before = MemoryStore(), tracemalloc.get_traced_memory()[0]
+        for number in range(5000):
+            await created(store, data={"a": b"x" * 300}, user=new_user() if number % 2 else None)
+        full = tracemalloc.get_traced_memory()[0] - before
+        stranger = Credential(new_handle(), new_verifier())
+        for _ in range(5000 // RECLAIMED_PER_CALL + 1):
+            await store.load(stranger, now_ms=NOW + HOUR)
+        left = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+
+    assert len(store) == 0
+    assert full > 5000 * 400
+    assert left < full / 20
+
+
+@pytest.mark.gen_test
+async def test_users_with_one_session_and_several_are_found() -> None:
+    """A user's sessions are listed as they grow from one to several and shrink again."""
+    store, user, other = MemoryStore(), new_user(), new_user()
+    stays = await created(store, user=other)
+    listed = []
+    records = [await created(store, user=user) for _ in range(3)]
+    for record in records:
+        listed.append(handles(await store.of_user(user, now_ms=NOW)))
+        await store.destroy(record.handle)
+
+    assert listed == [handles(records), handles(records[1:]), handles(records[2:])]
+    assert await store.of_user(user, now_ms=NOW) == []
+    assert handles(await store.of_user(other, now_ms=NOW)) == [stays.handle]
