@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: run test lint load profile peers redis mongo clean
+.PHONY: run test lint load profile bench bench-quick peers redis mongo clean
 
 run: .venv/run
 	$(BIN)/python run.py $(ARGS)
@@ -18,7 +18,7 @@ lint: .venv/test
 	$(BIN)/mypy --strict server stores run.py
 
 # Thirty seconds of locust against each store in turn; reports under var/load/.
-load: .venv/load
+load: .venv/bench
 	$(BIN)/python -m benchmarks.load $(ARGS)
 
 # Microseconds of a request by part: HTTP, cookie, store, session, handler.
@@ -28,6 +28,14 @@ profile: .venv/test
 # What the benchmarks compare with: environments under var/peers/. Without --prepare it checks what each does.
 peers: .venv/test
 	$(BIN)/python -m benchmarks.peers --prepare $(ARGS)
+
+# Requests with a session against a bare handler, and against peers; tables and plots under var/bench/.
+bench: .venv/bench
+	$(BIN)/python -m benchmarks.bench $(ARGS)
+
+# The same in two minutes, without peers.
+bench-quick: .venv/bench
+	$(BIN)/python -m benchmarks.bench --no-peers --rounds 4 --seconds 1 $(ARGS)
 
 # One database in the foreground at its usual address, to try --store by hand.
 redis: .venv/test
@@ -45,8 +53,8 @@ mongo: .venv/test
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[all,test]'
 	touch $@
 
-.venv/load: .venv/test
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[all,test,load]'
+.venv/bench: .venv/test
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[all,test,load,bench]'
 	touch $@
 
 clean:

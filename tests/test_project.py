@@ -39,7 +39,7 @@ def test_extras_are_those_promised(setup: configparser.ConfigParser) -> None:
         name: set(filter(None, text.split("\n"))) for name, text in setup["options.extras_require"].items()
     }
 
-    assert {"redis", "mongo", "uvloop", "load", "test", "all"} == set(extras)
+    assert {"redis", "mongo", "uvloop", "load", "bench", "test", "all"} == set(extras)
     assert extras["all"] == extras["redis"] | extras["mongo"] | extras["uvloop"]
 
 

@@ -1,0 +1,215 @@
+"""How fast requests with a session are, against a bare Tornado handler and against peers: `make bench`.
+
+Starts everything on loopback, looks that every server does the same work, then measures all of them in turn.
+Writes JSON, tables and plots, and says of each target whether it is met; none that is missed is a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import generator, rounds
+from benchmarks.databases import Database, database
+from benchmarks.generator import Sample
+from benchmarks.report import RESULTS, Figures, about, bench_report, write
+from benchmarks.server import STORES, backend
+from benchmarks.starting import OURS, Subject, claim_cores, our_subject, subject
+from benchmarks.verify import KINDS, Operations, Refused, verify
+from benchmarks.visitor import visiting
+from tests.backends import free_port
+
+Case = tuple[str, str]
+"""The name of a subject, and what it is sent."""
+
+BARE: dict[str, Case] = {
+    "bare": (OURS, "bare"),
+    "read": (OURS, "bare"),
+    "write": (OURS, "bare beside write"),
+    "login": (OURS, "bare beside login"),
+}
+"""What each kind of request is compared with: the bare handler, measured right beside it."""
+
+
+def main() -> int:
+    """Measure, show and write; 1 if a kind of request to ours failed in every round."""
+    options = _options()
+    options.generator = generator.pick(options.generator)
+    options.cores = claim_cores()
+    peers = [] if options.no_peers else _peers()
+    figures: Figures = {"about": about(options), "notes": {}, "rows": [], "against": []}
+    print(f"load from {figures['about']['generator']}", flush=True)
+    ready = [peer for peer in peers if _is_ready(peer, options.store, figures)]
+    for store in options.store:
+        _measure(store, ready, figures, options)
+    _show(figures, options.out)
+    return int(any(row["rate"] is None for row in figures["rows"] if row["subject"] == OURS))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks.bench", description=__doc__)
+    parser.add_argument("--store", nargs="+", choices=STORES, default=list(STORES), help="default: all three")
+    parser.add_argument("--rounds", type=int, default=9, help="default: 9")
+    parser.add_argument(
+        "--seconds", type=float, default=2, help="of each kind of request a round (default: 2)"
+    )
+    parser.add_argument("--connections", type=int, default=32, help="default: 32")
+    parser.add_argument("--sessions", type=int, default=1000, help="signed in to each server (default: 1000)")
+    parser.add_argument("--generator", choices=generator.GENERATORS, help="default: wrk if installed")
+    parser.add_argument("--no-peers", action="store_true", help="ours alone")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="default: var/bench")
+    return parser.parse_args()
+
+
+def _peers() -> list[Any]:
+    try:
+        from benchmarks.peers import PEERS
+    except ModuleNotFoundError as exc:
+        if exc.name != "benchmarks.peers":
+            raise
+        return []
+    return list(PEERS)
+
+
+def _is_ready(peer: Any, stores: Sequence[str], figures: Figures) -> bool:
+    if not set(stores) & set(peer.stores):
+        return False
+    why = peer.missing()
+    try:
+        if why is None:
+            peer.prepare()
+    except RuntimeError as exc:
+        why = str(exc)
+    if why is not None:
+        _note(peer.name, f"not measured: {why}", figures)
+    return why is None
+
+
+def _note(name: str, what: str, figures: Figures) -> None:
+    """Say, here and in the report, what must be known about *name*."""
+    figures["notes"][name] = what
+    print(f"{name}: {what}", file=sys.stderr, flush=True)
+
+
+# --- one store ---
+
+
+def _measure(store: str, peers: Sequence[Any], figures: Figures, options: argparse.Namespace) -> None:
+    """Measure on *store* ours and every peer that has it, and add the figures.
+
+    Raises:
+        SystemExit: Ours does not do the work.
+    """
+    with ExitStack() as stack:
+        url = stack.enter_context(backend(store))
+        counted = stack.enter_context(database(store, url))
+        ours = stack.enter_context(our_subject(store, url, cores=options.cores))
+        try:
+            done = {OURS: verify(ours, counted)}
+        except Refused as exc:
+            raise SystemExit(f"{OURS} with {store} is refused: {exc}") from exc
+        subjects = [ours]
+        for peer in (peer for peer in peers if store in peer.stores):
+            started = _start(peer, store, "" if store == "memory" else url, counted, options, stack)
+            if isinstance(started, str):
+                _note(f"{peer.name} with {store}", f"not measured: {started}", figures)
+                continue
+            subjects.append(started[0])
+            done[peer.name] = started[1]
+            if peer.reads_write:
+                _note(peer.name, "each of its reads writes, too, and cannot be told not to", figures)
+        _add(figures, store, subjects, done, _in_turn(store, subjects, options))
+        for each in subjects:
+            if _has_lost(each):
+                _note(f"{each.name} with {store}", "lost sessions under load", figures)
+
+
+def _start(
+    peer: Any, store: str, url: str, counted: Database | None, options: argparse.Namespace, stack: ExitStack
+) -> tuple[Subject, Operations] | str:
+    """Start a peer, and return it with the operations of its requests, or why it is not to be measured."""
+    port = free_port()
+    with ExitStack() as starting:
+        try:
+            command = peer.command(store, url, port)
+            started = starting.enter_context(
+                subject(peer.name, store, command, port=port, cores=options.cores)
+            )
+            done = verify(started, counted, reads_write=peer.reads_write)
+        except (Refused, RuntimeError, OSError) as exc:
+            return f"refused: {exc}" if isinstance(exc, Refused) else str(exc)
+        stack.push(starting.pop_all())
+    return started, done
+
+
+def _in_turn(
+    store: str, subjects: Sequence[Subject], options: argparse.Namespace
+) -> list[rounds.Round[Case]]:
+    for each in subjects:
+        each.fill(options.sessions)
+    ours, *others = subjects
+    cases: dict[Case, Callable[[], Sample]] = {}
+    for kind in KINDS[1:]:
+        cases[BARE[kind]] = partial(ours.sample, "bare", options)
+        cases |= {(each.name, kind): partial(each.sample, kind, options) for each in subjects}
+    cases |= {(each.name, "bare"): partial(each.sample, "bare", options) for each in others}
+    whole_s = len(cases) * options.rounds * options.seconds
+    print(f"{store}: {', '.join(each.name for each in subjects)}; {whole_s:.0f} s", flush=True)
+    return rounds.in_turn(cases, options.rounds)
+
+
+def _has_lost(each: Subject) -> bool:
+    """Whether those who were signed in are not any more: then something else was measured in the end."""
+    with visiting(each.port) as visitor:
+        asked = [*each.cookies[:20], *each.rotating[:20]]
+        return any(visitor.get("/read", cookie).said != (200, "somebody") for cookie in asked)
+
+
+# --- what is made of it ---
+
+
+def _add(
+    figures: Figures,
+    store: str,
+    subjects: Sequence[Subject],
+    done: dict[str, Operations],
+    found: Sequence[rounds.Round[Case]],
+) -> None:
+    names = [each.name for each in subjects]
+    for name in names:
+        for kind in KINDS:
+            row = rounds.row(found, (name, kind), BARE[kind])
+            if row["failed"]:
+                _note(f"{name} {store} {kind}", f"failed in {row['failed']} of {len(found)} rounds", figures)
+            figures["rows"].append(
+                {"subject": name, "store": store, "kind": kind, **row, "operations": done[name][kind]}
+            )
+    for name in names[1:]:
+        for kind in KINDS:
+            mine, its = (OURS, kind), (name, kind)
+            compared = {
+                "ratio": rounds.as_json(rounds.ratios(found, mine, its)),
+                "cpu_ratio": rounds.as_json(rounds.ratios(found, its, mine, rounds.CPU)),
+            }
+            figures["against"].append({"peer": name, "store": store, "kind": kind, **compared})
+
+
+def _show(figures: Figures, out: Path) -> None:
+    write(figures, out / "bench.json")
+    report = bench_report(figures)
+    (out / "bench.md").write_text(report + "\n")
+    print(f"\n{report}\n")
+    from benchmarks import plots
+
+    for plot in (plots.ratios, plots.latency):
+        plot(figures, out)
+    print(f"written to {out}: bench.json, bench.md, ratios.png, latency.png")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,96 @@
+"""What a database was asked to do, by its own count, and how much it holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+_REDIS_OURS = frozenset({"info", "command", "hello", "client|setinfo", "ping", "select", "config|resetstat"})
+_MONGO_WRITES = frozenset({"insert", "update", "delete", "findAndModify"})
+_MONGO_COUNTED = _MONGO_WRITES | {"find", "aggregate", "getMore", "count", "distinct", "bulkWrite"}
+
+
+class Database(Protocol):
+    """A server that sessions are kept in."""
+
+    def counts(self) -> Counter[str]:
+        """Return how often each operation was carried out, since the server started."""
+        ...
+
+    def is_write(self, operation: str) -> bool:
+        """Whether *operation* changes what is stored."""
+        ...
+
+    def used_bytes(self) -> int:
+        """Return how much memory the data takes; for MongoDB, how much data there is."""
+        ...
+
+
+class RedisDatabase:
+    """Counted by `INFO commandstats`, where what a script does counts as well as the script."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self._writes = {
+            name.lower() for name, command in client.command().items() if "write" in command["flags"]
+        }
+
+    def counts(self) -> Counter[str]:
+        """Return the calls of each command, less those with which we ask."""
+        stats = self.client.info("commandstats")
+        named = {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in stats.items()}
+        return Counter({name: calls for name, calls in named.items() if name not in _REDIS_OURS})
+
+    def is_write(self, operation: str) -> bool:
+        """Whether Redis itself calls *operation* a write. A script is none; what it does may be."""
+        return operation.partition("|")[0] in self._writes
+
+    def used_bytes(self) -> int:
+        """Return `used_memory`."""
+        return int(self.client.info("memory")["used_memory"])
+
+
+class MongoDatabase:
+    """Counted by `metrics.commands` of `serverStatus`."""
+
+    def __init__(self, client: Any, database: str) -> None:
+        self.client = client
+        self.database = database
+
+    def counts(self) -> Counter[str]:
+        """Return the calls of each command on data."""
+        commands = self.client.admin.command("serverStatus")["metrics"]["commands"]
+        return Counter({name: int(commands[name]["total"]) for name in _MONGO_COUNTED & commands.keys()})
+
+    def is_write(self, operation: str) -> bool:
+        """Whether *operation* changes documents."""
+        return operation in _MONGO_WRITES
+
+    def used_bytes(self) -> int:
+        """Return the size of the data and of its indexes, as they lie uncompressed."""
+        stats = self.client[self.database].command("dbStats")
+        return int(stats["dataSize"] + stats["indexSize"])
+
+
+def told(counts: Mapping[str, float]) -> str:
+    """Return operations as text: `hgetall 1, expire 0.05`."""
+    return ", ".join(f"{name} {count:.3g}" for name, count in counts.items()) or "none"
+
+
+@contextmanager
+def database(store: str, url: str) -> Iterator[Database | None]:
+    """Connect to the database of *store* in the meantime; None where the sessions are in the subject."""
+    if store == "redis":
+        import redis
+
+        with redis.Redis.from_url(url) as client:
+            yield RedisDatabase(client)
+    elif store == "mongo":
+        import pymongo
+
+        with pymongo.MongoClient[dict[str, Any]](url) as mongo:
+            yield MongoDatabase(mongo, mongo.get_default_database().name)
+    else:
+        yield None
