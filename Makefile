@@ -17,7 +17,7 @@ lint: .venv/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict server stores run.py
 
-# Thirty seconds of locust against each store in turn; reports under var/load/.
+# Thirty seconds of locust against each store in turn; reports and a chart under var/load/.
 load: .venv/bench
 	$(BIN)/python -m benchmarks.load $(ARGS)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 
+from benchmarks import plots
 from benchmarks.server import ROOT, STORES, add_account, backend, serving
 
 REPORTS = ROOT / "var" / "load"
@@ -28,7 +29,8 @@ def main() -> int:
             f"{row['store']:8}{float(row['Requests/s']):12.0f}{row['50%']:>8}{row['95%']:>8}{row['99%']:>8}"
             f"{row['Request Count']:>10}{row['Failure Count']:>10}"
         )
-    print(f"reports: {REPORTS.relative_to(ROOT)}/*.html")
+    _draw(rows, options)
+    print(f"reports: {REPORTS.relative_to(ROOT)}/*.html, load.png")
     return int(any(int(row["Failure Count"]) for row in rows))
 
 
@@ -68,6 +70,21 @@ def _aggregated(store: str) -> dict[str, str]:
     with (REPORTS / f"{store}_stats.csv").open(newline="") as file:
         found = next(row for row in csv.DictReader(file) if row["Name"] == "Aggregated")
     return {**found, "store": store}
+
+
+def _draw(rows: list[dict[str, str]], options: argparse.Namespace) -> None:
+    figures = [
+        {
+            "store": row["store"],
+            "rate": float(row["Requests/s"]),
+            **{f"p{n}": float(row[f"{n}%"]) for n in (50, 95, 99)},
+            "requests": int(row["Request Count"]),
+            "failures": int(row["Failure Count"]),
+        }
+        for row in rows
+    ]
+    title = f"The standalone server: {options.users} people at once, {options.seconds} s for each store"
+    plots.load(figures, title, REPORTS / "load.png")
 
 
 if __name__ == "__main__":
