@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: run test lint load profile bench bench-quick peers redis mongo clean
+.PHONY: run test lint load profile bench bench-quick scale peers redis mongo clean
 
 run: .venv/run
 	$(BIN)/python run.py $(ARGS)
@@ -36,6 +36,10 @@ bench: .venv/bench
 # The same in two minutes, without peers.
 bench-quick: .venv/bench
 	$(BIN)/python -m benchmarks.bench --no-peers --rounds 4 --seconds 1 $(ARGS)
+
+# The same with a million sessions, with many keys, with a thousand connections.
+scale: .venv/bench
+	$(BIN)/python -m benchmarks.scale $(ARGS)
 
 # One database in the foreground at its usual address, to try --store by hand.
 redis: .venv/test

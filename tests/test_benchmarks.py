@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from tornado.web import RequestHandler
 
-from benchmarks import crowd, generator, report, rounds, subject
+from benchmarks import crowd, generator, report, rounds, scale, subject
 from benchmarks.generator import Sample
 from benchmarks.loop import run
 from benchmarks.sender import Connection, Load, summary
@@ -344,6 +344,13 @@ def test_a_member_of_the_crowd_is_signed_in_and_needs_no_touch() -> None:
 
     assert record.user == "user7"
     assert not Lifetime().wants_touch(record, now_ms=now_ms + 3_600_000)
+
+
+def test_levels_are_powers_of_ten() -> None:
+    """From a thousand up to the most; the most alone where that is fewer."""
+    assert scale._levels(1_000_000) == [1_000, 10_000, 100_000, 1_000_000]
+    assert scale._levels(50_000) == [1_000, 10_000]
+    assert scale._levels(500) == [500]
 
 
 # --- the report ---
