@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: run test lint load profile bench bench-quick scale peers redis mongo clean
+.PHONY: run test lint load profile bench bench-quick bench-smoke scale peers redis mongo clean
 
 run: .venv/run
 	$(BIN)/python run.py $(ARGS)
@@ -40,6 +40,16 @@ bench-quick: .venv/bench
 # The same with a million sessions, with many keys, with a thousand connections.
 scale: .venv/bench
 	$(BIN)/python -m benchmarks.scale $(ARGS)
+
+# Each part of the suite once and very shortly, for CI: that it works, not how fast anything is.
+SMOKE := --rounds 1 --sessions 50 --connections 4 --out var/bench/smoke
+bench-smoke: .venv/bench
+	$(BIN)/python -m benchmarks.bench $(SMOKE) --no-peers --generator python --seconds 0.2
+	$(BIN)/python -m benchmarks.bench $(SMOKE) --no-peers --seconds 1 --store memory
+	$(BIN)/python -m benchmarks.scale $(SMOKE) --generator python --seconds 0.2 --axis sessions --most 500
+	$(BIN)/python -m benchmarks.scale $(SMOKE) --generator python --seconds 0.1 --axis users keys concurrency --store memory
+	$(BIN)/python -m benchmarks.profile --seconds 0.3
+	$(BIN)/python -m benchmarks.load --users 2 --seconds 2 --store memory
 
 # One database in the foreground at its usual address, to try --store by hand.
 redis: .venv/test
