@@ -29,7 +29,7 @@ from tornado.web import Application, HTTPError, RequestHandler
 
 from benchmarks.crowd import DATA, PREFIX, fill
 from benchmarks.loop import run
-from server import SessionManager, SessionMixin, session_settings
+from server import SessionManager, SessionMixin, collector, session_settings
 from server.app import make_http_server
 from stores import open_store
 
@@ -121,6 +121,7 @@ async def serve(url: str, *, port: int, key: bytes, crowd: int) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with serving(url, port=port, key=key, max_sessions=crowd + 100_000) as (_, sessions):
         await fill(sessions.store, crowd, now_ms=sessions.now_ms())
+        collector.settle()  # as the standalone server does
         print("ready", flush=True)
         await stop.wait()
 
