@@ -217,6 +217,10 @@ class SessionMixin(ReauthenticationMixin, FormMixin):
         if session is not None and (session.is_busy or session.pending() is not None):
             raise RuntimeError("the session has unsaved changes: await self.session.commit() before flush()")
 
+    def check_etag_header(self) -> bool:
+        """Compare with what the client has, if it says that it has anything."""
+        return "If-None-Match" in self.request.headers and super().check_etag_header()
+
     def _write_session_headers(self) -> None:
         if "_new_cookie" in self.__dict__:
             settle_cookies(self)
@@ -225,16 +229,18 @@ class SessionMixin(ReauthenticationMixin, FormMixin):
         session, carries_secret, is_private = self._session, self._has_form, False
         if session is not None:
             session.sealed = "the response has begun"
-            if session.cookie is not CookieChange.KEEP:
-                self._write_cookie(session)
-                carries_secret = True
+            carries_secret |= session.cookie is not CookieChange.KEEP
             is_private = session.is_private
         if carries_secret:
+            self._write_cookie()
             self._write_nonce()
         if carries_secret or is_private or self._accessed:
             tell_caches(self._headers, forbid=carries_secret or is_private, whatever_was_said=carries_secret)
 
-    def _write_cookie(self, session: Session) -> None:
+    def _write_cookie(self) -> None:
+        session = self._session
+        if session is None:
+            return
         cookies, lines = self.sessions.cookies, CookieLines(self._headers)
         if session.cookie is CookieChange.SET and session.sid is not None:
             cookies.write(lines, session.sid, max_age_s=self._cookie_max_age_s(session))
