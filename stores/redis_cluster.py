@@ -17,7 +17,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from stores.redis_lines import DRIVER_ERRORS, Command, Lines
+from stores.redis_lines import DRIVER_ERRORS, Command, Lines, exchange
 
 # The answers of a node that has not executed the command, because its key is, or is about to be, elsewhere.
 ELSEWHERE = (MovedError, AskError, TryAgainError)
@@ -39,25 +39,17 @@ class ClusterLines(Lines):
 
         Only what a node has refused, because it belongs to another, is sent again: to that one.
         """
+        answers: dict[int, Any] = {}
         try:
             async with asyncio.timeout_at(until):
                 await self._know_nodes()
-            shares = self._shares(commands)
+                await self._send_shares(commands, answers)
         except DRIVER_ERRORS as exc:
-            return [exc] * len(commands)
-        answers: list[Any] = [None] * len(commands)
-
-        async def send_share(node: ClusterNode, numbers: list[int]) -> None:
-            replies = await self.exchange(node, [commands[number] for number in numbers], until=until)
-            for number, reply in zip(numbers, replies, strict=True):
-                answers[number] = reply
-                if isinstance(reply, ELSEWHERE):
-                    answers[number] = await self._redirect(commands[number], reply, until)
-
-        await asyncio.gather(*(send_share(*share) for share in shares.items()))
-        if any(isinstance(answer, DOUBTS) for answer in answers):
+            for number in range(len(commands)):
+                answers.setdefault(number, exc)
+        if any(isinstance(answer, DOUBTS) for answer in answers.values()):
             self._is_in_doubt = True
-        return answers
+        return [answers[number] for number in range(len(commands))]
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -73,21 +65,40 @@ class ClusterLines(Lines):
             await self._client.nodes_manager.initialize()
             self._is_in_doubt = False
 
-    def _shares(self, commands: Sequence[Command]) -> dict[ClusterNode, list[int]]:
-        """Return the positions in *commands* of what each node is sent."""
+    async def _send_shares(self, commands: Sequence[Command], answers: dict[int, Any]) -> None:
+        """Add to *answers* what each node says of its share, by the positions in *commands*."""
         shares: dict[ClusterNode, list[int]] = {}
         for number, (_, key, _) in enumerate(commands):
             node = self._client.get_node_from_key(key)
             assert node is not None  # only a replica may be wanting
             shares.setdefault(node, []).append(number)
-        return shares
+        sending = [self._send_share(*share, commands, answers) for share in shares.items()]
+        # gather() would make a task of a single one, too.
+        await (asyncio.gather(*sending) if len(sending) > 1 else sending[0])
+        for number, answer in answers.items():
+            if isinstance(answer, ELSEWHERE):
+                answers[number] = await self._redirected(commands[number], answer)
 
-    async def _redirect(self, command: Command, reply: Exception, until: float) -> Any:
+    async def _send_share(
+        self, node: ClusterNode, numbers: list[int], commands: Sequence[Command], answers: dict[int, Any]
+    ) -> None:
+        replies: list[Any] = []
+        try:
+            async with self.turns:
+                await exchange(node, [commands[number] for number in numbers], replies)
+        except DRIVER_ERRORS as exc:
+            replies += [exc] * (len(numbers) - len(replies))
+        finally:
+            # Those that were read by the time this is cancelled.
+            answers.update(zip(numbers, replies, strict=False))
+
+    async def _redirected(self, command: Command, refusal: Exception) -> Any:
+        """Return what another node says of *command* than the one whose *refusal* it was."""
         _, _, words = command
         try:
-            async with asyncio.timeout_at(until), self.turns:
-                if isinstance(reply, MovedError):
-                    await self._client.nodes_manager.move_slot(reply)
+            async with self.turns:
+                if isinstance(refusal, MovedError):
+                    await self._client.nodes_manager.move_slot(refusal)
                 return await self._client.execute_command(*words)
         except DRIVER_ERRORS as exc:
             return exc

@@ -57,16 +57,6 @@ class Lines(ABC):
     async def aclose(self) -> None:
         """Close every connection."""
 
-    async def exchange(self, node: Node, commands: Sequence[Command], *, until: float) -> list[Any]:
-        """Do as `send` does, by a connection of *node*."""
-        replies: list[Any] = []
-        try:
-            async with asyncio.timeout_at(until), self.turns:
-                await _exchange(node, commands, replies)
-        except DRIVER_ERRORS as exc:
-            replies += [exc] * (len(commands) - len(replies))
-        return replies
-
 
 class Pool(Node):
     """Lends connections of redis-py's pool, and keeps them: to ask that for one costs as much as commands."""
@@ -94,14 +84,21 @@ class ServerLines(Lines):
 
     async def send(self, commands: Sequence[Command], *, until: float) -> list[Any]:
         """Send each of *commands* as `Lines` promises."""
-        return await self.exchange(self._pool, commands, until=until)
+        replies: list[Any] = []
+        try:
+            async with asyncio.timeout_at(until), self.turns:
+                await exchange(self._pool, commands, replies)
+        except DRIVER_ERRORS as exc:
+            replies += [exc] * (len(commands) - len(replies))
+        return replies
 
     async def aclose(self) -> None:
         """Close every connection, those in use as well."""
         await self._client.aclose()
 
 
-async def _exchange(node: Node, commands: Sequence[Command], replies: list[Any]) -> None:
+async def exchange(node: Node, commands: Sequence[Command], replies: list[Any]) -> None:
+    """Send *commands* by a connection of *node*; append the reply to each, or its error, as it is read."""
     connection = node.acquire_connection()
     try:
         if connection.is_connected and await connection.can_read():
