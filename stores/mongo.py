@@ -11,7 +11,6 @@ from typing import Self, TypeVar
 
 import pymongo
 from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import AutoReconnect
 
 from stores import mongo_documents as documents
 from stores.base import (
@@ -28,7 +27,8 @@ from stores.base import (
 )
 from stores.mongo_counters import MongoCounters
 from stores.mongo_documents import Document
-from stores.mongo_wire import Endings, calling, connect
+from stores.mongo_loads import Loads
+from stores.mongo_wire import Endings, calling, connect, read
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class MongoStore(Store):
     Majority writes, primary reads. One round trip an operation, but for the exceptions named here::
 
         create   insertOne(document); before the first one, what ping sends
-        load     findOne({_id})
+        load     findOne({_id}); those of one turn of the loop, 64 at most, one find({_id: {$in}})
         apply    updateOne({_id, live, accepts, holds}, {$set, $unset, $max: {seen, expires}}); where nothing
                  matched and *expect* is not empty, findOne({_id, live, accepts}) tells GONE from CONFLICT
         rotate   updateOne({_id, live, verifier, holds}, [{$set}]); where nothing matched, the same findOne
@@ -62,6 +62,8 @@ class MongoStore(Store):
     `gone` needs a replica set; from a standalone server it yields nothing. It cannot tell the reaping of an
     expired record, a minute or more after its expiry, from a destroy, and yields that handle too.
 
+    Two finds of loads are under way at a time; while they are, others gather for the next, for 10 ms at most.
+
     On a replica set the driver may send a write again under the same transaction number, which the server
     applies once; a standalone server has no such numbers and is sent each write once.
     """
@@ -69,6 +71,7 @@ class MongoStore(Store):
     def __init__(self, sessions: AsyncCollection[Document], *, timeout_s: float) -> None:
         self._sessions = sessions
         self._timeout_s = timeout_s
+        self._loads = Loads(sessions, timeout_s=timeout_s)
         self._endings = Endings(sessions, timeout_s=timeout_s)
         self._counters: MongoCounters | None = None
         self._has_indexes = False
@@ -90,10 +93,12 @@ class MongoStore(Store):
     async def load(self, credential: Credential, *, now_ms: int) -> Record | Absent:
         """Return the live session, or why there is none; see `Store.load`."""
         handle, verifier = credential
-        document = await self._read("load", lambda: self._sessions.find_one({"_id": {"$eq": handle}}))
+        document = await self._loads.document(handle)
         record = None if document is None else self._parsed(document)
         if document is None or record is None or record.expires_ms <= now_ms:
             return Absent.ENDED
+        if record.verifier == verifier:
+            return record
         if not documents.is_accepted(document, verifier, now_ms):
             return Absent.SUPERSEDED
         return replace(record, verifier=verifier)
@@ -249,6 +254,7 @@ class MongoStore(Store):
         # It tells the server which of its sessions end, and a server may be frozen.
         with pymongo.timeout(self._timeout_s):
             await self._sessions.database.client.close()
+        await self._loads.settled()
 
     async def _ensure_indexes(self) -> None:
         async with self._indexing:
@@ -262,12 +268,7 @@ class MongoStore(Store):
     async def _read(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
         """Await *attempt*, and once more if the connection was lost, within one budget."""
         async with self._call(operation):
-            try:
-                return await attempt()
-            except AutoReconnect as exc:
-                if exc.timeout:
-                    raise
-            return await attempt()
+            return await read(attempt)
 
     def _call(self, operation: str) -> AbstractAsyncContextManager[None]:
         return calling(operation, timeout_s=self._timeout_s)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
@@ -12,7 +12,13 @@ from bson.errors import BSONError, InvalidDocument
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import ConfigurationError, DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo.errors import (
+    AutoReconnect,
+    ConfigurationError,
+    DuplicateKeyError,
+    OperationFailure,
+    PyMongoError,
+)
 from pymongo.read_preferences import ReadPreference
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
@@ -25,6 +31,8 @@ T = TypeVar("T")
 
 DATABASE = "stormcellar"
 DRIVER_SHARE = 0.9
+# A call waits so much of its time, 10 ms of 2 s, for those before it to come back.
+PATIENCE_SHARE = 0.005
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 
 # https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
@@ -38,6 +46,9 @@ REFUSED = {
 FULL = {14031: "OutOfDiskSpace"}
 TOO_LARGE = {10334: "BSONObjectTooLarge", 17419: "after an update", 17420: "to insert"}
 ATLAS_ERROR = 8000
+
+FAULTS = (PyMongoError, BSONError, OSError)
+"""What goes wrong in a call: the driver's errors, and those of the system, time-outs among them."""
 
 
 def connect(url: str, options: StoreOptions) -> AsyncCollection[Document]:
@@ -83,17 +94,51 @@ def collection_name(prefix: str) -> str:
     return prefix.replace("%", "%25").replace(".", "%2E") + "_sessions"
 
 
+class limited:
+    """Give a block so much time, and raise one of `FAULTS` when it is over."""
+
+    def __init__(self, timeout_s: float) -> None:
+        # The driver's limit covers its retries and is told to the server, and its error says more, so it
+        # comes first; ours holds whatever the driver waits for.
+        self._ours = asyncio.timeout(timeout_s)
+        self._drivers = pymongo.timeout(DRIVER_SHARE * timeout_s)
+
+    async def __aenter__(self) -> None:
+        await self._ours.__aenter__()
+        self._drivers.__enter__()
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        self._drivers.__exit__(*exc_info)
+        await self._ours.__aexit__(*exc_info)
+
+
 @asynccontextmanager
 async def calling(operation: str, *, timeout_s: float) -> AsyncIterator[None]:
     """Give the block the time of one call, and raise what goes wrong in it as a store's error."""
     try:
-        # The driver's limit covers its retries and is told to the server, and its error says more, so it
-        # comes first; ours holds whatever the driver waits for.
-        async with asyncio.timeout(timeout_s):
-            with pymongo.timeout(DRIVER_SHARE * timeout_s):
-                yield
-    except (PyMongoError, BSONError, OSError) as exc:
+        async with limited(timeout_s):
+            yield
+    except FAULTS as exc:
         raise _fault(operation, exc) from exc
+
+
+async def read(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Await *attempt*, and once more if the connection was lost."""
+    try:
+        return await attempt()
+    except AutoReconnect as exc:
+        if exc.timeout:
+            raise
+    return await attempt()
+
+
+def answered(operation: str, answer: T | BaseException) -> T:
+    """Return *answer*; raise it, as a store's error if it is a fault."""
+    if isinstance(answer, FAULTS):
+        raise _fault(operation, answer) from answer
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
 
 
 def _fault(operation: str, exc: Exception) -> Exception:
