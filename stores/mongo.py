@@ -180,7 +180,7 @@ class MongoStore(Store):
     async def of_user(self, user: str, *, now_ms: int) -> list[Record]:
         """Return every live session of *user*; see `Store.of_user`."""
         check_user(user)
-        query = {**documents.live(now_ms), "user": {"$eq": user}}
+        query = documents.belongs_to(user, now_ms)
 
         async def attempt() -> list[Document]:
             await self._ensure_indexes()

@@ -7,7 +7,21 @@ import logging
 import secrets
 
 import bson
+import pymongo
 import pytest
+from bson import (
+    Binary,
+    Code,
+    DatetimeMS,
+    DBRef,
+    Decimal128,
+    Int64,
+    MaxKey,
+    MinKey,
+    ObjectId,
+    Regex,
+    Timestamp,
+)
 
 from stores import Absent, Credential, Delta, Handle, Outcome, StoreOptions, Verifier, open_store
 from stores.conformance.cases import (
@@ -19,12 +33,14 @@ from stores.conformance.cases import (
     is_ended,
     loaded,
     new_handle,
+    new_record,
     new_user,
     new_verifier,
     rotated,
     scanned,
 )
 from stores.mongo import MAX_REPORTS, MongoStore
+from stores.mongo_documents import CODEC, live, to_document, to_record
 from stores.mongo_wire import collection_name
 from tests.backends import Backend
 from tests.mongo_samples import (
@@ -143,6 +159,34 @@ async def test_document_that_does_not_parse_is_ended(
     assert [entry.levelno for entry in caplog.records] == [logging.WARNING]
     assert record.handle in caplog.text
     assert await store.destroy(record.handle) is True
+
+
+DATE = DatetimeMS(NOW + HOUR)
+VALUES = [
+    *(1.5, 7, Int64(8), Decimal128("1"), "text", Code("text"), Code("text", {"a": 1}), Regex("a"), b"x"),
+    *(Binary(b"x" * 16, 4), Binary(b"x", 128), DATE, DatetimeMS(2**60), Timestamp(1, 1), ObjectId()),
+    *(None, True, MinKey(), MaxKey(), DBRef("a", 1), {}, {"a": b"1"}, {"a": "text"}, {"a": {"b": b""}}),
+    *([], ["text"], [b"x"], [DATE], [{"a": b"1"}]),
+]
+OPTIONAL = ["user", "auth", "previous", "grace_until"]
+
+
+@pytest.mark.parametrize("name", [*REQUIRED, *OPTIONAL, "data.a"])
+@pytest.mark.gen_test
+async def test_what_parses_is_what_the_filters_match(mongo: Backend, name: str) -> None:
+    """With any kind of value in a field, or none, a load finds the document just if an update would."""
+    user = new_user()
+    with pymongo.MongoClient[Document](mongo.url) as client:
+        stored = client.stormcellar.get_collection(f"any-{new_handle()}", codec_options=CODEC)
+        for damage in (without(name), *(having(name, value) for value in VALUES)):
+            record = new_record(user=user, auth_ms=NOW, data={"b": b"1"})
+            stored.insert_one({**to_document(record), "previous": "previous", "grace_until": DATE})
+            stored.update_one({"_id": record.handle}, damage)
+            (document,) = stored.find({"_id": record.handle})
+            parsed = to_record(document)
+            matched = stored.count_documents({"_id": record.handle, **live(NOW)})
+
+            assert (damage, matched) == (damage, int(parsed is not None and parsed.expires_ms > NOW))
 
 
 @pytest.mark.gen_test
