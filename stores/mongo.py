@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -28,6 +29,7 @@ from stores.base import (
 from stores.mongo_counters import MongoCounters
 from stores.mongo_documents import Document
 from stores.mongo_loads import Loads
+from stores.mongo_updates import Update, Updates, is_ordinary
 from stores.mongo_wire import Endings, calling, connect, read
 
 T = TypeVar("T")
@@ -48,6 +50,8 @@ class MongoStore(Store):
         apply    updateOne({_id, live, accepts, holds}, {$set, $unset, $max: {seen, expires}}); where nothing
                  matched and *expect* is not empty, findOne({_id, live, accepts}) tells GONE from CONFLICT
         rotate   updateOne({_id, live, verifier, holds}, [{$set}]); where nothing matched, the same findOne
+        (both)   those of one turn, 8 at most, are one unordered bulkWrite of the same with upsert and an
+                 `_id` of false for what would be inserted, so that to match nothing is an error
         destroy  deleteOne({_id})
         of_user  find({user, live}, without data) by the index on user; before the first one, what ping sends
         alive    find({_id: {$in}, live}, verifiers) for each 500 handles
@@ -62,7 +66,8 @@ class MongoStore(Store):
     `gone` needs a replica set; from a standalone server it yields nothing. It cannot tell the reaping of an
     expired record, a minute or more after its expiry, from a destroy, and yields that handle too.
 
-    Two finds of loads are under way at a time; while they are, others gather for the next, for 10 ms at most.
+    Two finds of loads are under way at a time, and two updates; while they are, others gather for the next,
+    for 10 ms at most. A write of more than 1 MiB shares its update with none.
 
     On a replica set the driver may send a write again under the same transaction number, which the server
     applies once; a standalone server has no such numbers and is sent each write once.
@@ -72,6 +77,7 @@ class MongoStore(Store):
         self._sessions = sessions
         self._timeout_s = timeout_s
         self._loads = Loads(sessions, timeout_s=timeout_s)
+        self._updates = Updates(sessions, timeout_s=timeout_s)
         self._endings = Endings(sessions, timeout_s=timeout_s)
         self._counters: MongoCounters | None = None
         self._has_indexes = False
@@ -109,12 +115,15 @@ class MongoStore(Store):
         """Write *delta* if the session is live; see `Store.apply`."""
         handle, verifier = credential
         target = {"_id": {"$eq": handle}, **documents.live(now_ms), **documents.accepts(verifier, now_ms)}
-        update = documents.changes(delta, now_ms=now_ms, expires_ms=expires_ms)
-        async with self._call("apply"):
-            result = await self._sessions.update_one({**target, **documents.holds(delta)}, update)
-            if result.matched_count:
-                return Outcome.APPLIED
-            return await self._refusal(credential, delta, now_ms) if delta.expect else Outcome.GONE
+        change = documents.changes(delta, now_ms=now_ms, expires_ms=expires_ms)
+        update = Update({**target, **documents.holds(delta)}, change)
+        is_alone = not is_ordinary(credential, delta.put.values())
+        begun_s = time.monotonic()
+        if await self._updates.matched("apply", update, is_alone=is_alone):
+            return Outcome.APPLIED
+        if not delta.expect:
+            return Outcome.GONE
+        return await self._refusal("apply", credential, delta, now_ms, begun_s)
 
     async def rotate(
         self,
@@ -148,14 +157,17 @@ class MongoStore(Store):
             deadline_ms=deadline_ms,
             grace_ms=grace_ms,
         )
-        async with self._call("rotate"):
-            result = await self._sessions.update_one({**target, **documents.holds(delta)}, pipeline)
-            if result.matched_count:
-                return Outcome.APPLIED
-            return await self._refusal(credential, delta, now_ms)
+        update = Update({**target, **documents.holds(delta)}, pipeline)
+        is_alone = not is_ordinary([*credential, new_verifier], [*delta.put.values(), client])
+        begun_s = time.monotonic()
+        if await self._updates.matched("rotate", update, is_alone=is_alone):
+            return Outcome.APPLIED
+        return await self._refusal("rotate", credential, delta, now_ms, begun_s)
 
-    async def _refusal(self, credential: Credential, delta: Delta, now_ms: int) -> Outcome:
-        """Say why an update matched nothing: GONE or CONFLICT.
+    async def _refusal(
+        self, operation: str, credential: Credential, delta: Delta, now_ms: int, begun_s: float
+    ) -> Outcome:
+        """Say why an update matched nothing, GONE or CONFLICT, in what is left of the time of the call.
 
         True under concurrency, since the update changed nothing and a session that is not live stays so. Not
         live by now: GONE is what the update would have been told here. Still live: so it was then, and an
@@ -163,9 +175,10 @@ class MongoStore(Store):
         neither to blame the session was dead then, and a slower clock has extended it since.
         """
         target = {**documents.live(now_ms), **documents.accepts(credential.verifier, now_ms)}
-        document = await self._sessions.find_one(
-            {"_id": {"$eq": credential.handle}, **target}, {"verifier": True}
-        )
+        query = {"_id": {"$eq": credential.handle}, **target}
+        left_s = max(0.001, self._timeout_s - (time.monotonic() - begun_s))
+        async with calling(operation, timeout_s=left_s):
+            document = await self._sessions.find_one(query, {"verifier": True})
         if document is None:
             return Outcome.GONE
         is_in_grace = document["verifier"] != credential.verifier
@@ -255,6 +268,7 @@ class MongoStore(Store):
         with pymongo.timeout(self._timeout_s):
             await self._sessions.database.client.close()
         await self._loads.settled()
+        await self._updates.settled()
 
     async def _ensure_indexes(self) -> None:
         async with self._indexing:

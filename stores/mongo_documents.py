@@ -39,6 +39,8 @@ INDEXES = [
     IndexModel([("user", ASCENDING)], name=BY_USER, sparse=True),
 ]
 
+IMMUTABLE_FIELD = 66
+
 _TIMES = ("created", "rotated", "seen", "expires", "deadline")
 _REQUIRED: dict[str, type] = {
     "verifier": str,
@@ -180,6 +182,18 @@ def changes(delta: Delta, *, now_ms: int, expires_ms: int | None) -> Document:
     if delta.drop:
         update["$unset"] = {f"data.{key}": "" for key in delta.drop}
     return update
+
+
+def never_inserting(change: Document | list[Document]) -> Document | list[Document]:
+    """Return *change* so that, sent as an upsert, it fails where it matches nothing, by `IMMUTABLE_FIELD`.
+
+    To insert it would have to give the document another `_id` than the filter does, which no server allows.
+    """
+    if isinstance(change, dict):
+        return {**change, "$setOnInsert": {"_id": False}}
+    # An upsert begins with what the filter says by equality, which does not include `created`.
+    is_new = {"$eq": [{"$type": "$created"}, "missing"]}
+    return [{"$set": {"_id": {"$cond": [is_new, False, "$_id"]}}}, *change]
 
 
 def rotation(
