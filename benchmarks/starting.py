@@ -53,7 +53,8 @@ class Subject:
         """
         try:
             return self._sample(kind, options, connections or options.connections)
-        except (RuntimeError, OSError, HTTPException) as exc:
+        except (RuntimeError, OSError, HTTPException, subprocess.SubprocessError) as exc:
+            self.rotating.clear()  # which of them are still good is not known
             print(f"{self.name} with {self.store}: {kind}: {exc}", file=sys.stderr, flush=True)
             return FAILED
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tornado.web import RequestHandler
 
-from benchmarks import crowd, generator, report, rounds, scale, subject
+from benchmarks import bench, crowd, generator, report, rounds, scale, subject
 from benchmarks.generator import Sample
 from benchmarks.loop import run
 from benchmarks.sender import Connection, Load, summary
@@ -326,6 +328,60 @@ def test_a_subject_that_cheats_is_refused(kind: str, handler: type[RequestHandle
     """What would be faster for the wrong reason is never timed."""
     with handlers(**{kind: handler}), pytest.raises(Refused, match=reason):
         verified()
+
+
+# --- peers ---
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A peer that may be missing, and whose server is some Python."""
+
+    name: str = "somebody"
+    stores: tuple[str, ...] = ("memory",)
+    program: str = ""
+    why: str | None = None
+    reads_write: bool = False
+
+    def missing(self) -> str | None:
+        """Return why it cannot run here."""
+        return self.why
+
+    def prepare(self) -> None:
+        """Fail."""
+        raise RuntimeError("no network")
+
+    def command(self, store: str, url: str, port: int) -> list[str]:
+        """Return what to start."""
+        return [sys.executable, "-c", self.program]
+
+
+@pytest.mark.parametrize("why", [None, "no node"])
+def test_a_peer_that_cannot_run_is_named(why: str | None) -> None:
+    """Whether it is missing or its environment cannot be made; the run goes on without it."""
+    figures: Any = {"notes": {}}
+
+    assert not bench._is_ready(Peer(why=why), ["memory"], figures)
+    assert figures["notes"] == {"somebody": f"not measured: {why or 'no network'}"}
+
+
+def test_a_peer_that_does_not_start_says_why() -> None:
+    """The end of what it said goes into the report."""
+    options, peer = argparse.Namespace(cores=()), Peer(program="raise SystemExit('no such module')")
+    with ExitStack() as stack:
+        why = bench._start(peer, "memory", "", None, options, stack)
+
+    assert why == "somebody with memory did not start: no such module"
+
+
+def test_a_server_that_ended_fails_the_stretch(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is told, and nothing is taken for a figure; the sessions for logins are not used any more."""
+    gone = Subject("somebody", "memory", 1, 2**22 + 1, cookies=["id=1"], rotating=["id=2"])
+    options = argparse.Namespace(generator="python", connections=1, seconds=0.1)
+
+    assert not gone.sample("read", options).is_valid
+    assert gone.rotating == []
+    assert capsys.readouterr().err.startswith("somebody with memory: read: ")
 
 
 # --- many sessions ---
