@@ -33,7 +33,7 @@ PARTS = (
     ("/server/network.py", "session"),
     ("/server/", "session"),
     ("/stores/", "store"),
-    ("/redis/", "store"),
+    ("/site-packages/redis/", "store"),
     ("/pymongo/", "store"),
     ("/bson/", "store"),
     ("/benchmarks/", "handler"),

@@ -89,8 +89,8 @@ class RedisStore(Store):
 
         The path is the database; `redis+unix://` takes it as `?db=`. `redis+cluster://` takes several hosts,
         separated by commas, and `?ssl=true`. With TLS the certificate is verified, against `ssl_ca_certs` if
-        given; `ssl_certfile` and `ssl_keyfile` are the client's own. A cluster behind a proxy that hides it is
-        not supported, since a binding is then one script on keys of two slots.
+        given; `ssl_certfile` and `ssl_keyfile` are the client's own. A cluster behind a proxy that hides it
+        is not supported, since a binding is then one script on keys of two slots.
         """
         return cls(Wire(connect(url, options), timeout_s=options.timeout_s), options.prefix)
 
