@@ -73,14 +73,18 @@ class Updates:
             result = await self._sessions.update_one(*updates[0])
             return [result.matched_count > 0]
         statements = [UpdateOne(target, never_inserting(change), upsert=True) for target, change in updates]
+        failed: dict[int, bool | BaseException] = {}
         try:
-            await self._sessions.bulk_write(statements, ordered=False)
+            written = await self._sessions.bulk_write(statements, ordered=False)
+            upserted = set(written.upserted_ids or ())
         except BulkWriteError as exc:
             if exc.details["writeConcernErrors"]:
                 raise
             failed = {error["index"]: _outcome(error) for error in exc.details["writeErrors"]}
-            return [failed.get(number, True) for number in range(len(updates))]
-        return [True] * len(updates)
+            upserted = {each["index"] for each in exc.details["upserted"]}
+        # No server should insert one. If ever one did, it matched nothing, and lies under no handle.
+        failed |= dict.fromkeys(upserted, False)
+        return [failed.get(number, True) for number in range(len(updates))]
 
 
 def _outcome(error: dict[str, Any]) -> bool | BaseException:

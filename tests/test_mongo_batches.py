@@ -6,6 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
+from pymongo.errors import BulkWriteError
+from pymongo.results import BulkWriteResult
 
 from stores import Absent, Credential, Delta, Handle, Outcome, Record, StoreUnavailable, Verifier
 from stores.conformance.cases import (
@@ -20,6 +22,7 @@ from stores.conformance.cases import (
     rotated,
 )
 from stores.mongo import MongoStore
+from stores.mongo_updates import Update, Updates
 from tests.backends import Backend
 from tests.conftest import StartServer
 from tests.mongo_samples import Stored, is_command, sent, store_at, through_proxy
@@ -352,3 +355,30 @@ async def test_an_apply_and_a_rotation_share_a_batch(backend: Backend) -> None:
         assert len(sent(proxy, b"update")) == 1
         assert (await loaded(store, writer.credential)).data == {"n": b"1"}
         assert (await loaded(store, Credential(renewed.handle, verifier))).data == {"n": b"1"}
+
+
+class Inserting:
+    """A collection on a server that inserts what it must not: the statement with the number 1."""
+
+    def __init__(self, *, has_other_errors: bool) -> None:
+        self._has_other_errors = has_other_errors
+
+    async def bulk_write(self, statements: list[Any], *, ordered: bool) -> BulkWriteResult:
+        """Answer as if it had inserted, and changed the others."""
+        told: dict[str, Any] = {"upserted": [{"index": 1, "_id": False}], "writeConcernErrors": []}
+        if self._has_other_errors:
+            raise BulkWriteError({**told, "writeErrors": [{"index": 0, "code": 66, "errmsg": ""}]})
+        return BulkWriteResult({**told, "nUpserted": 1}, acknowledged=True)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("has_other_errors", [False, True])
+async def test_what_was_inserted_was_not_matched(has_other_errors: bool) -> None:
+    """A server that inserts after all makes nobody believe that their session was changed."""
+    sessions: Any = Inserting(has_other_errors=has_other_errors)
+    updates = Updates(sessions, timeout_s=1)
+    update = Update({"_id": {"$eq": "x"}}, {"$set": {"a": 1}})
+
+    matched = await asyncio.gather(*(updates.matched("apply", update, is_alone=False) for _ in range(3)))
+
+    assert matched == [not has_other_errors, False, True]
