@@ -54,6 +54,12 @@ class Kind:
     is_ready: Callable[[int], bool]
 
 
+def _is_stopped(pid: int) -> bool:
+    """Whether every thread of a process is stopped; also where the system does not tell (no /proc)."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+
 class Server:
     """One server process with its own port and directory: a context manager for tests that break it.
 
@@ -123,6 +129,9 @@ class Server:
     def pause(self) -> None:
         """Freeze the process: connections stay open and nothing answers."""
         os.kill(self.pid, signal.SIGSTOP)
+        # One of its threads has to be woken to stop the others, which go on until then.
+        while not _is_stopped(self.pid):
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Let a paused process go on."""
