@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from socket import socket
-from typing import NoReturn
+from typing import Any, NoReturn
 
 log = logging.getLogger("stormcellar.processes")
 
@@ -36,6 +36,32 @@ class Patience:
     window_s: float = 60.0
     drain_s: float = 45.0
     """Then a child that was told to stop is killed. Longer than its own limits for a drain take together."""
+
+
+class SharedSocket(socket):
+    """A listening socket that others listen on too: it hands out a few connections, then they have a turn.
+
+    Tornado takes up to 128 in one go (netutil.py, add_accept_handler): the first process gets a whole burst,
+    and keeps it. A socket of each process's own (SO_REUSEPORT) is as fair, but there who waits for a process
+    that is stuck, or has ended, waits in vain though another is free. Figures: `benchmarks/processes.py`.
+    """
+
+    AT_ONCE = 4
+    _taken = 0
+
+    def accept(self) -> tuple[socket, Any]:
+        """Return a connection; once after so many say that there is none. The loop asks again in a moment."""
+        self._taken = (self._taken + 1) % (self.AT_ONCE + 1)
+        if self._taken == 0:
+            raise BlockingIOError
+        return super().accept()
+
+
+def shared(listening: socket) -> SharedSocket:
+    """Return *listening*, of which nothing is left, as one that several processes share."""
+    made = SharedSocket(fileno=listening.detach())
+    made.setblocking(False)
+    return made
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from server.processes import (
     release_signals,
     run_apart,
     run_forked,
+    shared,
     signals_held,
 )
 from stores import StoreRefused, StoreUnavailable
@@ -87,7 +88,7 @@ def serve(settings: Settings) -> int:
         # Not in this process, which must not have had a loop or a connection when it forks.
         if status := run_apart(lambda: _run(lambda: _check_store(settings))):
             return status
-        listening = _listen(plan)
+        listening = listen(plan)
         return run_forked(
             settings.processes,
             lambda parent: _run(lambda: _serve_as_child(plan, listening, parent)),
@@ -156,7 +157,7 @@ async def _serve_alone(plan: Plan) -> int:
         asyncio.get_running_loop().add_signal_handler(number, _stop_once, stop)
     release_signals(STOP_SIGNALS)
     await _check_store(plan.settings)
-    await _serve(plan, _listen(plan), stop)
+    await _serve(plan, listen(plan), stop)
     return 0
 
 
@@ -210,7 +211,7 @@ async def _check_store(settings: Settings) -> int:
     return 0
 
 
-def _listen(plan: Plan) -> Listening:
+def listen(plan: Plan) -> Listening:
     """Listen, and say where, and how to sign in to the demo account.
 
     Raises:
@@ -232,12 +233,13 @@ def _listen(plan: Plan) -> Listening:
 
 def _bind(settings: Settings, flag: str, port: int) -> list[socket.socket]:
     try:
-        return bind_sockets(port, settings.address)
+        sockets = bind_sockets(port, settings.address)
     except OSError as exc:
         flag = "--address" if exc.errno == errno.EADDRNOTAVAIL else flag
         advice = f"choose another with {flag}"
         where = f"{_bracketed(settings.address)}:{port}"
         raise ConfigError(f"{flag}: cannot listen on {where}: {exc.strerror}; {advice}") from exc
+    return [shared(each) for each in sockets] if settings.processes > 1 else sockets
 
 
 def _place(settings: Settings, sockets: list[socket.socket]) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,8 +20,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from tornado.netutil import add_accept_handler, bind_sockets
 
-from server.processes import release_signals, signals_held
+from server.processes import SharedSocket, release_signals, shared, signals_held
 from tests.running import WAIT_S, children_of, environment, is_running
 
 
@@ -409,3 +413,52 @@ def test_stop_signals_wait_while_they_are_held() -> None:
 
     assert (held, sorted(seen)) == ([], [signal.SIGINT, signal.SIGTERM])
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+
+
+# --- one listening socket for all ---
+
+
+def connected(listening: socket.socket, count: int) -> list[socket.socket]:
+    """Return so many connections that wait in the queue of *listening*."""
+    return [socket.create_connection(listening.getsockname(), WAIT_S) for _ in range(count)]
+
+
+async def accepted(sockets: list[SharedSocket], count: int) -> list[int]:
+    """Accept on all of *sockets* until there are *count* connections, and return how many each was given."""
+    taken: list[list[socket.socket]] = [[] for _ in sockets]
+    removers = [
+        add_accept_handler(each, lambda connection, _, mine=mine: mine.append(connection))  # type: ignore[misc]
+        for each, mine in zip(sockets, taken, strict=True)
+    ]
+    async with asyncio.timeout(WAIT_S):
+        while sum(map(len, taken)) < count:  # noqa: ASYNC110  the loop's own turns are what is tested
+            await asyncio.sleep(0)
+    for remove in removers:
+        remove()
+    for connection in itertools.chain(*taken):
+        connection.close()
+    return list(map(len, taken))
+
+
+@pytest.mark.gen_test
+async def test_burst_is_shared_by_those_who_listen() -> None:
+    """Of connections that come at once nobody takes all: each takes a few, then the next has a turn."""
+    [listening] = bind_sockets(0, "127.0.0.1")
+    sockets = [shared(listening.dup()), shared(listening)]
+    clients = connected(sockets[0], 4 * SharedSocket.AT_ONCE)
+
+    assert await accepted(sockets, len(clients)) == [2 * SharedSocket.AT_ONCE] * 2
+    for each in (*clients, *sockets):
+        each.close()
+
+
+@pytest.mark.gen_test
+async def test_whoever_listens_alone_takes_all() -> None:
+    """What one socket did not hand out at first it does in the next turns, to the last."""
+    [listening] = bind_sockets(0, "127.0.0.1")
+    alone = shared(listening)
+    clients = connected(alone, 3 * SharedSocket.AT_ONCE + 1)
+
+    assert await accepted([alone], len(clients)) == [len(clients)]
+    for each in (*clients, alone):
+        each.close()

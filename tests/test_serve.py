@@ -25,7 +25,8 @@ from server.cli import main
 from server.config import read_settings
 from server.files import create_private
 from server.passwords import hash_password
-from server.serve import Plan, make_plan
+from server.processes import SharedSocket
+from server.serve import Plan, listen, make_plan
 from tests.backends import Backend, Server
 from tests.browser import Browser
 from tests.conftest import StartServer
@@ -574,6 +575,17 @@ def test_signal_while_it_starts(tmp_path: Path, number: int, processes: str) -> 
 
 
 # --- several processes ---
+
+
+@pytest.mark.parametrize(("processes", "kind"), [("1", socket.socket), ("2", SharedSocket)])
+def test_several_processes_share_what_they_listen_on(tmp_path: Path, processes: str, kind: type) -> None:
+    """On every address, and only where there are several, connections are handed out a few at a time."""
+    flags = {"processes": processes, "store": "redis", "port": "0", "address": "localhost"}
+    listening = listen(make_plan(read_settings({"data_dir": str(tmp_path), **flags}, {})))
+
+    assert {type(each) for each in listening.sockets} == {kind}
+    for each in listening.sockets:
+        each.close()
 
 
 class Workers:
