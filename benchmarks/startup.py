@@ -76,18 +76,19 @@ def _commands(directory: str) -> dict[str, list[str]]:
 
 def _start(command: list[str], directory: str) -> dict[str, float]:
     begun = time.perf_counter()
-    with _running(command, directory) as (process, port):
+    with running(command, directory) as (process, port):
         with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
             connection.request("GET", "/healthz")
             if (status := connection.getresponse().status) != 200:
                 raise SystemExit(f"the first answer was {status}")
         answer_s = time.perf_counter() - begun
         time.sleep(IDLE_S)
-        return {"answer_s": answer_s, "cpu_s": _cpu_s(process.pid), **_memory(process.pid)}
+        return {"answer_s": answer_s, "cpu_s": cpu_s(process.pid), **_memory(process.pid)}
 
 
 @contextmanager
-def _running(command: list[str], directory: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def running(command: list[str], directory: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Run *command* in the meantime, its bytecode kept in *directory*; yields the process and its port."""
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": f"{directory}/bytecode"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
@@ -101,7 +102,8 @@ def _running(command: list[str], directory: str) -> Iterator[tuple[subprocess.Po
             process.wait(30)
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
+    """Return the CPU time that *pid* has taken."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
