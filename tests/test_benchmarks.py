@@ -492,3 +492,11 @@ def test_figures_go_between_their_marks() -> None:
     assert report.replaced(once, "bench", r"| new \1 |") == once
     with pytest.raises(ValueError, match="0 places for 'scale'"):
         report.replaced(page, "scale", "")
+
+
+def test_the_page_has_a_place_for_each_report() -> None:
+    """The command that fills it finds its marks."""
+    page = report.PAGE.read_text()
+
+    for name in report.REPORTS:
+        assert report.replaced(page, name, "x") != page
