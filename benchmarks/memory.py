@@ -76,7 +76,7 @@ async def _measure(sessions: int, signed_in: bool) -> Figures:
         "load, us": load_us,
         f"rate of load against {FEW} sessions": few_us / load_us,
         **await _writes_us(store, sessions),
-        "longest pause by expiry, ms": await _expiry_ms(store),
+        **await _expiry(store),
     }
 
 
@@ -158,16 +158,22 @@ async def _writes_us(store: MemoryStore, sessions: int) -> Figures:
     }
 
 
-async def _expiry_ms(store: MemoryStore) -> float:
-    """Return how long the longest call takes once every session has expired, until none is left."""
-    stranger, longest = _credential(-1), 0
+async def _expiry(store: MemoryStore) -> Figures:
+    """Return how long the longest calls take once every session has expired, until none is left.
+
+    The longest is as a rule the last: glibc gives the heap back in one step. The second is the store's own.
+    """
+    stranger, longest = _credential(-1), [0, 0]
     gc.disable()  # its pauses are those above, and come when they come
     while len(store):
         began = time.thread_time_ns()
         await store.load(stranger, now_ms=END + DEADLINE)
-        longest = max(longest, time.thread_time_ns() - began)
+        longest = sorted([*longest, time.thread_time_ns() - began])[1:]
     gc.enable()
-    return longest / 1e6
+    return {
+        "longest pause by expiry, ms": longest[1] / 1e6,
+        "second longest, ms": longest[0] / 1e6,
+    }
 
 
 async def _mean_us(calls: Iterable[Coroutine[Any, Any, object]]) -> float:
