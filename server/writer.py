@@ -15,6 +15,8 @@ from stores import Delta, Outcome, Record, Store
 
 log = logging.getLogger("stormcellar.sessions")
 
+_TOUCH = Delta()
+
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
@@ -153,7 +155,7 @@ class Writer:
         sid, now_ms = session.sid, self._now_ms()
         if session.record is not None and sid is not None:
             expires_ms = self.expires_ms(session, now_ms=now_ms)
-            await self._store.apply(sid.credential, Delta(), now_ms=now_ms, expires_ms=expires_ms)
+            await self._store.apply(sid.credential, _TOUCH, now_ms=now_ms, expires_ms=expires_ms)
 
     def expires_ms(self, session: Session, *, now_ms: int) -> int:
         """Return when *session*, which has a record and is active now, ends if nothing more happens."""

@@ -62,7 +62,7 @@ class MemoryStore(Store):
     *Reclaim* removes at most `RECLAIMED_PER_CALL` expired records, the earliest first. *Make room* follows
     when *max_sessions* are left, so none of them expired: it ends the least recently seen anonymous one, and
     raises StoreFull when every session has a user. Neither is announced by `gone`. Both go by a `Schedule`:
-    among hundreds of sessions within a few seconds of each other, the earliest may be any of those.
+    while more than 32 sessions come within one span of its 16 s, the earliest may be any of those.
 
     Args:
         max_sessions: How many records it holds at most, at least 1.
