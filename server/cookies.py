@@ -29,7 +29,7 @@ _KEPT = 16
 # A signed value of ours has about 190 bytes; longer ones are not worth a signature check.
 _MAX_VALUE = 512
 # Each takes some 700 bytes.
-_MOST_KNOWN = 4096
+_MOST_KNOWN = 8192
 
 SAMESITE = ("Lax", "Strict")
 
