@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import ContextVar
 
 from stores.batches import Batches
 
@@ -131,3 +132,48 @@ def test_settled_waits_for_what_is_under_way() -> None:
         return [*seen, *(asker.done() or asker.cancelled() for asker in askers[1:])]
 
     assert asyncio.run(run()) == [False, True, True]
+
+
+def test_a_loop_that_ends_blocks_no_later_question() -> None:
+    """What was asked in its last turn is cancelled; what is asked as it ends, or on another, is answered."""
+    batches = Batches(Echo(), most=64)
+    answers: list[int] = []
+
+    async def late() -> None:
+        await asyncio.sleep(0)
+        try:
+            await batches.ask(1)
+        finally:
+            answers.append(await asyncio.wait_for(batches.ask(2), 1))
+
+    async def run() -> None:
+        task = asyncio.ensure_future(late())
+        await asyncio.sleep(0)
+        assert not task.done()
+
+    async def again() -> None:
+        answers.append(await asyncio.wait_for(batches.ask(3), 1))
+
+    asyncio.run(run())
+    asyncio.run(again())
+
+    assert answers == [2, 3]
+
+
+def test_a_batch_has_nothing_of_its_first_asker() -> None:
+    """What one asker has set in its context holds for no other."""
+    limit: ContextVar[int] = ContextVar("limit", default=0)
+
+    async def tell(questions: Sequence[int]) -> list[int]:
+        return [limit.get() for _ in questions]
+
+    async def run() -> list[int]:
+        batches = Batches(tell, most=64)
+
+        async def limited(by: int) -> int:
+            limit.set(by)
+            return await batches.ask(by)
+
+        return await asyncio.gather(limited(1), limited(2))
+
+    assert asyncio.run(run()) == [0, 0]
