@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from stores.batches import A, Batches, Q
@@ -32,18 +33,36 @@ class Turns(Batches[Q, A]):
         self._at_once = at_once
         self._patience_s = patience_s
         self._sent: set[asyncio.Task[None]] = set()
+        # When each question that waits was asked, on the loop's clock.
+        self._since: deque[float] = deque()
+
+    def ask(self, question: Q) -> asyncio.Future[A]:
+        """Return the future answer to *question*."""
+        future = super().ask(question)
+        self._since.append(asyncio.get_running_loop().time())
+        return future
+
+    def _abandon(self) -> None:
+        super()._abandon()
+        self._since.clear()
 
     async def _carry(self) -> None:
         if len(self._sent) >= self._at_once:
+            waited_s = asyncio.get_running_loop().time() - self._since[0]
             come_back, _ = await asyncio.wait(
-                self._sent, timeout=self._patience_s, return_when=asyncio.FIRST_COMPLETED
+                self._sent,
+                timeout=max(0.0, self._patience_s - waited_s),
+                return_when=asyncio.FIRST_COMPLETED,
             )
             if not come_back:
                 # Those that hang no longer count, so that the next ones need not wait for the same again.
                 self._sent.clear()
         task = asyncio.current_task()
         assert task is not None
-        self._cancel_if_left_alone(task, [future for _, future in self._asked[: self._most]])
+        answers = [future for _, future in self._asked[: self._most]]
+        for _ in answers:
+            self._since.popleft()
+        self._cancel_if_left_alone(task, answers)
         self._sent.add(task)
         try:
             await super()._carry()

@@ -110,3 +110,18 @@ def test_a_batch_ends_when_its_last_asker_leaves() -> None:
         return ended
 
     assert asyncio.run(run()) == [[], [[0, 1]]]
+
+
+def test_nobody_waits_longer_for_the_many_before_them() -> None:
+    """The patience is that of each question, not of each batch: a crowd leaves when it is over."""
+
+    async def run() -> int:
+        server = Server()
+        turns = Turns(server, most=1, at_once=1, patience_s=0.01)
+        asked = [asyncio.ensure_future(ask(turns, question)) for question in range(1000)]
+        await asyncio.wait_for(server.has_been_sent(1000), 5)
+        for gate in server.gates:
+            gate.set()
+        return len(set(await asyncio.gather(*asked)))
+
+    assert asyncio.run(run()) == 1000
