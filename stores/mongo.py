@@ -158,7 +158,7 @@ class MongoStore(Store):
             grace_ms=grace_ms,
         )
         update = Update({**target, **documents.holds(delta)}, pipeline)
-        is_alone = not is_ordinary([*credential, new_verifier], [*delta.put.values(), client])
+        is_alone = not is_ordinary([*credential, new_verifier, *(keep or ())], [*delta.put.values(), client])
         begun_s = time.monotonic()
         if await self._updates.matched("rotate", update, is_alone=is_alone):
             return Outcome.APPLIED

@@ -48,6 +48,8 @@ class Loads:
             # The command itself: a cursor would take a seventh more of our time.
             query = {"_id": {"$eq": handle}}
             find = {"find": self._sessions.name, "filter": query, "limit": 1, "singleBatch": True}
+            if concern := self._sessions.read_concern.document:
+                find["readConcern"] = concern
             return await self._sessions.database.command(find, codec_options=CODEC)
 
         reply = await read(attempt)

@@ -382,3 +382,33 @@ async def test_what_was_inserted_was_not_matched(has_other_errors: bool) -> None
     matched = await asyncio.gather(*(updates.matched("apply", update, is_alone=False) for _ in range(3)))
 
     assert matched == [not has_other_errors, False, True]
+
+
+@pytest.mark.gen_test
+async def test_a_single_load_keeps_the_read_concern_of_the_url(mongo_rs: Backend) -> None:
+    """Whether a load goes alone or with others, it is read as the operator asked for."""
+    async with through_proxy(mongo_rs, "&readConcernLevel=majority") as (store, proxy):
+        one, two = await created(store), await created(store)
+
+        await loaded(store, one.credential)
+        await answers(loaded(store, one.credential), loaded(store, two.credential))
+
+        finds = sent(proxy, b"find")
+        assert [command["readConcern"]["level"] for command in finds] == ["majority"] * 2
+
+
+@pytest.mark.gen_test
+async def test_a_key_to_keep_that_is_no_text_harms_nobody(store: MongoStore) -> None:
+    """Of the rotations of one turn only that one is refused."""
+    records = [await created(store) for _ in range(3)]
+    keeps = [frozenset({"a"}), frozenset({"\ud800"}), frozenset({"b"})]
+
+    outcomes = await answers(
+        *(
+            rotated(store, record.credential, new_verifier(), now_ms=NOW, keep=keep)
+            for record, keep in zip(records, keeps, strict=True)
+        )
+    )
+
+    assert [outcomes[0], outcomes[2]] == [Outcome.APPLIED] * 2
+    assert isinstance(outcomes[1], UnicodeEncodeError)
