@@ -14,7 +14,8 @@ from typing import Any
 
 from benchmarks.databases import Database, MongoDatabase, RedisDatabase
 from benchmarks.loop import run
-from server.cookies import KeyRing, SessionId
+from server.cookies import SessionId
+from server.signing import KeyRing
 from stores import Handle, Record, Store, open_store
 
 PREFIX = "bench"

@@ -28,6 +28,7 @@ KINDS = ("bare", "read", "write", "login")
 # The first that is in a frame's file name says its part; the innermost frame that has one counts.
 PARTS = (
     ("/server/cookies.py", "cookie"),
+    ("/server/signing.py", "cookie"),
     ("/server/csrf.py", "cookie"),
     ("/server/forms.py", "cookie"),
     ("/server/network.py", "session"),

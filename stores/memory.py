@@ -101,7 +101,7 @@ class MemoryStore(Store):
 
         Raises:
             DuplicateSession: The handle exists.
-            StoreFull: Every one of *max_sessions* records is live and has a user.
+            StoreFull: Every one of *max_sessions* records has a user, and none expired more than 16 s ago.
         """
         check_keys(record.data)
         check_user(record.user)

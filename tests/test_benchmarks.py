@@ -24,7 +24,8 @@ from benchmarks.starting import Subject
 from benchmarks.targets import verdict
 from benchmarks.verify import Refused, check_operations, verify
 from server import Lifetime, SessionMixin
-from server.cookies import Cookies, KeyRing
+from server.cookies import Cookies
+from server.signing import KeyRing
 from stores import open_store
 
 WRK = """Running 1s test @ http://127.0.0.1:45391/read
