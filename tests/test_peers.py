@@ -1,23 +1,17 @@
-"""The benchmarks' peers, without a network: what is pinned, what is started, what a check notices."""
+"""The benchmarks' peers, without a network: what is pinned, and what is started."""
 
 from __future__ import annotations
 
 import json
 import re
-import secrets
 import shutil
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from benchmarks import peers
 from benchmarks.peers import HERE, PEERS, Peer
-from benchmarks.peers.check import WrongAnswer, verify
 
 EXPRESS = PEERS[0]
 
@@ -184,86 +178,3 @@ def test_failed_install_is_told_in_one_line(
         EXPRESS.prepare()
 
     assert str(caught.value) == "express: npm error code ENOTFOUND"
-
-
-class FakeSubject(BaseHTTPRequestHandler):
-    """A subject with sessions in a set, which can be told to do one thing wrong."""
-
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # one packet an answer, or each waits for an acknowledgement
-    flaw = ""
-    live: set[str]
-    operations: dict[str, int]
-
-    def do_GET(self) -> None:
-        """Answer as benchmarks/peers/README.md says."""
-        sid = self.headers.get("Cookie", "").removeprefix("sid=")
-        path = self.path
-        if path == "/bare":
-            self._answer(200, "hello")
-        elif path == "/start":
-            self._begin("somebody")
-        elif sid not in self.live:
-            self._answer(200 if self.flaw == "open" else 401, "anonymous")
-        elif path == "/login":
-            if self.flaw != "old lives":
-                self.live.discard(sid)
-            self._begin("hello", sid if self.flaw == "same cookie" else "")
-        else:
-            self.operations[path] = self.operations.get(path, 0) + 3
-            wrong = self.flaw == "wrong name"
-            self._answer(200, "hello" if path == "/write" or wrong else "somebody")
-
-    def _begin(self, text: str, sid: str = "") -> None:
-        sid = sid or secrets.token_hex(8)
-        self.live.add(sid)
-        self._answer(200, text, f"sid={sid}; Path=/")
-
-    def _answer(self, status: int, text: str, cookie: str = "") -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(text)))
-        if cookie:
-            self.send_header("Set-Cookie", cookie)
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def subject(flaw: str) -> Iterator[tuple[str, Callable[[], dict[str, int]]]]:
-    """Serve a fake subject in the meantime; yields its address and its count of operations."""
-    handler = type("Flawed", (FakeSubject,), {"flaw": flaw, "live": set(), "operations": {}})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", lambda: dict(handler.operations)
-        finally:
-            server.shutdown()
-
-
-def test_check_counts_operations_a_request() -> None:
-    """What each kind of request costs the database is told by command."""
-    with subject("") as (base_url, count):
-        costs = verify(base_url, count)
-
-    assert costs["read"] == {"/read": 3}
-    assert costs["write"] == {"/write": 3}
-    assert costs["bare"] == costs["anonymous"] == {}
-
-
-@pytest.mark.parametrize(
-    ("flaw", "told"),
-    [
-        ("open", "/read answered"),
-        ("old lives", "/read answered"),
-        ("same cookie", "/login keeps the cookie"),
-        ("wrong name", "/read answered"),
-    ],
-)
-def test_check_notices_what_a_subject_does_wrong(flaw: str, told: str) -> None:
-    """A subject that skips work is not timed."""
-    with subject(flaw) as (base_url, count), pytest.raises(WrongAnswer, match=told):
-        verify(base_url, count)

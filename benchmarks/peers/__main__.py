@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 import sys
 
+from benchmarks.databases import database, told
 from benchmarks.peers import PEERS, Peer
-from benchmarks.peers.check import WrongAnswer, counting, running, verify
 from benchmarks.server import backend
+from benchmarks.starting import subject
+from benchmarks.verify import Operations, Refused, verify
 from tests.backends import BackendMissing, free_port
-
-READS = {"find", "get"}
 
 
 def main() -> int:
@@ -26,7 +26,7 @@ def main() -> int:
             peer.prepare()
             for store in () if options.prepare else peer.stores:
                 _print(peer, store, _checked(peer, store))
-        except (RuntimeError, BackendMissing, WrongAnswer) as exc:
+        except (RuntimeError, BackendMissing, Refused) as exc:
             failed = True
             print(exc, file=sys.stderr)
     return int(failed)
@@ -43,33 +43,20 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _checked(peer: Peer, store: str) -> dict[str, dict[str, float]]:
-    with backend(store) as told:
-        url = "" if store == "memory" else told
+def _checked(peer: Peer, store: str) -> Operations:
+    with backend(store) as url:
         port = free_port()
-        try:
-            with running(peer.command(store, url, port)), counting(store, url) as count:
-                costs = verify(f"http://127.0.0.1:{port}", count)
-        except (OSError, RuntimeError, WrongAnswer) as exc:
-            raise WrongAnswer(f"{peer.name} on {store}: {exc}") from exc
-    if store != "memory":
-        _insist_on_work(peer, store, costs)
-    return costs
+        command = peer.command(store, "" if store == "memory" else url, port)
+        with subject(peer.name, store, command, port=port) as started, database(store, url) as counted:
+            try:
+                return verify(started, counted, reads_write=peer.reads_write)
+            except Refused as exc:
+                raise Refused(f"{peer.name} on {store}: {exc}") from exc
 
 
-def _insist_on_work(peer: Peer, store: str, costs: dict[str, dict[str, float]]) -> None:
-    for kind in ("read", "write", "login"):
-        if not costs[kind].keys() & READS:
-            raise WrongAnswer(f"{peer.name} on {store}: {kind} reads nothing from the database")
-        writes = bool(costs[kind].keys() - READS)
-        if writes != (peer.reads_write if kind == "read" else True):
-            raise WrongAnswer(f"{peer.name} on {store}: {kind} costs {costs[kind]}")
-
-
-def _print(peer: Peer, store: str, costs: dict[str, dict[str, float]]) -> None:
-    for kind, commands in costs.items():
-        told = ", ".join(f"{times:.4g} {name}" for name, times in sorted(commands.items()))
-        print(f"{peer.name:16} {store:7} {kind:10} {told or '-'}", flush=True)
+def _print(peer: Peer, store: str, done: Operations) -> None:
+    for kind, counts in done.items():
+        print(f"{peer.name:16} {store:7} {kind:6} {told(counts)}", flush=True)
 
 
 if __name__ == "__main__":
