@@ -169,7 +169,8 @@ def test_everything_can_be_done_by_keyboard(browser: Chromium) -> None:
 def test_the_end_of_the_session_is_warned_of(browser: Chromium) -> None:
     """Without a script: a banner two minutes before, another after it, each hidden until then."""
     browser.sign_in("carol", PASSWORD)
-    assert "You will be signed out after 30 minutes without activity, at the latest at" in browser.text
+    # Then "at 23:12", or after noon "on 25 November at 00:12".
+    assert "You will be signed out after 30 minutes without activity, at the latest " in browser.text
     soon, over = browser.find("#idle-soon"), browser.find("#idle-over")
     shown = []
     for left_s in (130, 110, -10):

@@ -54,5 +54,7 @@ def fastest(look: Callable[[str], object], text: str) -> float:
 def test_time_grows_with_the_text_alone(kind: str) -> None:  # H3, H12
     """Eight times the text takes less than thirty times as long: quadratic work would take 64 times."""
     look, piece, count = KINDS[kind]
+    # What is refused for its length takes no time, of which no multiple can be told from noise.
+    taken_s = max(fastest(look, piece * count), 10e-6)
 
-    assert fastest(look, piece * count * FACTOR) < 30 * fastest(look, piece * count)
+    assert fastest(look, piece * count * FACTOR) < 30 * taken_s
