@@ -42,12 +42,10 @@ scale: .venv/bench
 	$(BIN)/python -m benchmarks.scale $(ARGS)
 
 # Each part of the suite once and very shortly, for CI: that it works, not how fast anything is.
-SMOKE := --rounds 1 --sessions 50 --connections 4 --out var/bench/smoke
+SMOKE := --rounds 1 --sessions 50 --connections 4 --generator python --out var/bench/smoke
 bench-smoke: .venv/bench
-	$(BIN)/python -m benchmarks.bench $(SMOKE) --no-peers --generator python --seconds 0.2
-	$(BIN)/python -m benchmarks.bench $(SMOKE) --no-peers --seconds 1 --store memory
-	$(BIN)/python -m benchmarks.scale $(SMOKE) --generator python --seconds 0.2 --axis sessions --most 500
-	$(BIN)/python -m benchmarks.scale $(SMOKE) --generator python --seconds 0.1 --axis users keys concurrency --store memory
+	$(BIN)/python -m benchmarks.bench $(SMOKE) --no-peers --seconds 0.2
+	$(BIN)/python -m benchmarks.scale $(SMOKE) --seconds 0.1 --axis sessions users keys --most 500 --store memory
 	$(BIN)/python -m benchmarks.profile --seconds 0.3
 	$(BIN)/python -m benchmarks.load --users 2 --seconds 2 --store memory
 
