@@ -62,7 +62,6 @@ class SessionManager:
         self.store = store
         self.lifetime = lifetime
         self.secure = secure
-        self._clock = clock
         self._touch_after_ms = 1000 * lifetime.touch_after_s
         self.events = Events()
         """Tells what happens; see `server.events`."""
@@ -84,7 +83,7 @@ class SessionManager:
 
     def now_ms(self) -> int:
         """Return Unix time in milliseconds by this manager's clock."""
-        return int(self._clock() * 1000)
+        return self.lifecycle.now_ms()
 
     def use_keys(self, secrets: Sequence[bytes | str]) -> None:
         """Sign with the first of *secrets* from now on, and accept what any of them signed.

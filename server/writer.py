@@ -165,7 +165,7 @@ class Writer:
             user=record.user,
             now_ms=now_ms,
             deadline_ms=record.deadline_ms,
-            is_remembered=self._lifetime.remember_s is not None and session.is_remembered,
+            is_remembered=self.is_remembered(session),
         )
 
     def is_remembered(self, session: Session) -> bool:
