@@ -2,6 +2,10 @@
 # make test     all tests, with real Redis and MongoDB
 PYTHON ?= python3
 BIN := .venv/bin
+# Strict: type checkers and editors follow links, but not the import hook of the other mode.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --config-settings editable_mode=strict --editable
+# A folder changes when a module comes or goes.
+FOLDERS := $(shell find server stores -type d -not -name __pycache__)
 ARGS ?=
 
 .PHONY: run test lint load profile bench bench-quick bench-smoke scale peers redis mongo clean
@@ -15,7 +19,8 @@ test: .venv/test
 lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict server stores run.py
+	$(BIN)/mypy --strict -p stormcellar
+	$(BIN)/mypy --strict run.py examples
 
 # Thirty seconds of locust against each store in turn; reports and a chart under var/load/.
 load: .venv/bench
@@ -56,17 +61,17 @@ redis: .venv/test
 mongo: .venv/test
 	$(BIN)/python -m tests.backends mongo --port 27017
 
-.venv/run: setup.cfg pyproject.toml
+.venv/run: setup.cfg pyproject.toml $(FOLDERS)
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[all]'
+	$(INSTALL) '.[all]'
 	touch $@
 
 .venv/test: .venv/run
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[all,test]'
+	$(INSTALL) '.[all,test]'
 	touch $@
 
 .venv/bench: .venv/test
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[all,test,load,bench]'
+	$(INSTALL) '.[all,test,load,bench]'
 	touch $@
 
 clean:

@@ -1,5 +1,5 @@
 """Run the standalone server."""
 
-from server.cli import main
+from stormcellar.cli import main
 
 raise SystemExit(main())

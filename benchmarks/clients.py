@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple
 
 from benchmarks.server import STORES, backend
-from stores import Absent, Credential, Delta, Outcome, Store, open_store
-from stores.conformance.cases import NOW, new_record, new_verifier
+from stormcellar.stores import Absent, Credential, Delta, Outcome, Store, open_store
+from stormcellar.stores.conformance.cases import NOW, new_record, new_verifier
 
 DATA = {"name": b'"somebody"', "pad": b'"' + b"x" * 270 + b'"'}
 ROUNDS = 5

@@ -14,9 +14,9 @@ from typing import Any
 
 from benchmarks.databases import Database, MongoDatabase, RedisDatabase
 from benchmarks.loop import run
-from server.cookies import SessionId
-from server.signing import KeyRing
-from stores import Handle, Record, Store, open_store
+from stormcellar.cookies import SessionId
+from stormcellar.signing import KeyRing
+from stormcellar.stores import Handle, Record, Store, open_store
 
 PREFIX = "bench"
 DATA = {"name": "somebody", "pad": "x" * 270}

@@ -20,8 +20,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
-from stores import Credential, Delta, Handle, Record, Verifier
-from stores.memory import MemoryStore
+from stormcellar.stores import Credential, Delta, Handle, Record, Verifier
+from stormcellar.stores.memory import MemoryStore
 
 NOW, IDLE, DEADLINE = 1_800_000_000_000, 1_800_000, 43_200_000
 END = NOW + IDLE

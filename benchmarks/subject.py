@@ -29,9 +29,9 @@ from tornado.web import Application, HTTPError, RequestHandler
 
 from benchmarks.crowd import DATA, PREFIX, fill
 from benchmarks.loop import run
-from server import SessionManager, SessionMixin, collector, session_settings
-from server.app import make_http_server
-from stores import open_store
+from stormcellar import SessionManager, SessionMixin, collector, session_settings
+from stormcellar.app import make_http_server
+from stormcellar.stores import open_store
 
 
 class Bare(RequestHandler):

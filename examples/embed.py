@@ -21,8 +21,8 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.template import DictLoader
 
-from server import Lifetime, SessionManager, SessionMixin, session_settings
-from stores import open_store
+from stormcellar import Lifetime, SessionManager, SessionMixin, session_settings
+from stormcellar.stores import open_store
 
 PAGE = """<!DOCTYPE html><title>Visits</title>
 <h1>Hello, {{ current_user or "visitor" }}</h1>

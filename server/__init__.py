@@ -1,22 +1,29 @@
-"""Server-side sessions for Tornado: a mixin to embed, and a login server to run."""
+"""Server-side sessions for Tornado: a mixin to embed, and a login server to run.
 
-from server.errors import (
-    InsecureTransport,
-    PasswordRefused,
-    ReauthenticationRequired,
-    SessionChanged,
-    SessionEnded,
-    SessionError,
-    SessionTooLarge,
-    SignInRevoked,
-    Throttled,
-)
-from server.events import Event, Events, Kind
-from server.lifetime import Lifetime
-from server.manager import SessionManager
-from server.mixin import SessionMixin, session_settings
-from server.reauthentication import reauthenticated
-from server.session import Session
+Each name is imported when it is first used, so `stormcellar.stores` and the session layer import no Tornado.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stormcellar.errors import (
+        InsecureTransport,
+        PasswordRefused,
+        ReauthenticationRequired,
+        SessionChanged,
+        SessionEnded,
+        SessionError,
+        SessionTooLarge,
+        SignInRevoked,
+        Throttled,
+    )
+    from stormcellar.events import Event, Events, Kind
+    from stormcellar.lifetime import Lifetime
+    from stormcellar.manager import SessionManager
+    from stormcellar.mixin import SessionMixin, session_settings
+    from stormcellar.reauthentication import reauthenticated
+    from stormcellar.session import Session
 
 __all__ = [
     "Event",
@@ -38,3 +45,27 @@ __all__ = [
     "reauthenticated",
     "session_settings",
 ]
+
+_MODULES = {
+    "Event": "events",
+    "Events": "events",
+    "Kind": "events",
+    "Lifetime": "lifetime",
+    "Session": "session",
+    "SessionManager": "manager",
+    "SessionMixin": "mixin",
+    "reauthenticated": "reauthentication",
+    "session_settings": "mixin",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

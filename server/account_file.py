@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from server.files import locked, read_private, replace_private
-from server.passwords import folded
+from stormcellar.files import locked, read_private, replace_private
+from stormcellar.passwords import folded
 
 _NAME = re.compile(r"[a-z0-9._@+-]{1,64}")
 

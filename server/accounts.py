@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from server.account_file import Account, AccountFile, Change, canonical_name, put
-from server.errors import Busy, PasswordRefused, SignInRevoked
-from server.files import describe
-from server.passwords import PasswordChecker, require_good
+from stormcellar.account_file import Account, AccountFile, Change, canonical_name, put
+from stormcellar.errors import Busy, PasswordRefused, SignInRevoked
+from stormcellar.files import describe
+from stormcellar.passwords import PasswordChecker, require_good
 
 __all__ = ["Account", "AccountDirectory", "AccountFile", "FileAccounts", "MemoryAccounts", "canonical_name"]
 
@@ -29,7 +29,7 @@ class AccountDirectory(Protocol):
         Takes as long for an unknown or disabled user as for a wrong password, and never blocks the loop.
 
         Raises:
-            server.errors.Busy: Too many are being verified; nothing was begun.
+            errors.Busy: Too many are being verified; nothing was begun.
         """
 
     def valid_after(self, user: str) -> int | None:
@@ -47,9 +47,9 @@ class AccountDirectory(Protocol):
             verified_ms: Unix time from before their present password was verified.
 
         Raises:
-            server.errors.PasswordRefused: *new* will not do, or is changed elsewhere; the message says so.
-            server.errors.SignInRevoked: The account is gone, disabled, or changed at or after *verified_ms*.
-            server.errors.Busy: Too many are being hashed; nothing was begun.
+            errors.PasswordRefused: *new* will not do, or is changed elsewhere; the message says so.
+            errors.SignInRevoked: The account is gone, disabled, or changed at or after *verified_ms*.
+            errors.Busy: Too many are being hashed; nothing was begun.
         """
 
 

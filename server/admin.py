@@ -8,8 +8,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from server.account_file import Account, AccountFile, Change, canonical_name
-from server.passwords import hash_password, require_good
+from stormcellar.account_file import Account, AccountFile, Change, canonical_name
+from stormcellar.passwords import hash_password, require_good
 
 ACTIONS = ("add", "list", "disable", "enable", "remove", "passwd")
 

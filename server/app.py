@@ -13,23 +13,23 @@ from pathlib import Path
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
-from server import logs
-from server.accounts import AccountDirectory
-from server.config import Settings
-from server.credentials import Credentials
-from server.events import Event, Kind
-from server.front import Front
-from server.handlers import account, base, confirm, idle, operations, password, session, signin, static
-from server.handlers.context import Context
-from server.handlers.redirect import make_redirect_app
-from server.headers import secured
-from server.manager import SessionManager
-from server.material import Material
-from server.mixin import session_settings
-from server.newcomers import Newcomers
-from server.signing import KeyRing
-from server.throttle import Rules, Throttle, counters_of
-from stores import Store
+from stormcellar import logs
+from stormcellar.accounts import AccountDirectory
+from stormcellar.config import Settings
+from stormcellar.credentials import Credentials
+from stormcellar.events import Event, Kind
+from stormcellar.front import Front
+from stormcellar.handlers import account, base, confirm, idle, operations, password, session, signin, static
+from stormcellar.handlers.context import Context
+from stormcellar.handlers.redirect import make_redirect_app
+from stormcellar.headers import secured
+from stormcellar.manager import SessionManager
+from stormcellar.material import Material
+from stormcellar.mixin import session_settings
+from stormcellar.newcomers import Newcomers
+from stormcellar.signing import KeyRing
+from stormcellar.stores import Store
+from stormcellar.throttle import Rules, Throttle, counters_of
 
 log = logging.getLogger("stormcellar")
 

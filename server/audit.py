@@ -1,4 +1,4 @@
-"""The audit log: a line of JSON for each event of `server.events`; docs/audit.md lists them."""
+"""The audit log: a line of JSON for each event of `stormcellar.events`; docs/audit.md lists them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from server.events import Event
-from server.logs import iso_utc
+from stormcellar.events import Event
+from stormcellar.logs import iso_utc
 
 log = logging.getLogger("stormcellar.audit")
 

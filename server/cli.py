@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import NoReturn
 
-from server import admin, rotation
-from server.config import ConfigError, did_you_mean, file_path, read_settings
-from server.files import describe
-from server.options import OPTIONS, Option
+from stormcellar import admin, rotation
+from stormcellar.config import ConfigError, did_you_mean, file_path, read_settings
+from stormcellar.files import describe
+from stormcellar.options import OPTIONS, Option
 
 _COMMANDS = """\
 commands:
@@ -78,7 +78,7 @@ def _serve(arguments: list[str]) -> int:
     parser = _settings_parser("", "Serve sessions and sign-in over HTTP.")
     settings = read_settings(_flags(parser.parse(arguments)), os.environ)
     # Imported here, so that `accounts` needs neither an event loop nor the handlers.
-    from server.serve import serve
+    from stormcellar.serve import serve
 
     return serve(settings)
 
@@ -86,7 +86,7 @@ def _serve(arguments: list[str]) -> int:
 def _doctor(arguments: list[str]) -> int:
     parser = _settings_parser(" doctor", "Check what serve would use.")
     settings = read_settings(_flags(parser.parse(arguments)), os.environ)
-    from server.doctor import examine
+    from stormcellar.doctor import examine
 
     return examine(settings)
 

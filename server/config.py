@@ -10,12 +10,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from server.contradictions import contradictions
-from server.front import Front
-from server.lifetime import Lifetime
-from server.network import Network, is_loopback
-from server.options import ENVIRONMENT_PREFIX, OPTIONS, Option
-from stores import Store, open_store
+from stormcellar.contradictions import contradictions
+from stormcellar.front import Front
+from stormcellar.lifetime import Lifetime
+from stormcellar.network import Network, is_loopback
+from stormcellar.options import ENVIRONMENT_PREFIX, OPTIONS, Option
+from stormcellar.stores import Store, open_store
 
 GRACE_S = 60.0
 _MAX_SHOWN = 80

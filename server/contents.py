@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from server import values
-from stores import Delta
-from stores.base import check_keys
+from stormcellar import values
+from stormcellar.stores import Delta
+from stormcellar.stores.base import check_keys
 
 
 class Unreadable(KeyError):

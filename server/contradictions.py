@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from server.lifetime import MAX_COOKIE_S
-from server.network import is_loopback
-from server.options import duration_text
+from stormcellar.lifetime import MAX_COOKIE_S
+from stormcellar.network import is_loopback
+from stormcellar.options import duration_text
 
 if TYPE_CHECKING:
-    from server.config import Settings
+    from stormcellar.config import Settings
 
 
 def contradictions(settings: Settings) -> list[str]:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 
-from server.signing import KeyRing
-from stores import Credential, Handle, Verifier
+from stormcellar.signing import KeyRing
+from stormcellar.stores import Credential, Handle, Verifier
 
 _SESSION_ID = re.compile(r"([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})")
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")

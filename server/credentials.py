@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from server.accounts import AccountDirectory, canonical_name
-from server.errors import Busy, Throttled
-from server.events import Event, Events, Kind
-from server.throttle import Throttle
+from stormcellar.accounts import AccountDirectory, canonical_name
+from stormcellar.errors import Busy, Throttled
+from stormcellar.events import Event, Events, Kind
+from stormcellar.throttle import Throttle
 
 
 class Credentials:

@@ -12,14 +12,14 @@ from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 
-from server.accounts import AccountFile
-from server.config import Settings
-from server.faults import reason, refusal
-from server.files import describe
-from server.keys import read_keys
-from server.material import key_pair
-from server.tls import unverifying_client, valid_until
-from stores import StoreError, StoreRefused
+from stormcellar.accounts import AccountFile
+from stormcellar.config import Settings
+from stormcellar.faults import reason, refusal
+from stormcellar.files import describe
+from stormcellar.keys import read_keys
+from stormcellar.material import key_pair
+from stormcellar.stores import StoreError, StoreRefused
+from stormcellar.tls import unverifying_client, valid_until
 
 _PROBE_S = 2.0
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from stores import StoreUnavailable
+from stormcellar.stores import StoreUnavailable
 
 
 class SessionError(Exception):

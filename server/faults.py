@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from stores import StoreError, StoreRefused
+from stormcellar.stores import StoreError, StoreRefused
 
 
 def refusal(exc: StoreRefused) -> str:

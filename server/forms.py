@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 from tornado.httputil import HTTPServerRequest
 from tornado.web import HTTPError, RequestHandler
 
-from server.cookies import SessionId, form_basis, mint_secret
-from server.events import Event, Kind
-from server.manager import SessionManager
-from server.request import CookieChange, Presence
-from server.session import Session
+from stormcellar.cookies import SessionId, form_basis, mint_secret
+from stormcellar.events import Event, Kind
+from stormcellar.manager import SessionManager
+from stormcellar.request import CookieChange, Presence
+from stormcellar.session import Session
 
 SETTING = "session_manager"
 

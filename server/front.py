@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tornado.httputil import HTTPServerRequest
 
-from server.network import Network, client_address, host_name, is_in, is_loopback
+from stormcellar.network import Network, client_address, host_name, is_in, is_loopback
 
 YEAR_S = 365 * 24 * 3600
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.web import OutputTransform
 
-from server.front import Front
+from stormcellar.front import Front
 
 # Sources: OWASP HTTP Headers Cheat Sheet; ASVS 5.0, V3.4.
 SECURITY = {

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from tornado.httputil import HTTPServerRequest
 
-from server.network import is_loopback
-from server.request import Client
+from stormcellar.network import is_loopback
+from stormcellar.request import Client
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 class Incoming:
-    """The `server.request.Requesting` of a handler.
+    """The `stormcellar.request.Requesting` of a handler.
 
     Holds no handler: that holds the session that holds this, and a circle is left to the garbage collector.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stores import Delta
+from stormcellar.stores import Delta
 
 if TYPE_CHECKING:
-    from server.session import Session
+    from stormcellar.session import Session
 
 
 class Keeper(Protocol):

@@ -9,8 +9,8 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
-from server.files import create_private, read_private
-from server.signing import KeyRing
+from stormcellar.files import create_private, read_private
+from stormcellar.signing import KeyRing
 
 log = logging.getLogger("stormcellar.keys")
 

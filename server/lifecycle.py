@@ -7,18 +7,18 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from server import values
-from server.errors import SessionChanged, SignInRevoked
-from server.events import Event, Events, Kind
-from server.lifetime import Lifetime
-from server.modifier import Modifier
-from server.request import CookieChange, Requesting
-from server.rules import by_sign_in, confine, kept_of, may_store, merge, survivors
-from server.session import Session
-from server.standing import Standing
-from server.writer import Rotation, Writer
-from stores import Absent, Delta, Outcome, Record, Store, StoreUnavailable
-from stores.base import check_keys
+from stormcellar import values
+from stormcellar.errors import SessionChanged, SignInRevoked
+from stormcellar.events import Event, Events, Kind
+from stormcellar.lifetime import Lifetime
+from stormcellar.modifier import Modifier
+from stormcellar.request import CookieChange, Requesting
+from stormcellar.rules import by_sign_in, confine, kept_of, may_store, merge, survivors
+from stormcellar.session import Session
+from stormcellar.standing import Standing
+from stormcellar.stores import Absent, Delta, Outcome, Record, Store, StoreUnavailable
+from stormcellar.stores.base import check_keys
+from stormcellar.writer import Rotation, Writer
 
 
 class Lifecycle:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stores import Record
+from stormcellar.stores import Record
 
 MAX_S = 10 * 366 * 86_400
 # Browsers keep no cookie longer (RFC 6265bis, 5.5).

@@ -9,8 +9,8 @@ import logging
 from tornado.httputil import HTTPServerRequest
 from tornado.web import HTTPError, RequestHandler
 
-from server.errors import Busy, InsecureTransport, PasswordRefused, SessionError, Throttled
-from stores import StoreUnavailable
+from stormcellar.errors import Busy, InsecureTransport, PasswordRefused, SessionError, Throttled
+from stormcellar.stores import StoreUnavailable
 
 access = logging.getLogger("stormcellar.access")
 log = logging.getLogger("stormcellar.http")

@@ -9,17 +9,17 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from server.cookies import Cookies, SessionId
-from server.csrf import FormTokens
-from server.events import Event, Events, Kind
-from server.lifecycle import Lifecycle
-from server.lifetime import Lifetime
-from server.request import Presence, Requesting
-from server.rules import by_sign_in
-from server.session import Session
-from server.signing import KeyRing
-from server.standing import Accounts, Standing
-from stores import Absent, Handle, Record, Store, StoreUnavailable
+from stormcellar.cookies import Cookies, SessionId
+from stormcellar.csrf import FormTokens
+from stormcellar.events import Event, Events, Kind
+from stormcellar.lifecycle import Lifecycle
+from stormcellar.lifetime import Lifetime
+from stormcellar.request import Presence, Requesting
+from stormcellar.rules import by_sign_in
+from stormcellar.session import Session
+from stormcellar.signing import KeyRing
+from stormcellar.standing import Accounts, Standing
+from stormcellar.stores import Absent, Handle, Record, Store, StoreUnavailable
 
 log = logging.getLogger("stormcellar.sessions")
 
@@ -64,7 +64,7 @@ class SessionManager:
         self.secure = secure
         self._touch_after_ms = 1000 * lifetime.touch_after_s
         self.events = Events()
-        """Tells what happens; see `server.events`."""
+        """Tells what happens; see `stormcellar.events`."""
         self._standing = Standing(accounts, now_ms=self.now_ms)
         self.lifecycle = Lifecycle(
             store, lifetime=lifetime, standing=self._standing, events=self.events, admit=admit, clock=clock

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from server.audit import AuditLog
-from server.config import Settings
-from server.files import describe
-from server.keys import read_keys
-from server.tls import KeyPair, valid_until
+from stormcellar.audit import AuditLog
+from stormcellar.config import Settings
+from stormcellar.files import describe
+from stormcellar.keys import read_keys
+from stormcellar.tls import KeyPair, valid_until
 
 log = logging.getLogger("stormcellar")
 

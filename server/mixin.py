@@ -16,16 +16,16 @@ from tornado.concurrent import future_set_result_unless_cancelled
 from tornado.log import app_log, gen_log
 from tornado.websocket import WebSocketHandler
 
-from server.errors import InsecureTransport, SessionError, answer_of
-from server.forms import SETTING, FormMixin
-from server.incoming import Incoming
-from server.manager import SessionManager
-from server.reauthentication import ReauthenticationMixin
-from server.request import CookieChange
-from server.response import CookieLines, FrozenResponse, settle_cookies, tell_caches
-from server.session import Session
-from server.values import NotJSON
-from stores import Delta, StoreUnavailable
+from stormcellar.errors import InsecureTransport, SessionError, answer_of
+from stormcellar.forms import SETTING, FormMixin
+from stormcellar.incoming import Incoming
+from stormcellar.manager import SessionManager
+from stormcellar.reauthentication import ReauthenticationMixin
+from stormcellar.request import CookieChange
+from stormcellar.response import CookieLines, FrozenResponse, settle_cookies, tell_caches
+from stormcellar.session import Session
+from stormcellar.stores import Delta, StoreUnavailable
+from stormcellar.values import NotJSON
 
 
 def session_settings(manager: SessionManager, **settings: Any) -> dict[str, Any]:
@@ -255,7 +255,7 @@ class SessionMixin(ReauthenticationMixin, FormMixin):
     # --- errors ---
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
-        """Answer a session's or a store's error with its own status; see `server.errors`."""
+        """Answer a session's or a store's error with its own status; see `stormcellar.errors`."""
         if self._answered is not None:
             gen_log.error("Cannot send error response after finish()")
             return

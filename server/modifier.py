@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 from weakref import WeakValueDictionary
 
-from server import values
-from server.errors import SessionChanged
-from server.rules import decoded
-from server.session import Session
-from server.writer import Writer
-from stores import Absent, Delta, Outcome, Store
+from stormcellar import values
+from stormcellar.errors import SessionChanged
+from stormcellar.rules import decoded
+from stormcellar.session import Session
+from stormcellar.stores import Absent, Delta, Outcome, Store
+from stormcellar.writer import Writer
 
 PATIENCE_S = 2.0
 

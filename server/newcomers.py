@@ -6,10 +6,10 @@ import hmac
 import time
 from collections.abc import Callable
 
-from server.errors import Throttled
-from server.request import Requesting
-from server.throttle import origin_of
-from stores import Counters, Rule
+from stormcellar.errors import Throttled
+from stormcellar.request import Requesting
+from stormcellar.stores import Counters, Rule
+from stormcellar.throttle import origin_of
 
 _HOUR_MS = 3_600_000
 

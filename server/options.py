@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.cookies import check_cookie_name
-from server.network import Network, host_name
-from stores import StoreOptions
-from stores.base import check_keys
+from stormcellar.cookies import check_cookie_name
+from stormcellar.network import Network, host_name
+from stormcellar.stores import StoreOptions
+from stormcellar.stores.base import check_keys
 
 ENVIRONMENT_PREFIX = "STORMCELLAR_"
 LOG_LEVELS = ("debug", "info", "warning", "error")

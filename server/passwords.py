@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import argon2
 from argon2.low_level import ARGON2_VERSION
 
-from server.errors import Busy, PasswordRefused
+from stormcellar.errors import Busy, PasswordRefused
 
 T = TypeVar("T")
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from tornado.httputil import url_concat
 from tornado.web import RequestHandler, authenticated
 
-from server.errors import ReauthenticationRequired
+from stormcellar.errors import ReauthenticationRequired
 
 if TYPE_CHECKING:
-    from server.mixin import SessionMixin
+    from stormcellar.mixin import SessionMixin
 
 P = ParamSpec("P")
 H = TypeVar("H", bound="SessionMixin")

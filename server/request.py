@@ -6,7 +6,7 @@ from contextlib import suppress
 from enum import Enum, auto
 from typing import Any, NamedTuple, Protocol
 
-from server import values
+from stormcellar import values
 
 MAX_ADDRESS = 64
 MAX_AGENT = 256

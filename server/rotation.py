@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from server.files import locked, replace_private
-from server.keys import load_keys, new_key, read_keys, read_lines, version
+from stormcellar.files import locked, replace_private
+from stormcellar.keys import load_keys, new_key, read_keys, read_lines, version
 
 ACTIONS = ("rotate", "list", "drop")
 

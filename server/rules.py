@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
-from server import values
-from server.errors import SessionEnded, SessionTooLarge
-from server.request import Presence
-from server.session import Session
-from stores import Delta, Handle, Record
+from stormcellar import values
+from stormcellar.errors import SessionEnded, SessionTooLarge
+from stormcellar.request import Presence
+from stormcellar.session import Session
+from stormcellar.stores import Delta, Handle, Record
 
 MAX_BYTES = 64 * 1024
 MAX_KEYS = 256

@@ -15,17 +15,17 @@ from typing import Any
 
 from tornado.netutil import bind_sockets
 
-from server import collector, logs
-from server.accounts import Account, AccountDirectory, AccountFile, FileAccounts
-from server.app import Server
-from server.audit import AuditLog
-from server.config import ConfigError, Settings
-from server.faults import reason, refusal
-from server.files import describe
-from server.keys import load_keys
-from server.material import Material, load_tls
-from server.passwords import PasswordChecker, hash_password
-from server.processes import (
+from stormcellar import collector, logs
+from stormcellar.accounts import Account, AccountDirectory, AccountFile, FileAccounts
+from stormcellar.app import Server
+from stormcellar.audit import AuditLog
+from stormcellar.config import ConfigError, Settings
+from stormcellar.faults import reason, refusal
+from stormcellar.files import describe
+from stormcellar.keys import load_keys
+from stormcellar.material import Material, load_tls
+from stormcellar.passwords import PasswordChecker, hash_password
+from stormcellar.processes import (
     RELOAD_SIGNAL,
     STOP_SIGNALS,
     release_signals,
@@ -34,7 +34,7 @@ from server.processes import (
     shared,
     signals_held,
 )
-from stores import StoreRefused, StoreUnavailable
+from stormcellar.stores import StoreRefused, StoreUnavailable
 
 log = logging.getLogger("stormcellar")
 

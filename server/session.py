@@ -10,9 +10,9 @@ from functools import lru_cache
 from secrets import token_hex
 from typing import Any
 
-from server.contents import Unreadable
-from server.state import SessionState
-from stores import Delta
+from stormcellar.contents import Unreadable
+from stormcellar.state import SessionState
+from stormcellar.stores import Delta
 
 log = logging.getLogger("stormcellar.session")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from stores import Record
+from stormcellar.stores import Record
 
 CHANGING_S = 60
 """The request that changes an account gives its own session a new ID within this time."""

@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from server.contents import Contents
-from server.cookies import SessionId, mint_secret
-from server.keeper import Keeper
-from server.request import CookieChange, Presence, Requesting, decoded_client
-from stores import Delta, Record
+from stormcellar.contents import Contents
+from stormcellar.cookies import SessionId, mint_secret
+from stormcellar.keeper import Keeper
+from stormcellar.request import CookieChange, Presence, Requesting, decoded_client
+from stormcellar.stores import Delta, Record
 
 
 class SessionState:

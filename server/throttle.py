@@ -23,9 +23,9 @@ from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from server.accounts import canonical_name
-from server.errors import Throttled
-from stores import Counters, Rule, Store, StoreError, Tally, open_store
+from stormcellar.accounts import canonical_name
+from stormcellar.errors import Throttled
+from stormcellar.stores import Counters, Rule, Store, StoreError, Tally, open_store
 
 log = logging.getLogger("stormcellar.throttle")
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.files import read_private
+from stormcellar.files import read_private
 
 # For TLS 1.2; those of 1.3 are all fit. Source: RFC 9325, 4.2: forward secrecy and AEAD, nothing else.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from server.errors import InsecureTransport
-from server.lifetime import Lifetime
-from server.rules import kept_of, merge, require_size
-from server.session import Session
-from stores import Delta, Outcome, Record, Store
+from stormcellar.errors import InsecureTransport
+from stormcellar.lifetime import Lifetime
+from stormcellar.rules import kept_of, merge, require_size
+from stormcellar.session import Session
+from stormcellar.stores import Delta, Outcome, Record, Store
 
 log = logging.getLogger("stormcellar.sessions")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 
-from stores.base import (
+from stormcellar.stores.base import (
     Absent,
     Credential,
     Delta,
@@ -16,8 +16,8 @@ from stores.base import (
     StoreOptions,
     Verifier,
 )
-from stores.counters import Counters, Rule, Tally
-from stores.errors import DuplicateSession, StoreError, StoreFull, StoreRefused, StoreUnavailable
+from stormcellar.stores.counters import Counters, Rule, Tally
+from stormcellar.stores.errors import DuplicateSession, StoreError, StoreFull, StoreRefused, StoreUnavailable
 
 __all__ = [
     "Absent",
@@ -48,12 +48,12 @@ WORDS = {
 
 # scheme -> (module, class, the extra that brings its driver)
 SCHEMES = {
-    "memory": ("stores.memory", "MemoryStore", None),
-    "redis": ("stores.redis", "RedisStore", "redis"),
-    "rediss": ("stores.redis", "RedisStore", "redis"),
-    "redis+unix": ("stores.redis", "RedisStore", "redis"),
-    "redis+cluster": ("stores.redis", "RedisStore", "redis"),
-    "mongodb": ("stores.mongo", "MongoStore", "mongo"),
+    "memory": ("stormcellar.stores.memory", "MemoryStore", None),
+    "redis": ("stormcellar.stores.redis", "RedisStore", "redis"),
+    "rediss": ("stormcellar.stores.redis", "RedisStore", "redis"),
+    "redis+unix": ("stormcellar.stores.redis", "RedisStore", "redis"),
+    "redis+cluster": ("stormcellar.stores.redis", "RedisStore", "redis"),
+    "mongodb": ("stormcellar.stores.mongo", "MongoStore", "mongo"),
 }
 
 
@@ -94,12 +94,12 @@ def _store_class(url: str) -> type[Store]:
     try:
         module = importlib.import_module(module_name)
     except ImportError as exc:
-        if extra is None or (exc.name or "").startswith("stores"):
+        if extra is None or (exc.name or "").startswith("stormcellar"):
             raise ValueError(f"cannot import {module_name!r}: {exc}") from exc
         raise ValueError(f"{scheme} needs its driver: pip install 'stormcellar[{extra}]'") from exc
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, Store)):
-        raise ValueError(f"{module_name}:{class_name} is not a stores.Store")
+        raise ValueError(f"{module_name}:{class_name} is not a stormcellar.stores.Store")
     return found
 
 

@@ -2,7 +2,7 @@
 
 A session's data is a map from key to JSON bytes. A write is a `Delta` (keys to put, keys to drop), applied
 in one atomic, conditional operation on one record, so writes to different keys commute and parallel
-requests lose nothing. `stores.conformance.StoreContract` holds each promise below as a test.
+requests lose nothing. `stormcellar.stores.conformance.StoreContract` holds each promise below as a test.
 
 Stores read no clock, decode no values, log no data and never see a secret.
 """
@@ -17,7 +17,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import ClassVar, NamedTuple, NewType, Self
 
-from stores.counters import Counters
+from stormcellar.stores.counters import Counters
 
 Handle = NewType("Handle", str)
 """22 characters of base64url (16 random bytes). The key of a record. Locates, authorises nothing."""

@@ -1,7 +1,7 @@
 """The counting contract: tallies that say no to what comes too often, with a delay that grows.
 
 They live in the same backend as the sessions, so that every process counts the same and a restart forgets
-nothing. `stores.conformance.CountersContract` holds each promise below as a test. Like stores, counters read
+nothing. `conformance.CountersContract` holds each promise below as a test. Like stores, counters read
 no clock; like a session's, a tally's end is exact whatever the backend has reaped by then.
 """
 

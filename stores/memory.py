@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from typing import Self
 
-from stores.base import (
+from stormcellar.stores.base import (
     Absent,
     Credential,
     Delta,
@@ -20,11 +20,20 @@ from stores.base import (
     check_keys,
     check_user,
 )
-from stores.errors import DuplicateSession, StoreFull
-from stores.memory_counters import MemoryCounters
-from stores.memory_records import absence, data_of, listing, load, pack, unpack, with_data, with_times
-from stores.memory_schedule import Schedule
-from stores.memory_table import Table, UserIndex
+from stormcellar.stores.errors import DuplicateSession, StoreFull
+from stormcellar.stores.memory_counters import MemoryCounters
+from stormcellar.stores.memory_records import (
+    absence,
+    data_of,
+    listing,
+    load,
+    pack,
+    unpack,
+    with_data,
+    with_times,
+)
+from stormcellar.stores.memory_schedule import Schedule
+from stormcellar.stores.memory_table import Table, UserIndex
 
 RECLAIMED_PER_CALL = 8
 """More than the one record a call can add, so that the dead never pile up, and few enough not to be felt."""
@@ -41,7 +50,7 @@ class MemoryStore(Store):
     No operation awaits between its test and its change, so each is atomic on its event loop. Records are
     immutable and their data is copied in and out.
 
-    An entry is one bytes object; see `stores.memory_records`.
+    An entry is one bytes object; see `stormcellar.stores.memory_records`.
 
     ==========  =======================================================================================
     create      reclaim; make room; `entries[handle] = pack(record)`; list the handle

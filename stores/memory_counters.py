@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
-from stores.counters import Counters, Rule, Tally, check_key
+from stormcellar.stores.counters import Counters, Rule, Tally, check_key
 
 MAX_TALLIES = 100_000
 """Some 40 MB at worst."""

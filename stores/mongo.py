@@ -13,8 +13,8 @@ from typing import Self, TypeVar
 import pymongo
 from pymongo.asynchronous.collection import AsyncCollection
 
-from stores import mongo_documents as documents
-from stores.base import (
+from stormcellar.stores import mongo_documents as documents
+from stormcellar.stores.base import (
     Absent,
     Credential,
     Delta,
@@ -26,11 +26,11 @@ from stores.base import (
     Verifier,
     check_user,
 )
-from stores.mongo_counters import MongoCounters
-from stores.mongo_documents import Document
-from stores.mongo_loads import Loads
-from stores.mongo_updates import Update, Updates, is_ordinary
-from stores.mongo_wire import Endings, calling, connect, read
+from stormcellar.stores.mongo_counters import MongoCounters
+from stormcellar.stores.mongo_documents import Document
+from stormcellar.stores.mongo_loads import Loads
+from stormcellar.stores.mongo_updates import Update, Updates, is_ordinary
+from stormcellar.stores.mongo_wire import Endings, calling, connect, read
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ MAX_REPORTS = 1000
 
 
 class MongoStore(Store):
-    """Keeps sessions in a MongoDB collection; `stores.mongo_documents` shows a document.
+    """Keeps sessions in a MongoDB collection; `stormcellar.stores.mongo_documents` shows a document.
 
     Majority writes, primary reads. One round trip an operation, but for the exceptions named here::
 

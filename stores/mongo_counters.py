@@ -12,10 +12,10 @@ from pymongo import ASCENDING, IndexModel, ReturnDocument
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import AutoReconnect, DuplicateKeyError
 
-from stores.counters import MOST_DOUBLINGS, NO_TALLY, Counters, Rule, Tally, check_key
-from stores.errors import StoreUnavailable
-from stores.mongo_documents import TTL_SLACK_S, Document
-from stores.mongo_wire import calling
+from stormcellar.stores.counters import MOST_DOUBLINGS, NO_TALLY, Counters, Rule, Tally, check_key
+from stormcellar.stores.errors import StoreUnavailable
+from stormcellar.stores.mongo_documents import TTL_SLACK_S, Document
+from stormcellar.stores.mongo_wire import calling
 
 _INDEXES = [IndexModel([("expires", ASCENDING)], name="expires", expireAfterSeconds=TTL_SLACK_S)]
 

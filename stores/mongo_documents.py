@@ -1,6 +1,6 @@
 """How MongoDB holds a session: one document, and the filters and updates that work on it.
 
-Pure functions from the values of `stores.base` to BSON and back; `stores.mongo` sends what they make::
+Pure functions from the values of the contract to BSON and back; `MongoStore` sends what they make::
 
     {_id: handle, verifier, previous?, grace_until?, user?, auth?, created, rotated, seen, expires, deadline,
      client: binary, data: {key: binary, ...}}
@@ -20,7 +20,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from pymongo import ASCENDING, IndexModel
 
-from stores.base import Delta, Handle, Record, Verifier, check_keys, check_user
+from stormcellar.stores.base import Delta, Handle, Record, Verifier, check_keys, check_user
 
 Document = dict[str, Any]
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from bson.errors import BSONError
 from pymongo.asynchronous.collection import AsyncCollection
 
-from stores.base import Handle
-from stores.mongo_documents import CODEC, Document
-from stores.mongo_turns import Turns
-from stores.mongo_wire import FAULTS, PATIENCE_SHARE, answered, limited, read
+from stormcellar.stores.base import Handle
+from stormcellar.stores.mongo_documents import CODEC, Document
+from stormcellar.stores.mongo_turns import Turns
+from stormcellar.stores.mongo_wire import FAULTS, PATIENCE_SHARE, answered, limited, read
 
 # So many sessions of 64 KiB are a quarter of the greatest reply.
 MOST, AT_ONCE = 64, 2

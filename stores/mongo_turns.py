@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-from stores.batches import A, Batches, Q
+from stormcellar.stores.batches import A, Batches, Q
 
 
 class Turns(Batches[Q, A]):

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, Self
 
-from stores.base import (
+from stormcellar.stores.base import (
     Absent,
     Credential,
     Delta,
@@ -21,9 +21,9 @@ from stores.base import (
     Verifier,
     check_keys,
 )
-from stores.errors import DuplicateSession, StoreError, StoreRefused, StoreUnavailable
-from stores.redis_counters import RedisCounters
-from stores.redis_records import (
+from stormcellar.stores.errors import DuplicateSession, StoreError, StoreRefused, StoreUnavailable
+from stormcellar.stores.redis_counters import RedisCounters
+from stormcellar.stores.redis_records import (
     META,
     Argument,
     Reader,
@@ -33,9 +33,9 @@ from stores.redis_records import (
     user_bytes,
     write_arguments,
 )
-from stores.redis_scripts import APPLY, CREATE, DESTROY, INDEX, PRUNE, ROTATE
-from stores.redis_url import connect
-from stores.redis_wire import BATCH, Wire, is_foreign
+from stormcellar.stores.redis_scripts import APPLY, CREATE, DESTROY, INDEX, PRUNE, ROTATE
+from stormcellar.stores.redis_url import connect
+from stormcellar.stores.redis_wire import BATCH, Wire, is_foreign
 
 LOG = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from stores.counters import MOST_DOUBLINGS, NO_TALLY, Counters, Rule, Tally, check_key
-from stores.redis_scripts import Script
-from stores.redis_wire import Wire
+from stormcellar.stores.counters import MOST_DOUBLINGS, NO_TALLY, Counters, Rule, Tally, check_key
+from stormcellar.stores.redis_scripts import Script
+from stormcellar.stores.redis_wire import Wire
 
 # KEYS[1] the tally, ARGV[1] now. Leaves what is stored in `found`, and as numbers in count and next.
 _PRELUDE = """

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from redis import asyncio as aioredis
 from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
-from stores.redis_records import Argument
+from stormcellar.stores.redis_records import Argument
 
 CONNECTIONS = 32
 """How many batches are on the wire at once, in this process; the others wait their turn."""

@@ -22,13 +22,13 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from stores.batches import Batches
-from stores.errors import StoreError, StoreFull, StoreRefused, StoreUnavailable
-from stores.redis_cluster import ClusterLines
-from stores.redis_lines import DRIVER_ERRORS, Command, Lines, ServerLines
-from stores.redis_records import Argument
-from stores.redis_scripts import Script
-from stores.redis_url import Client
+from stormcellar.stores.batches import Batches
+from stormcellar.stores.errors import StoreError, StoreFull, StoreRefused, StoreUnavailable
+from stormcellar.stores.redis_cluster import ClusterLines
+from stormcellar.stores.redis_lines import DRIVER_ERRORS, Command, Lines, ServerLines
+from stormcellar.stores.redis_records import Argument
+from stormcellar.stores.redis_scripts import Script
+from stormcellar.stores.redis_url import Client
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from server.files import replace_private
+from stormcellar.files import replace_private
 
 
 class Files(NamedTuple):

@@ -13,7 +13,7 @@ import pytest
 
 from tests.backends import Backend, BackendMissing, Server
 
-pytest.register_assert_rewrite("stores.conformance")
+pytest.register_assert_rewrite("stormcellar.stores.conformance")
 
 
 class StartServer(Protocol):

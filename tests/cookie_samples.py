@@ -6,9 +6,9 @@ from hashlib import sha256
 
 from tornado.web import create_signed_value
 
-from server.cookies import Cookies, SessionId
-from server.lifetime import Lifetime
-from server.signing import KeyRing
+from stormcellar.cookies import Cookies, SessionId
+from stormcellar.lifetime import Lifetime
+from stormcellar.signing import KeyRing
 from tests.fakes import Clock
 
 KEY = b"k" * 32

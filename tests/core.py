@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from server import Lifetime, SessionManager
-from server.cookies import SessionId
-from server.request import Client, CookieChange, Request
-from server.session import Session
-from server.standing import Accounts
-from stores import Delta, Record, Store
-from stores.memory import MemoryStore
+from stormcellar import Lifetime, SessionManager
+from stormcellar.cookies import SessionId
+from stormcellar.request import Client, CookieChange, Request
+from stormcellar.session import Session
+from stormcellar.standing import Accounts
+from stormcellar.stores import Delta, Record, Store
+from stormcellar.stores.memory import MemoryStore
 from tests.fakes import Clock, SteeredStore
 
 KEY = b"a signing key of the tests, 38 bytes .."

@@ -14,11 +14,11 @@ import pytest
 from tornado.httpclient import HTTPResponse
 from tornado.web import Application, RequestHandler
 
-from server import SessionManager, SessionMixin, session_settings
-from server.cookies import SessionId
-from server.request import Client, Request
-from stores import Handle, Record
-from stores.memory import MemoryStore
+from stormcellar import SessionManager, SessionMixin, session_settings
+from stormcellar.cookies import SessionId
+from stormcellar.request import Client, Request
+from stormcellar.stores import Handle, Record
+from stormcellar.stores.memory import MemoryStore
 from tests.browser import Browser
 from tests.fakes import Clock, SteeredStore
 

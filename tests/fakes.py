@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Self
 
-from stores import (
+from stormcellar.stores import (
     Absent,
     Counters,
     Credential,

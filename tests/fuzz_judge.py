@@ -8,7 +8,7 @@ import logging
 import re
 from urllib.parse import unquote_plus
 
-from stores import Handle, Record
+from stormcellar.stores import Handle, Record
 from tests.fuzz_requests import Sent
 from tests.fuzz_wire import Answer
 from tests.fuzz_world import Holder, World

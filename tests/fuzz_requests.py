@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote, urlencode
 
-from server.incoming import SAFE_METHODS
-from server.signing import KeyRing
+from stormcellar.incoming import SAFE_METHODS
+from stormcellar.signing import KeyRing
 from tests.fuzz_samples import (
     FORM,
     FRAMING,

@@ -9,9 +9,9 @@ import pymongo
 import pytest
 from tornado.ioloop import IOLoop
 
-from stores import StoreOptions
-from stores.mongo import MongoStore
-from stores.mongo_wire import collection_name
+from stormcellar.stores import StoreOptions
+from stormcellar.stores.mongo import MongoStore
+from stormcellar.stores.mongo_wire import collection_name
 from tests.backends import Backend
 from tests.mongo_samples import Document, Stored
 

@@ -12,19 +12,19 @@ from typing import Any
 import bson
 from pymongo.collection import Collection
 
-from stores import (
+from stormcellar.stores import (
     Delta,
     Record,
     StoreOptions,
 )
-from stores.conformance.cases import (
+from stormcellar.stores.conformance.cases import (
     NOW,
     created,
     new_record,
     new_verifier,
     rotated,
 )
-from stores.mongo import MongoStore
+from stormcellar.stores.mongo import MongoStore
 from tests.backends import Backend
 from tests.proxy import DroppingProxy
 

@@ -10,8 +10,8 @@ import pytest
 import redis
 from tornado.ioloop import IOLoop
 
-from stores import StoreOptions
-from stores.redis import RedisStore
+from stormcellar.stores import StoreOptions
+from stormcellar.stores.redis import RedisStore
 from tests.backends import Backend, Server
 from tests.conftest import StartServer
 from tests.redis_samples import OpenRedis, redis_client

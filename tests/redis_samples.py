@@ -14,9 +14,9 @@ from typing import Any, Protocol, TypeVar
 
 import redis
 
-from stores import Handle, Outcome, Record, Store, StoreUnavailable, Verifier
-from stores.conformance.cases import new_record, new_verifier, rotated
-from stores.redis import RedisStore
+from stormcellar.stores import Handle, Outcome, Record, Store, StoreUnavailable, Verifier
+from stormcellar.stores.conformance.cases import new_record, new_verifier, rotated
+from stormcellar.stores.redis import RedisStore
 from tests.backends import Backend
 
 T = TypeVar("T")

@@ -16,14 +16,16 @@ from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any, Self
 
-from stores import Credential, Delta, Outcome, StoreOptions
-from stores.memory import MemoryStore
+from stormcellar.stores import Credential, Delta, Outcome, StoreOptions
+from stormcellar.stores.memory import MemoryStore
 
 ROOT = Path(__file__).parents[1]
 WAIT_S = 30.0
 
 # As `python run.py`, on asyncio's own loop even where uvloop is installed.
-WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from server.cli import main; sys.exit(main())"
+WITHOUT_UVLOOP = (
+    "import sys; sys.modules['uvloop'] = None; from stormcellar.cli import main; sys.exit(main())"
+)
 
 
 def environment(**settings: str) -> dict[str, str]:

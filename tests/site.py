@@ -13,18 +13,18 @@ import argon2
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.netutil import bind_sockets
 
-from server.accounts import Account, AccountDirectory, MemoryAccounts
-from server.app import Limits, make_app, make_http_server
-from server.credentials import Credentials
-from server.events import Event
-from server.front import Front
-from server.handlers.context import Context
-from server.lifetime import Lifetime
-from server.manager import SessionManager
-from server.network import Network
-from server.passwords import PasswordChecker
-from server.throttle import Rules
-from stores import Record, Store
+from stormcellar.accounts import Account, AccountDirectory, MemoryAccounts
+from stormcellar.app import Limits, make_app, make_http_server
+from stormcellar.credentials import Credentials
+from stormcellar.events import Event
+from stormcellar.front import Front
+from stormcellar.handlers.context import Context
+from stormcellar.lifetime import Lifetime
+from stormcellar.manager import SessionManager
+from stormcellar.network import Network
+from stormcellar.passwords import PasswordChecker
+from stormcellar.stores import Record, Store
+from stormcellar.throttle import Rules
 from tests.browser import Browser
 from tests.fakes import Clock, SteeredStore
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from tornado.ioloop import IOLoop
 
-from stores import Store
-from stores.memory import MemoryStore
+from stormcellar.stores import Store
+from stormcellar.stores.memory import MemoryStore
 from tests.site import OpenSite, Site
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tornado
 
-from stores import Credential, Handle, Verifier
+from stormcellar.stores import Credential, Handle, Verifier
 from tests.browser import Browser, token
 from tests.site import JSON, PASSWORD, OpenSite, Site, seen, session_handle, sign_in
 

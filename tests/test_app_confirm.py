@@ -9,12 +9,12 @@ from html import unescape
 import pytest
 from tornado.httpclient import HTTPResponse
 
-from server import reauthenticated
-from server.events import Kind
-from server.handlers.base import signed_in
-from server.handlers.confirm import ConfirmingPage
-from server.handlers.pages import refused_in_form
-from server.throttle import Rules
+from stormcellar import reauthenticated
+from stormcellar.events import Kind
+from stormcellar.handlers.base import signed_in
+from stormcellar.handlers.confirm import ConfirmingPage
+from stormcellar.handlers.pages import refused_in_form
+from stormcellar.throttle import Rules
 from tests.browser import Browser, token
 from tests.site import ACCOUNTS, PASSWORD, OpenSite, Site, session_handle, sign_in
 

@@ -8,8 +8,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from server.errors import SessionEnded
-from stores import StoreUnavailable
+from stormcellar.errors import SessionEnded
+from stormcellar.stores import StoreUnavailable
 from tests.browser import token
 from tests.site import JSON, PASSWORD, OpenSite, Site, sign_in
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from server import Lifetime
+from stormcellar import Lifetime
 from tests.browser import Browser
 from tests.site import OpenSite, Site, sign_in
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 
-from stores import open_store
+from stormcellar.stores import open_store
 from tests.backends import Backend
 from tests.browser import Browser, token
 from tests.site import PASSWORD, OpenSite, Site, mask, session_handle, session_secret, sign_in

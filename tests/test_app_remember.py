@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from server import Lifetime
+from stormcellar import Lifetime
 from tests.browser import token
 from tests.site import JSON, PASSWORD, OpenSite, Site, session_handle, sign_in
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from server.lifetime import Lifetime
-from stores import Delta
+from stormcellar.lifetime import Lifetime
+from stormcellar.stores import Delta
 from tests.browser import Browser
 from tests.site import JSON, OpenSite, Site, session_handle, sign_in
 

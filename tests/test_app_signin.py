@@ -12,10 +12,10 @@ import argon2
 import pytest
 from tornado.httpclient import HTTPResponse
 
-from server.accounts import Account, MemoryAccounts
-from server.front import Front
-from server.passwords import PasswordChecker
-from server.throttle import Rules
+from stormcellar.accounts import Account, MemoryAccounts
+from stormcellar.front import Front
+from stormcellar.passwords import PasswordChecker
+from stormcellar.throttle import Rules
 from tests.browser import Browser, token
 from tests.site import (
     ACCOUNTS,

@@ -8,7 +8,7 @@ from secrets import token_urlsafe
 
 import pytest
 
-from stores import StoreFull, StoreUnavailable, open_store
+from stormcellar.stores import StoreFull, StoreUnavailable, open_store
 from tests.browser import Browser, token
 from tests.conftest import StartServer
 from tests.site import JSON, PASSWORD, OpenSite, Site, sign_in

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from server.audit import AuditLog
-from server.events import Event, Kind
-from server.front import Front
-from server.throttle import Rules
-from stores import StoreUnavailable
+from stormcellar.audit import AuditLog
+from stormcellar.events import Event, Kind
+from stormcellar.front import Front
+from stormcellar.stores import StoreUnavailable
+from stormcellar.throttle import Rules
 from tests.browser import token
 from tests.running import ROOT, Running, get
 from tests.site import JSON, PASSWORD, OpenSite, Site, session_handle, session_secret
@@ -153,8 +153,8 @@ def test_without_a_file_it_is_standard_error(capsys: pytest.CaptureFixture[str])
 def test_two_processes_write_whole_lines(path: Path) -> None:
     """Each line is one append."""
     script = (
-        "import sys; from pathlib import Path; from server.audit import AuditLog;"
-        "from server.events import Event, Kind; log = AuditLog(Path(sys.argv[1]));"
+        "import sys; from pathlib import Path; from stormcellar.audit import AuditLog;"
+        "from stormcellar.events import Event, Kind; log = AuditLog(Path(sys.argv[1]));"
         "[log(Event(Kind.CREATED, n, sys.argv[2] * 150)) for n in range(500)]"
     )
     writers = [
@@ -289,7 +289,7 @@ def test_the_page_lists_every_event_and_field() -> None:
 
 LOGGING = """
 import logging
-from server import logs
+from stormcellar import logs
 logs.set_up("debug", "json")
 log = logging.getLogger("stormcellar.test")
 log.warning("two\\nlines %s \\u2028", "x")

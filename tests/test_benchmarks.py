@@ -23,10 +23,10 @@ from benchmarks.sender import Connection, Load, summary
 from benchmarks.starting import Subject
 from benchmarks.targets import verdict
 from benchmarks.verify import Refused, check_operations, verify
-from server import Lifetime, SessionMixin
-from server.cookies import Cookies
-from server.signing import KeyRing
-from stores import open_store
+from stormcellar import Lifetime, SessionMixin
+from stormcellar.cookies import Cookies
+from stormcellar.signing import KeyRing
+from stormcellar.stores import open_store
 
 WRK = """Running 1s test @ http://127.0.0.1:45391/read
   1 threads and 32 connections

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from server import cli, serve
-from server.cli import main
-from server.config import Settings
-from server.options import OPTIONS, Option
+from stormcellar import cli, serve
+from stormcellar.cli import main
+from stormcellar.config import Settings
+from stormcellar.options import OPTIONS, Option
 from tests.running import ROOT, environment
 
 
@@ -56,7 +56,7 @@ def test_run_py_is_one_statement() -> None:
     source = (ROOT / "run.py").read_text()
 
     assert re.sub(r'""".*?"""|\s+', " ", source).split() == (
-        ["from", "server.cli", "import", "main", "raise", "SystemExit(main())"]
+        ["from", "stormcellar.cli", "import", "main", "raise", "SystemExit(main())"]
     )
 
 

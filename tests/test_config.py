@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from server.config import ConfigError, Settings, file_path, read_settings
-from server.files import create_private
-from server.lifetime import Lifetime
-from server.options import MAX_DURATION_S, OPTIONS, Option, duration_s, duration_text
+from stormcellar.config import ConfigError, Settings, file_path, read_settings
+from stormcellar.files import create_private
+from stormcellar.lifetime import Lifetime
+from stormcellar.options import MAX_DURATION_S, OPTIONS, Option, duration_s, duration_text
 
 
 @pytest.fixture(autouse=True)

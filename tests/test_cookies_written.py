@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from server.cookies import SessionId, form_basis, mint_secret
-from server.signing import KeyRing
+from stormcellar.cookies import SessionId, form_basis, mint_secret
+from stormcellar.signing import KeyRing
 from tests.cookie_samples import KEY, OTHER, Response, cookies, key_version, written
 
 

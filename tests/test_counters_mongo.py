@@ -11,10 +11,10 @@ import pytest
 from bson.int64 import Int64
 from pymongo.errors import DuplicateKeyError
 
-from stores import Counters, StoreOptions, StoreUnavailable, Tally
-from stores.conformance.cases import HOUR, NOW, SECOND, created, scanned
-from stores.conformance.tallies import ONE, THREE, new_key, takes
-from stores.mongo import MongoStore
+from stormcellar.stores import Counters, StoreOptions, StoreUnavailable, Tally
+from stormcellar.stores.conformance.cases import HOUR, NOW, SECOND, created, scanned
+from stormcellar.stores.conformance.tallies import ONE, THREE, new_key, takes
+from stormcellar.stores.mongo import MongoStore
 from tests.backends import Backend
 from tests.conftest import StartServer
 from tests.mongo_samples import Document, Stored, as_date, sent, store_at, through_proxy

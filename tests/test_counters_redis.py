@@ -10,10 +10,10 @@ import pytest
 import redis
 from tornado.ioloop import IOLoop
 
-from stores import Counters, StoreFull, StoreOptions, StoreUnavailable, Tally
-from stores.conformance.cases import HOUR, NOW, SECOND
-from stores.conformance.tallies import ONE, THREE, new_key, takes
-from stores.redis import RedisStore
+from stormcellar.stores import Counters, StoreFull, StoreOptions, StoreUnavailable, Tally
+from stormcellar.stores.conformance.cases import HOUR, NOW, SECOND
+from stormcellar.stores.conformance.tallies import ONE, THREE, new_key, takes
+from stormcellar.stores.redis import RedisStore
 from tests.backends import Backend, Server
 from tests.proxy import DroppingProxy
 from tests.redis_samples import OpenRedis, eventually, full, now, paused

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from server.cookies import mint_secret
-from server.csrf import FormTokens
-from server.signing import KeyRing
+from stormcellar.cookies import mint_secret
+from stormcellar.csrf import FormTokens
+from stormcellar.signing import KeyRing
 
 OLD, NEW = b"o" * 32, b"n" * 32
 

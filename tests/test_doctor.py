@@ -9,13 +9,13 @@ from pathlib import Path
 import argon2
 import pytest
 
-from server import doctor
-from server.accounts import Account, AccountFile
-from server.cli import main
-from server.faults import reason
-from server.files import create_private
-from server.passwords import hash_password
-from stores import StoreUnavailable
+from stormcellar import doctor
+from stormcellar.accounts import Account, AccountFile
+from stormcellar.cli import main
+from stormcellar.faults import reason
+from stormcellar.files import create_private
+from stormcellar.passwords import hash_password
+from stormcellar.stores import StoreUnavailable
 from tests.backends import Backend, free_port
 from tests.conftest import StartServer
 from tests.running import Running

@@ -16,7 +16,7 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
 from tornado.web import Application
 
-from server import SessionManager
+from stormcellar import SessionManager
 from tests.backends import Backend
 from tests.browser import Browser
 

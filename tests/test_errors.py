@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server import errors
+from stormcellar import errors
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
 
-from server import Event, Kind, Lifetime, SignInRevoked
+from stormcellar import Event, Kind, Lifetime, SignInRevoked
 from tests.browser import Browser
 from tests.core import CLIENT, SAFE, Core, Standing, Visitor
 from tests.embedding import Lab, look, post_json

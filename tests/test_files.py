@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from server import files
+from stormcellar import files
 from tests.running import ROOT, environment
 
 

@@ -12,10 +12,10 @@ import tornado.web
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.ioloop import IOLoop
 
-from server.front import Front
-from server.headers import SECURITY, secured
-from server.throttle import Rules
-from stores import StoreUnavailable
+from stormcellar.front import Front
+from stormcellar.headers import SECURITY, secured
+from stormcellar.stores import StoreUnavailable
+from stormcellar.throttle import Rules
 from tests.browser import Browser, token
 from tests.site import JSON, PASSWORD, OpenSite, Site
 

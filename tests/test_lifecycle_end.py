@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from server import SessionChanged
-from server.cookies import SessionId
-from server.request import CookieChange, Presence
-from stores import Delta
+from stormcellar import SessionChanged
+from stormcellar.cookies import SessionId
+from stormcellar.request import CookieChange, Presence
+from stormcellar.stores import Delta
 from tests.core import Core, Visitor
 
 

@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from server import Lifetime
-from server.cookies import SessionId
-from server.request import CookieChange, Presence
-from server.session import Session
-from stores import StoreFull, StoreUnavailable
+from stormcellar import Lifetime
+from stormcellar.cookies import SessionId
+from stormcellar.request import CookieChange, Presence
+from stormcellar.session import Session
+from stormcellar.stores import StoreFull, StoreUnavailable
 from tests.core import Core, Standing, Visitor
 
 Verb = Callable[[Session], Awaitable[object]]

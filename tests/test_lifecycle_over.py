@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from server import SessionEnded
-from server.request import CookieChange, Presence
+from stormcellar import SessionEnded
+from stormcellar.request import CookieChange, Presence
 from tests.core import SAFE, UNSAFE, Core, Visitor
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from tornado.ioloop import IOLoop
 
-from server import Lifetime, SessionChanged, SessionEnded
-from server.request import CookieChange, Presence
-from stores import Store, open_store
-from stores.memory import MemoryStore
+from stormcellar import Lifetime, SessionChanged, SessionEnded
+from stormcellar.request import CookieChange, Presence
+from stormcellar.stores import Store, open_store
+from stormcellar.stores.memory import MemoryStore
 from tests.core import SAFE, Core, Visitor
 from tests.fakes import Clock
 

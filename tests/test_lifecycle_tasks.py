@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from server.request import CookieChange, Presence
-from server.session import Session
+from stormcellar.request import CookieChange, Presence
+from stormcellar.session import Session
 from tests.core import Core, Visitor
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from server import Lifetime
-from server.request import CookieChange, Presence
+from stormcellar import Lifetime
+from stormcellar.request import CookieChange, Presence
 from tests.core import UNSAFE, Core, Visitor
 
 HOUR_S = 3600

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from server import Lifetime
-from stores import Handle, Record, Verifier
+from stormcellar import Lifetime
+from stormcellar.stores import Handle, Record, Verifier
 
 NOW = 1_900_000_000_000
 HOUR = 3_600_000

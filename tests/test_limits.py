@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from server import InsecureTransport, SessionTooLarge
-from server.request import CookieChange
-from server.rules import MAX_BYTES, MAX_KEYS
-from server.session import Session
-from stores import Delta
+from stormcellar import InsecureTransport, SessionTooLarge
+from stormcellar.request import CookieChange
+from stormcellar.rules import MAX_BYTES, MAX_KEYS
+from stormcellar.session import Session
+from stormcellar.stores import Delta
 from tests.core import INSECURE, Core, Visitor
 
 WRITING_VERBS = ("commit", "login", "renew", "modify")

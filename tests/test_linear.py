@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from server.cookies import extract
-from server.csrf import FormTokens
-from server.handlers.bodies import is_plain_type
-from server.handlers.negotiation import prefers_json, safe_next
-from server.handlers.words import agent_name
-from server.network import client_address, host_name
-from server.values import NotJSON, parse
+from stormcellar.cookies import extract
+from stormcellar.csrf import FormTokens
+from stormcellar.handlers.bodies import is_plain_type
+from stormcellar.handlers.negotiation import prefers_json, safe_next
+from stormcellar.handlers.words import agent_name
+from stormcellar.network import client_address, host_name
+from stormcellar.values import NotJSON, parse
 
 FACTOR = 8
 KINDS: dict[str, tuple[Callable[[str], object], str, int]] = {

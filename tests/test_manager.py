@@ -7,11 +7,11 @@ import logging
 
 import pytest
 
-from server import SessionManager
-from server.cookies import SessionId
-from server.request import Presence
-from stores import StoreUnavailable
-from stores.memory import MemoryStore
+from stormcellar import SessionManager
+from stormcellar.cookies import SessionId
+from stormcellar.request import Presence
+from stormcellar.stores import StoreUnavailable
+from stormcellar.stores.memory import MemoryStore
 from tests.cookie_samples import Response
 from tests.core import KEY, SAFE, UNSAFE, Core, Visitor
 from tests.fakes import SteeredStore

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from server import Event, Kind, Lifetime, SignInRevoked
-from server.cookies import SessionId
-from server.request import CookieChange, Presence
+from stormcellar import Event, Kind, Lifetime, SignInRevoked
+from stormcellar.cookies import SessionId
+from stormcellar.request import CookieChange, Presence
 from tests.core import Core, Standing, Visitor
 
 

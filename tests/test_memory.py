@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from tornado.ioloop import IOLoop
 
-from stores import (
+from stormcellar.stores import (
     Absent,
     Credential,
     Delta,
@@ -21,8 +21,8 @@ from stores import (
     StoreOptions,
     open_store,
 )
-from stores.conformance import StoreContract
-from stores.conformance.cases import (
+from stormcellar.stores.conformance import StoreContract
+from stormcellar.stores.conformance.cases import (
     HOUR,
     MINUTE,
     NOTHING,
@@ -37,8 +37,8 @@ from stores.conformance.cases import (
     rotated,
     scanned,
 )
-from stores.memory import RECLAIMED_PER_CALL, WAITING_PER_LISTENER, MemoryStore
-from stores.memory_schedule import BUCKET_BITS
+from stormcellar.stores.memory import RECLAIMED_PER_CALL, WAITING_PER_LISTENER, MemoryStore
+from stormcellar.stores.memory_schedule import BUCKET_BITS
 
 
 class TestMemoryStore(StoreContract):

@@ -11,9 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from stores import Absent, Record, Verifier
-from stores.conformance.cases import BINARY, HOSTILE_USERS, HOUR, NOW, new_record, new_verifier
-from stores.memory_records import absence, data_of, listing, load, pack, unpack, with_data, with_times
+from stormcellar.stores import Absent, Record, Verifier
+from stormcellar.stores.conformance.cases import BINARY, HOSTILE_USERS, HOUR, NOW, new_record, new_verifier
+from stormcellar.stores.memory_records import (
+    absence,
+    data_of,
+    listing,
+    load,
+    pack,
+    unpack,
+    with_data,
+    with_times,
+)
 
 MONTH = 31 * 24 * HOUR
 

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from stores import Handle
-from stores.memory_schedule import BUCKET_BITS, NEAR_MAX, ORDERED_PER_CALL, Schedule
+from stormcellar.stores import Handle
+from stormcellar.stores.memory_schedule import BUCKET_BITS, NEAR_MAX, ORDERED_PER_CALL, Schedule
 
 WIDTH = 1 << BUCKET_BITS
 

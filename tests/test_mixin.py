@@ -10,8 +10,8 @@ import pytest
 from tornado.ioloop import IOLoop
 from tornado.web import HTTPError, RequestHandler
 
-from server import Lifetime, SessionMixin
-from stores import Delta, StoreUnavailable
+from stormcellar import Lifetime, SessionMixin
+from stormcellar.stores import Delta, StoreUnavailable
 from tests.embedding import Lab, Ping, Wire, count, errors, look, post_json, set_names
 
 pytest_plugins = ["tests.lab_fixtures"]

@@ -9,9 +9,9 @@ import pytest
 from tornado.ioloop import IOLoop
 from tornado.web import HTTPError, RequestHandler
 
-from server import SessionMixin
-from server.cookies import SessionId
-from stores import StoreUnavailable
+from stormcellar import SessionMixin
+from stormcellar.cookies import SessionId
+from stormcellar.stores import StoreUnavailable
 from tests.browser import token
 from tests.embedding import Lab, cookie_lines, post_json, set_names
 

@@ -10,8 +10,8 @@ import pytest
 from tornado.ioloop import IOLoop
 from tornado.web import authenticated
 
-from server import Lifetime, SessionChanged
-from stores import StoreFull, StoreUnavailable
+from stormcellar import Lifetime, SessionChanged
+from stormcellar.stores import StoreFull, StoreUnavailable
 from tests.embedding import Lab, count, errors, look, post_json, set_names
 
 pytest_plugins = ["tests.lab_fixtures"]

@@ -25,7 +25,7 @@ from tornado.httputil import (
 from tornado.ioloop import IOLoop
 from tornado.web import Application, Finish, HTTPError, RequestHandler
 
-import server
+import stormcellar
 
 PINNED = {
     "_finished",
@@ -89,7 +89,7 @@ def test_every_private_name_is_pinned() -> None:
     """The code uses no private name of a handler beside those tested here."""
     names = set()
     for module in ("mixin.py", "response.py", "forms.py"):
-        text = (Path(server.__file__).parent / module).read_text()
+        text = (Path(stormcellar.__file__).parent / module).read_text()
         names |= set(re.findall(r"\b(?:handler|self)\.(_[a-z]\w*)", text))
         names |= set(re.findall(r'"(_[a-z]\w*)"', text)) - {"_xsrf"}
     stock = {name for name in names if hasattr(RequestHandler, name) or _is_set_by_tornado(name)}

@@ -10,8 +10,8 @@ from tornado.httpclient import HTTPRequest
 from tornado.ioloop import IOLoop
 from tornado.websocket import WebSocketHandler, websocket_connect
 
-from server import SessionMixin
-from stores import StoreUnavailable
+from stormcellar import SessionMixin
+from stormcellar.stores import StoreUnavailable
 from tests.browser import Browser
 from tests.embedding import Lab, Wire
 

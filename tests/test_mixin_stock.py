@@ -21,7 +21,7 @@ from tornado.web import (
     stream_request_body,
 )
 
-from server import SessionMixin
+from stormcellar import SessionMixin
 from tests.embedding import Lab, Ping, Reply, Wire
 
 pytest_plugins = ["tests.lab_fixtures"]

@@ -10,7 +10,7 @@ import pytest
 from tornado.ioloop import IOLoop
 from tornado.web import HTTPError
 
-from stores import StoreUnavailable
+from stormcellar.stores import StoreUnavailable
 from tests.embedding import Lab, cookie_lines, post_json, set_names
 
 pytest_plugins = ["tests.lab_fixtures"]

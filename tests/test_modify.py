@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from server import SessionChanged, modifier
-from server.request import CookieChange
-from stores import Outcome
-from stores.memory import MemoryStore
+from stormcellar import SessionChanged, modifier
+from stormcellar.request import CookieChange
+from stormcellar.stores import Outcome
+from stormcellar.stores.memory import MemoryStore
 from tests.core import Core, Visitor, with_stored
 from tests.fakes import Clock
 

@@ -13,9 +13,9 @@ import pymongo
 import pytest
 from tornado.ioloop import IOLoop
 
-from stores import Credential, StoreOptions, Verifier, open_store
-from stores.conformance import StoreContract
-from stores.conformance.cases import (
+from stormcellar.stores import Credential, StoreOptions, Verifier, open_store
+from stormcellar.stores.conformance import StoreContract
+from stormcellar.stores.conformance.cases import (
     HOUR,
     MINUTE,
     NOTHING,
@@ -29,8 +29,8 @@ from stores.conformance.cases import (
     rotated,
     scanned,
 )
-from stores.mongo import PAGE, MongoStore
-from stores.mongo_wire import collection_name
+from stormcellar.stores.mongo import PAGE, MongoStore
+from stormcellar.stores.mongo_wire import collection_name
 from tests.backends import Backend
 from tests.mongo_samples import (
     Document,

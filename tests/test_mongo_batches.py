@@ -9,8 +9,8 @@ import pytest
 from pymongo.errors import BulkWriteError
 from pymongo.results import BulkWriteResult
 
-from stores import Absent, Credential, Delta, Handle, Outcome, Record, StoreUnavailable, Verifier
-from stores.conformance.cases import (
+from stormcellar.stores import Absent, Credential, Delta, Handle, Outcome, Record, StoreUnavailable, Verifier
+from stormcellar.stores.conformance.cases import (
     HOUR,
     MINUTE,
     NOTHING,
@@ -21,8 +21,8 @@ from stores.conformance.cases import (
     new_verifier,
     rotated,
 )
-from stores.mongo import MongoStore
-from stores.mongo_updates import Update, Updates
+from stormcellar.stores.mongo import MongoStore
+from stormcellar.stores.mongo_updates import Update, Updates
 from tests.backends import Backend
 from tests.conftest import StartServer
 from tests.mongo_samples import Stored, is_command, sent, store_at, through_proxy

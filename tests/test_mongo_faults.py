@@ -12,13 +12,13 @@ import pymongo
 import pytest
 from pymongo.errors import PyMongoError
 
-from stores import (
+from stormcellar.stores import (
     StoreError,
     StoreFull,
     StoreRefused,
     StoreUnavailable,
 )
-from stores.conformance.cases import (
+from stormcellar.stores.conformance.cases import (
     HOUR,
     NOTHING,
     NOW,
@@ -29,8 +29,8 @@ from stores.conformance.cases import (
     new_verifier,
     rotated,
 )
-from stores.mongo import MongoStore
-from stores.mongo_wire import Endings
+from stormcellar.stores.mongo import MongoStore
+from stormcellar.stores.mongo_wire import Endings
 from tests.backends import Backend, Server
 from tests.conftest import StartServer
 from tests.mongo_samples import (

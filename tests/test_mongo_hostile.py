@@ -23,8 +23,8 @@ from bson import (
     Timestamp,
 )
 
-from stores import Absent, Credential, Delta, Handle, Outcome, StoreOptions, Verifier, open_store
-from stores.conformance.cases import (
+from stormcellar.stores import Absent, Credential, Delta, Handle, Outcome, StoreOptions, Verifier, open_store
+from stormcellar.stores.conformance.cases import (
     HOUR,
     NOW,
     TREACHEROUS_KEYS,
@@ -39,9 +39,9 @@ from stores.conformance.cases import (
     rotated,
     scanned,
 )
-from stores.mongo import MAX_REPORTS, MongoStore
-from stores.mongo_documents import CODEC, live, to_document, to_record
-from stores.mongo_wire import collection_name
+from stormcellar.stores.mongo import MAX_REPORTS, MongoStore
+from stormcellar.stores.mongo_documents import CODEC, live, to_document, to_record
+from stormcellar.stores.mongo_wire import collection_name
 from tests.backends import Backend
 from tests.mongo_samples import (
     Document,

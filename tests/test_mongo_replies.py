@@ -7,12 +7,12 @@ import asyncio
 import pytest
 from pymongo.errors import AutoReconnect
 
-from stores import (
+from stormcellar.stores import (
     Delta,
     Outcome,
     StoreUnavailable,
 )
-from stores.conformance.cases import (
+from stormcellar.stores.conformance.cases import (
     HOUR,
     NOTHING,
     NOW,

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from tornado.httpclient import HTTPResponse
 
-from stores import StoreUnavailable
-from stores.memory import MemoryStore
+from stormcellar.stores import StoreUnavailable
+from stormcellar.stores.memory import MemoryStore
 from tests.browser import Browser
 from tests.fakes import START_S
 from tests.site import JSON, OpenSite, Site

@@ -10,8 +10,8 @@ from typing import Any, Self
 import pytest
 from tornado.ioloop import IOLoop
 
-from stores import StoreOptions, open_store
-from stores.memory import MemoryStore
+from stormcellar.stores import StoreOptions, open_store
+from stormcellar.stores.memory import MemoryStore
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,15 +38,15 @@ def not_a_store() -> None:
 @pytest.mark.parametrize(
     ("url", "driver", "expected"),
     [
-        ("memory", "tornado", "stores.memory.MemoryStore"),
-        ("memory:", "tornado", "stores.memory.MemoryStore"),
-        ("redis", "redis", "stores.redis.RedisStore"),
-        ("redis://localhost/0", "redis", "stores.redis.RedisStore"),
-        ("rediss://localhost:6380/1", "redis", "stores.redis.RedisStore"),
-        ("redis+unix:///run/redis.sock", "redis", "stores.redis.RedisStore"),
-        ("redis+cluster://localhost:7000", "redis", "stores.redis.RedisStore"),
-        ("mongo", "pymongo", "stores.mongo.MongoStore"),
-        ("mongodb://localhost/sessions", "pymongo", "stores.mongo.MongoStore"),
+        ("memory", "tornado", "stormcellar.stores.memory.MemoryStore"),
+        ("memory:", "tornado", "stormcellar.stores.memory.MemoryStore"),
+        ("redis", "redis", "stormcellar.stores.redis.RedisStore"),
+        ("redis://localhost/0", "redis", "stormcellar.stores.redis.RedisStore"),
+        ("rediss://localhost:6380/1", "redis", "stormcellar.stores.redis.RedisStore"),
+        ("redis+unix:///run/redis.sock", "redis", "stormcellar.stores.redis.RedisStore"),
+        ("redis+cluster://localhost:7000", "redis", "stormcellar.stores.redis.RedisStore"),
+        ("mongo", "pymongo", "stormcellar.stores.mongo.MongoStore"),
+        ("mongodb://localhost/sessions", "pymongo", "stormcellar.stores.mongo.MongoStore"),
         ("tests.test_open_store:RecordingStore", "tornado", "tests.test_open_store.RecordingStore"),
     ],
 )
@@ -94,9 +94,9 @@ def test_third_partys_own_refusal_is_passed_on() -> None:
         ("two\nlines:Class", "unknown store"),
         ("no_such_package.store:Class", "cannot import 'no_such_package.store'"),
         ("tests.no_such_module:Class", "cannot import 'tests.no_such_module'"),
-        ("tests.test_open_store:Missing", "tests.test_open_store:Missing is not a stores.Store"),
-        ("tests.test_open_store:not_a_store", "not_a_store is not a stores.Store"),
-        ("json:JSONDecoder", "json:JSONDecoder is not a stores.Store"),
+        ("tests.test_open_store:Missing", "tests.test_open_store:Missing is not a stormcellar.stores.Store"),
+        ("tests.test_open_store:not_a_store", "not_a_store is not a stormcellar.stores.Store"),
+        ("json:JSONDecoder", "json:JSONDecoder is not a stormcellar.stores.Store"),
         ("memory:x", "takes no address"),
         ("memory://", "takes no address"),
     ],
@@ -190,7 +190,7 @@ def test_missing_driver_names_the_extra(url: str, driver: str) -> None:
     """Without its driver a store is refused by a line that is the command to run."""
     said = _python(
         f"import sys; sys.modules[{driver!r}] = None",
-        "from stores import open_store",
+        "from stormcellar.stores import open_store",
         f"try: open_store({url!r})",
         "except ValueError as exc: print(exc)",
     )
@@ -203,9 +203,10 @@ def test_memory_needs_no_driver() -> None:
     """Opening the memory store imports neither a driver nor another store."""
     said = _python(
         "import sys",
-        "from stores import open_store",
+        "from stormcellar.stores import open_store",
         "open_store('memory')",
-        "print(sorted({'redis', 'pymongo', 'stores.redis', 'stores.mongo', 'tornado'} & set(sys.modules)))",
+        "stores = {'stormcellar.stores.redis', 'stormcellar.stores.mongo'}",
+        "print(sorted(({'redis', 'pymongo', 'tornado'} | stores) & set(sys.modules)))",
     )
 
     assert said.strip() == "[]"

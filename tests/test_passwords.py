@@ -14,9 +14,9 @@ from typing import Any
 import argon2
 import pytest
 
-from server import passwords
-from server.errors import Busy, PasswordRefused
-from server.passwords import ARGON2, PasswordChecker, hash_password, normalise, require_good
+from stormcellar import passwords
+from stormcellar.errors import Busy, PasswordRefused
+from stormcellar.passwords import ARGON2, PasswordChecker, hash_password, normalise, require_good
 
 CHEAP = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
@@ -186,7 +186,7 @@ def test_list_is_part_of_an_installation() -> None:
     setup = configparser.ConfigParser()
     setup.read(Path(__file__).parents[1] / "setup.cfg")
 
-    assert "common-passwords.txt" in setup["options.package_data"]["server"]
+    assert "common-passwords.txt" in setup["options.package_data"]["stormcellar"]
 
 
 # --- verifying ---

@@ -12,7 +12,7 @@ import pytest
 import redis
 import tornado
 
-from server.options import OPTIONS
+from stormcellar.options import OPTIONS
 
 ROOT = Path(__file__).parents[1]
 POINT = re.compile(r"[A-IL]\d+")

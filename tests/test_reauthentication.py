@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tornado.ioloop import IOLoop
 
-from server import Lifetime, reauthenticated
+from stormcellar import Lifetime, reauthenticated
 from tests.browser import Browser
 from tests.embedding import Lab, post_json, set_names
 

@@ -14,10 +14,10 @@ from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 
-from server.app import make_http_server
-from server.front import Front
-from server.handlers.redirect import make_redirect_app
-from server.headers import SECURITY
+from stormcellar.app import make_http_server
+from stormcellar.front import Front
+from stormcellar.handlers.redirect import make_redirect_app
+from stormcellar.headers import SECURITY
 from tests.browser import Browser
 from tests.certificates import Authority
 from tests.running import Running, connect

@@ -14,11 +14,20 @@ import pytest
 import redis
 from tornado.ioloop import IOLoop
 
-from stores import Absent, Credential, Delta, DuplicateSession, Handle, Outcome, StoreOptions, open_store
-from stores.conformance import StoreContract
-from stores.conformance.cases import NOTHING, NOW, new_record, new_verifier
-from stores.redis import RedisStore
-from stores.redis_records import META
+from stormcellar.stores import (
+    Absent,
+    Credential,
+    Delta,
+    DuplicateSession,
+    Handle,
+    Outcome,
+    StoreOptions,
+    open_store,
+)
+from stormcellar.stores.conformance import StoreContract
+from stormcellar.stores.conformance.cases import NOTHING, NOW, new_record, new_verifier
+from stormcellar.stores.redis import RedisStore
+from stormcellar.stores.redis_records import META
 from tests.backends import Backend
 from tests.redis_samples import collect, now, sign_in, verifier_of
 

@@ -11,10 +11,19 @@ import pytest
 import redis
 from redis.asyncio.cluster import ClusterNode
 
-from stores import Absent, Credential, Delta, Handle, Outcome, StoreFull, StoreUnavailable, Verifier
-from stores.conformance.cases import NOTHING, NOW, new_record, new_verifier
-from stores.conformance.tallies import THREE, new_key
-from stores.redis_wire import BATCH
+from stormcellar.stores import (
+    Absent,
+    Credential,
+    Delta,
+    Handle,
+    Outcome,
+    StoreFull,
+    StoreUnavailable,
+    Verifier,
+)
+from stormcellar.stores.conformance.cases import NOTHING, NOW, new_record, new_verifier
+from stormcellar.stores.conformance.tallies import THREE, new_key
+from stormcellar.stores.redis_wire import BATCH
 from tests.backends import Backend
 from tests.proxy import DroppingProxy, _redis_requests
 from tests.redis_samples import OpenRedis, eventually, full, now, paused, redis_client, sign_in

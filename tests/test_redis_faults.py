@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import redis
 
-from stores import Delta, Handle, Record, StoreOptions, StoreUnavailable
-from stores.conformance.cases import NOTHING, new_record
-from stores.redis import RedisStore
+from stormcellar.stores import Delta, Handle, Record, StoreOptions, StoreUnavailable
+from stormcellar.stores.conformance.cases import NOTHING, new_record
+from stormcellar.stores.redis import RedisStore
 from tests.backends import Backend, Server
 from tests.proxy import DroppingProxy
 from tests.redis_samples import OpenRedis, announced, collect, eventually, now, paused, redis_client, sign_in

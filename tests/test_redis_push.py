@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stores import Handle, StoreUnavailable
+from stormcellar.stores import Handle, StoreUnavailable
 from tests.backends import Backend, Server
 from tests.redis_samples import OpenRedis, announced, collect, eventually, redis_client
 

@@ -9,9 +9,9 @@ import pytest
 from redis import asyncio as aioredis
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
 
-from stores import StoreOptions, open_store
-from stores.conformance.cases import new_record
-from stores.redis_url import connect
+from stormcellar.stores import StoreOptions, open_store
+from stormcellar.stores.conformance.cases import new_record
+from stormcellar.stores.redis_url import connect
 from tests.conftest import StartServer
 from tests.redis_samples import now
 

@@ -17,15 +17,15 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 
-from server import app
-from server.accounts import MemoryAccounts
-from server.app import Limits, Server
-from server.config import read_settings
-from server.events import Event, Kind
-from server.files import replace_private
-from server.passwords import PasswordChecker
-from server.serve import make_plan
-from server.throttle import Rules
+from stormcellar import app
+from stormcellar.accounts import MemoryAccounts
+from stormcellar.app import Limits, Server
+from stormcellar.config import read_settings
+from stormcellar.events import Event, Kind
+from stormcellar.files import replace_private
+from stormcellar.passwords import PasswordChecker
+from stormcellar.serve import make_plan
+from stormcellar.throttle import Rules
 from tests.backends import Backend
 from tests.browser import Browser, token
 from tests.certificates import Authority
@@ -418,7 +418,7 @@ def test_an_error_that_nobody_foresaw_ends_nobody(tmp_path: Path, processes: int
     """A reload that raises is logged, and the server goes on with what it has."""
     add_account(tmp_path, "alice")
     program = (
-        "import sys; from server.cli import main; from server.material import Material; "
+        "import sys; from stormcellar.cli import main; from stormcellar.material import Material; "
         "Material._steps = {'keys': lambda self: 1 / 0}; sys.exit(main())"
     )
     flags = ("--store=tests.running:GatedStore?", f"--processes={processes}")

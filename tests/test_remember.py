@@ -10,9 +10,9 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
 
-from server import Lifetime, SessionChanged
-from server.cookies import SessionId
-from server.request import Client
+from stormcellar import Lifetime, SessionChanged
+from stormcellar.cookies import SessionId
+from stormcellar.request import Client
 from tests.browser import Browser
 from tests.cookie_samples import Response
 from tests.core import SAFE, Core, Visitor

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from tornado.ioloop import IOLoop
 
-from server import Lifetime, SessionChanged
-from server.cookies import SessionId
-from server.events import Event, Kind
-from server.request import Client, Presence, Request
-from stores import Delta, StoreUnavailable
+from stormcellar import Lifetime, SessionChanged
+from stormcellar.cookies import SessionId
+from stormcellar.events import Event, Kind
+from stormcellar.request import Client, Presence, Request
+from stormcellar.stores import Delta, StoreUnavailable
 from tests.browser import Browser, token
 from tests.core import Core, Visitor
 from tests.embedding import JSON, Lab, count, look, post_json, set_names

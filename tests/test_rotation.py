@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from server import rotation
-from server.cli import main
-from server.keys import read_keys, version
-from server.signing import KeyRing
+from stormcellar import rotation
+from stormcellar.cli import main
+from stormcellar.keys import read_keys, version
+from stormcellar.signing import KeyRing
 from tests.running import ROOT, environment
 
 FIRST = "7Vq0mPzX3hBsT9kLwE5yRfJcA8uNdG2o"

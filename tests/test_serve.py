@@ -20,13 +20,13 @@ import argon2
 import pytest
 from tornado.httpclient import AsyncHTTPClient
 
-from server.accounts import Account, AccountFile
-from server.cli import main
-from server.config import read_settings
-from server.files import create_private
-from server.passwords import hash_password
-from server.processes import SharedSocket
-from server.serve import Plan, listen, make_plan
+from stormcellar.accounts import Account, AccountFile
+from stormcellar.cli import main
+from stormcellar.config import read_settings
+from stormcellar.files import create_private
+from stormcellar.passwords import hash_password
+from stormcellar.processes import SharedSocket
+from stormcellar.serve import Plan, listen, make_plan
 from tests.backends import Backend, Server
 from tests.browser import Browser
 from tests.conftest import StartServer

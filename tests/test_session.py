@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from server.request import CookieChange
-from server.session import Session
-from stores import Delta
+from stormcellar.request import CookieChange
+from stormcellar.session import Session
+from stormcellar.stores import Delta
 from tests.core import SAFE, Core, Visitor, with_stored
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import argon2
 import pytest
 
-from server import account_file
-from server.account_file import Account, AccountFile
-from server.accounts import FileAccounts, MemoryAccounts
-from server.errors import Busy, PasswordRefused, SignInRevoked
-from server.files import replace_private
-from server.passwords import PasswordChecker, hash_password
+from stormcellar import account_file
+from stormcellar.account_file import Account, AccountFile
+from stormcellar.accounts import FileAccounts, MemoryAccounts
+from stormcellar.errors import Busy, PasswordRefused, SignInRevoked
+from stormcellar.files import replace_private
+from stormcellar.passwords import PasswordChecker, hash_password
 from tests.fakes import START_S, Clock
 
 CHEAP = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from server import doctor
-from server.cli import main
-from server.config import read_settings
-from server.files import create_private, replace_private
-from server.front import Front
-from server.material import load_tls
-from server.tls import KeyPair, valid_until
+from stormcellar import doctor
+from stormcellar.cli import main
+from stormcellar.config import read_settings
+from stormcellar.files import create_private, replace_private
+from stormcellar.front import Front
+from stormcellar.material import load_tls
+from stormcellar.tls import KeyPair, valid_until
 from tests.certificates import Authority, Files
 from tests.running import Running, get
 from tests.site import OpenSite, Site

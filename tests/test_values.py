@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 
-from server import values
-from server.values import NotJSON
+from stormcellar import values
+from stormcellar.values import NotJSON
 from tests.value_samples import (
     NO_JSON,
     SUBCLASSES,

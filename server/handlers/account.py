@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from server.handlers.base import signed_in
-from server.handlers.confirm import ConfirmingPage
-from server.handlers.pages import Page, refused_in_form
-from server.handlers.problems import Problem
-from server.handlers.words import agent_name, ago, iso_utc
-from server.reauthentication import reauthenticated
-from server.request import decoded_client
-from stores import Record
+from stormcellar.handlers.base import signed_in
+from stormcellar.handlers.confirm import ConfirmingPage
+from stormcellar.handlers.pages import Page, refused_in_form
+from stormcellar.handlers.problems import Problem
+from stormcellar.handlers.words import agent_name, ago, iso_utc
+from stormcellar.reauthentication import reauthenticated
+from stormcellar.request import decoded_client
+from stormcellar.stores import Record
 
 
 class Home(Page):

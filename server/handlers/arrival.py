@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from tornado.web import RequestHandler
 
-from server import logs
-from server.front import Arrival, Front
-from server.handlers.problems import Problem
+from stormcellar import logs
+from stormcellar.front import Arrival, Front
+from stormcellar.handlers.problems import Problem
 
 
 class Arriving(RequestHandler):

@@ -11,19 +11,19 @@ from urllib.parse import urlencode
 
 from tornado.web import HTTPError, RequestHandler
 
-from server.events import Event, Kind
-from server.faults import reason
-from server.forms import SETTING, require_origin
-from server.handlers.arrival import Arriving
-from server.handlers.bodies import FORM, JSON, require_type
-from server.handlers.context import Context
-from server.handlers.negotiation import is_local, prefers_json, safe_next
-from server.handlers.problems import WORDS, Problem, describe
-from server.headers import CACHING, FORGET_ALL
-from server.incoming import SAFE_METHODS
-from server.manager import SessionManager
-from server.mixin import SessionMixin
-from stores import StoreUnavailable
+from stormcellar.events import Event, Kind
+from stormcellar.faults import reason
+from stormcellar.forms import SETTING, require_origin
+from stormcellar.handlers.arrival import Arriving
+from stormcellar.handlers.bodies import FORM, JSON, require_type
+from stormcellar.handlers.context import Context
+from stormcellar.handlers.negotiation import is_local, prefers_json, safe_next
+from stormcellar.handlers.problems import WORDS, Problem, describe
+from stormcellar.headers import CACHING, FORGET_ALL
+from stormcellar.incoming import SAFE_METHODS
+from stormcellar.manager import SessionManager
+from stormcellar.mixin import SessionMixin
+from stormcellar.stores import StoreUnavailable
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
@@ -55,7 +55,7 @@ class BaseHandler(Arriving):
             self.set_header("Connection", "close")
 
     def set_default_headers(self) -> None:
-        """Let nothing be stored, whatever the status. What else every response carries: `server.headers`."""
+        """Let nothing be stored, whatever the status. See `headers` for the rest."""
         for name, value in CACHING.items():
             self.set_header(name, value)
 
@@ -145,7 +145,7 @@ class BaseHandler(Arriving):
             self.tell(Kind.ORIGIN_REJECTED)
 
     def tell(self, kind: Kind, *, user: str | None = None, reason: str | None = None) -> None:
-        """Tell what happened to this request; see `server.events`."""
+        """Tell what happened to this request; see `stormcellar.events`."""
         manager: SessionManager = self.settings[SETTING]
         handle, address = self.presented_handle(), self.client_address()
         manager.events.emit(Event(kind, manager.now_ms(), handle, user, address, reason))

@@ -7,8 +7,8 @@ from typing import Any
 
 from tornado.httputil import HTTPServerRequest
 
-from server import values
-from server.handlers.problems import Problem
+from stormcellar import values
+from stormcellar.handlers.problems import Problem
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"

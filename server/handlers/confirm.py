@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
-from server.errors import ReauthenticationRequired
-from server.handlers.base import signed_in
-from server.handlers.bodies import FORM, is_plain_type, text_fields
-from server.handlers.negotiation import safe_next
-from server.handlers.pages import FormPage, WrongPassword, refused_in_form
-from server.handlers.problems import Problem
-from server.incoming import SAFE_METHODS
+from stormcellar.errors import ReauthenticationRequired
+from stormcellar.handlers.base import signed_in
+from stormcellar.handlers.bodies import FORM, is_plain_type, text_fields
+from stormcellar.handlers.negotiation import safe_next
+from stormcellar.handlers.pages import FormPage, WrongPassword, refused_in_form
+from stormcellar.handlers.problems import Problem
+from stormcellar.incoming import SAFE_METHODS
 
 WRONG = "That is not your password. Nothing was done."
 

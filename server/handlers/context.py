@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from server.accounts import AccountDirectory
-from server.credentials import Credentials
-from server.front import Front
+from stormcellar.accounts import AccountDirectory
+from stormcellar.credentials import Credentials
+from stormcellar.front import Front
 
 
 class InFlight:
@@ -37,7 +37,7 @@ class InFlight:
 
 @dataclass(frozen=True)
 class Context:
-    """What the handlers are given: made once, by `server.app`."""
+    """What the handlers are given: made once, by `stormcellar.app`."""
 
     accounts: AccountDirectory
     credentials: Credentials

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from server.handlers.base import BaseHandler
-from server.handlers.problems import Problem
-from server.handlers.words import clock_time, iso_utc, span
-from server.manager import SessionManager
-from server.session import Session
+from stormcellar.handlers.base import BaseHandler
+from stormcellar.handlers.problems import Problem
+from stormcellar.handlers.words import clock_time, iso_utc, span
+from stormcellar.manager import SessionManager
+from stormcellar.session import Session
 
 WARN_S = 120
 _SECONDS = re.compile("[0-9]{1,9}")

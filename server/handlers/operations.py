@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from server.errors import RETRY_AFTER_S
-from server.handlers.base import BaseHandler
-from server.handlers.context import Context
-from stores import Store, StoreError
+from stormcellar.errors import RETRY_AFTER_S
+from stormcellar.handlers.base import BaseHandler
+from stormcellar.handlers.context import Context
+from stormcellar.stores import Store, StoreError
 
 
 class Health(BaseHandler):

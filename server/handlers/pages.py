@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from server.errors import PasswordRefused, Throttled
-from server.handlers import idle
-from server.handlers.base import PageHandler
-from server.handlers.negotiation import is_local
-from server.handlers.problems import Problem, describe
-from server.incoming import SAFE_METHODS
+from stormcellar.errors import PasswordRefused, Throttled
+from stormcellar.handlers import idle
+from stormcellar.handlers.base import PageHandler
+from stormcellar.handlers.negotiation import is_local
+from stormcellar.handlers.problems import Problem, describe
+from stormcellar.incoming import SAFE_METHODS
 
 
 class Page(PageHandler):

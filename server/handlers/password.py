@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from server.errors import SessionChanged, SignInRevoked
-from server.events import Kind
-from server.handlers.base import BaseHandler, signed_in
-from server.handlers.bodies import text_fields
-from server.handlers.pages import FormPage, WrongPassword, refused_in_form
-from server.handlers.problems import Problem
+from stormcellar.errors import SessionChanged, SignInRevoked
+from stormcellar.events import Kind
+from stormcellar.handlers.base import BaseHandler, signed_in
+from stormcellar.handlers.bodies import text_fields
+from stormcellar.handlers.pages import FormPage, WrongPassword, refused_in_form
+from stormcellar.handlers.problems import Problem
 
 WRONG = "The current password is wrong. Nothing was changed."
 MEANWHILE = (

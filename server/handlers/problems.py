@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from tornado.web import HTTPError
 
-from server.errors import Busy, PasswordRefused, SessionError, Throttled
-from stores import StoreUnavailable
+from stormcellar.errors import Busy, PasswordRefused, SessionError, Throttled
+from stormcellar.stores import StoreUnavailable
 
 
 class Words(NamedTuple):

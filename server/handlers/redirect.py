@@ -7,11 +7,11 @@ from typing import Any
 
 from tornado.web import Application
 
-from server import logs
-from server.front import Front
-from server.handlers.arrival import Arriving
-from server.handlers.problems import Problem, describe
-from server.headers import CACHING, secured
+from stormcellar import logs
+from stormcellar.front import Front
+from stormcellar.handlers.arrival import Arriving
+from stormcellar.handlers.problems import Problem, describe
+from stormcellar.headers import CACHING, secured
 
 _TARGET = re.compile(r"/[!-~]{0,4096}")
 

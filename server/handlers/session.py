@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from server.handlers.base import PageHandler
-from server.handlers.bodies import JSON, json_object
-from server.handlers.problems import Problem
-from server.handlers.words import iso_utc
-from stores.base import check_keys
+from stormcellar.handlers.base import PageHandler
+from stormcellar.handlers.bodies import JSON, json_object
+from stormcellar.handlers.problems import Problem
+from stormcellar.handlers.words import iso_utc
+from stormcellar.stores.base import check_keys
 
 MAX_SAFE_INTEGER = 2**53
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from server.errors import SignInRevoked
-from server.handlers.base import BaseHandler
-from server.handlers.bodies import JSON, is_plain_type, json_object, text_fields
-from server.handlers.negotiation import safe_next
-from server.handlers.pages import FormPage, Page, WrongPassword, refused_in_form
-from server.handlers.problems import Problem
-from server.handlers.words import span
-from server.headers import FORGET_PAGES
+from stormcellar.errors import SignInRevoked
+from stormcellar.handlers.base import BaseHandler
+from stormcellar.handlers.bodies import JSON, is_plain_type, json_object, text_fields
+from stormcellar.handlers.negotiation import safe_next
+from stormcellar.handlers.pages import FormPage, Page, WrongPassword, refused_in_form
+from stormcellar.handlers.problems import Problem
+from stormcellar.handlers.words import span
+from stormcellar.headers import FORGET_PAGES
 
 
 class Login(FormPage):

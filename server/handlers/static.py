@@ -7,9 +7,9 @@ from typing import Any
 
 from tornado.web import StaticFileHandler
 
-from server.front import Front
-from server.handlers.arrival import Arriving
-from server.handlers.problems import WORDS, Problem, describe
+from stormcellar.front import Front
+from stormcellar.handlers.arrival import Arriving
+from stormcellar.handlers.problems import WORDS, Problem, describe
 
 HOUR_S = 3600
 YEAR_S = 365 * 24 * HOUR_S

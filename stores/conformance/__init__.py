@@ -4,8 +4,8 @@ Subclass `StoreContract` in a test module and override one fixture, `store`::
 
     import pytest
 
-    from stores import open_store
-    from stores.conformance import StoreContract
+    from stormcellar.stores import open_store
+    from stormcellar.stores.conformance import StoreContract
 
 
     class TestMyStore(StoreContract):
@@ -21,8 +21,8 @@ A store that keeps counters is held to `CountersContract` in the same way.
 
 It needs pytest and pytest-tornado, whose `io_loop` is new for each test, so make the store in the fixture.
 The backend need not be emptied between tests. It must keep time within some minutes of this machine, because
-records that have to be live expire an hour from now. `pytest.register_assert_rewrite("stores.conformance")`
-in a conftest.py gives failures with values.
+records that have to be live expire an hour from now. Failures show values if a conftest.py calls
+`pytest.register_assert_rewrite("stormcellar.stores.conformance")`.
 
 What only the backend's author can provoke is left to their own tests: a lost reply, a full or frozen backend,
 refused credentials, a stored record that does not parse, the expiry that the backend itself carries, and
@@ -39,10 +39,10 @@ from dataclasses import replace
 
 import pytest
 
-from stores.base import Absent, Credential, Delta, Outcome, Record, Store
-from stores.conformance.apply import ApplyContract
-from stores.conformance.cancel import CancelContract
-from stores.conformance.cases import (
+from stormcellar.stores.base import Absent, Credential, Delta, Outcome, Record, Store
+from stormcellar.stores.conformance.apply import ApplyContract
+from stormcellar.stores.conformance.cancel import CancelContract
+from stormcellar.stores.conformance.cases import (
     HOSTILE_KEYS,
     HOUR,
     MINUTE,
@@ -59,13 +59,13 @@ from stores.conformance.cases import (
     rotated,
     scanned,
 )
-from stores.conformance.counters import CountersContract
-from stores.conformance.gone import GoneContract
-from stores.conformance.index import IndexContract
-from stores.conformance.live import LiveContract
-from stores.conformance.races import RaceContract
-from stores.conformance.rotate import RotateContract
-from stores.errors import DuplicateSession
+from stormcellar.stores.conformance.counters import CountersContract
+from stormcellar.stores.conformance.gone import GoneContract
+from stormcellar.stores.conformance.index import IndexContract
+from stormcellar.stores.conformance.live import LiveContract
+from stormcellar.stores.conformance.races import RaceContract
+from stormcellar.stores.conformance.rotate import RotateContract
+from stormcellar.stores.errors import DuplicateSession
 
 __all__ = ["CountersContract", "StoreContract"]
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from stores.base import Absent, Credential, Delta, Outcome, Store
-from stores.conformance.cases import (
+from stormcellar.stores.base import Absent, Credential, Delta, Outcome, Store
+from stormcellar.stores.conformance.cases import (
     BINARY,
     HOUR,
     MINUTE,

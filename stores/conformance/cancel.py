@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from stores.base import Absent, Credential, Delta, Record, Store
-from stores.conformance.cases import (
+from stormcellar.stores.base import Absent, Credential, Delta, Record, Store
+from stormcellar.stores.conformance.cases import (
     HOUR,
     NOW,
     created,

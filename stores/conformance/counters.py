@@ -10,11 +10,11 @@ from collections import Counter
 
 import pytest
 
-from stores.base import Store
-from stores.conformance.cases import HOSTILE_USERS, HOUR, NOW, SECOND
-from stores.conformance.returns import ReturnContract
-from stores.conformance.tallies import DAY, ONE, ONLY_COUNTED, THREE, limited, new_key, takes
-from stores.counters import Counters, Rule, Tally
+from stormcellar.stores.base import Store
+from stormcellar.stores.conformance.cases import HOSTILE_USERS, HOUR, NOW, SECOND
+from stormcellar.stores.conformance.returns import ReturnContract
+from stormcellar.stores.conformance.tallies import DAY, ONE, ONLY_COUNTED, THREE, limited, new_key, takes
+from stormcellar.stores.counters import Counters, Rule, Tally
 
 CANCELLATIONS = 40
 

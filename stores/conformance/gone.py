@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import pytest
 
-from stores.base import Credential, Delta, Handle, Store
-from stores.conformance.cases import (
+from stormcellar.stores.base import Credential, Delta, Handle, Store
+from stormcellar.stores.conformance.cases import (
     HOUR,
     MINUTE,
     NOTHING,

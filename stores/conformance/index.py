@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from stores.base import Credential, Delta, Handle, Outcome, Record, Store
-from stores.conformance.cases import (
+from stormcellar.stores.base import Credential, Delta, Handle, Outcome, Record, Store
+from stormcellar.stores.conformance.cases import (
     HOSTILE_USERS,
     HOUR,
     MINUTE,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stores.base import Absent, Credential, Delta, Outcome, Store
-from stores.conformance.cases import (
+from stormcellar.stores.base import Absent, Credential, Delta, Outcome, Store
+from stormcellar.stores.conformance.cases import (
     BINARY,
     HOUR,
     MINUTE,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from stores.base import Credential, Delta, Outcome, Record, Store
-from stores.conformance.cases import (
+from stormcellar.stores.base import Credential, Delta, Outcome, Record, Store
+from stormcellar.stores.conformance.cases import (
     HOUR,
     MINUTE,
     NOTHING,
@@ -25,7 +25,7 @@ from stores.conformance.cases import (
     rotated,
     scanned,
 )
-from stores.errors import DuplicateSession
+from stormcellar.stores.errors import DuplicateSession
 
 
 class RaceContract:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from stores.conformance.cases import HOUR, MINUTE, NOW, SECOND
-from stores.conformance.tallies import DAY, ONE, ONLY_COUNTED, THREE, limited, new_key, takes
-from stores.counters import Counters, Tally
+from stormcellar.stores.conformance.cases import HOUR, MINUTE, NOW, SECOND
+from stormcellar.stores.conformance.tallies import DAY, ONE, ONLY_COUNTED, THREE, limited, new_key, takes
+from stormcellar.stores.counters import Counters, Tally
 
 
 class ReturnContract:

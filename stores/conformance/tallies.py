@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 
-from stores.conformance.cases import HOUR, MINUTE, NOW, SECOND
-from stores.counters import Counters, Rule, Tally
+from stormcellar.stores.conformance.cases import HOUR, MINUTE, NOW, SECOND
+from stormcellar.stores.counters import Counters, Rule, Tally
 
 THREE = Rule(limit=3, first_wait_ms=10 * SECOND, longest_wait_ms=MINUTE, keep_ms=HOUR)
 
