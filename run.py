@@ -1,5 +1,5 @@
 """Run the standalone server."""
 
-from stormcellar.cli import main
+from stormcellar.cli.main import main
 
 raise SystemExit(main())

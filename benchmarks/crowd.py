@@ -14,8 +14,8 @@ from typing import Any
 
 from benchmarks.databases import Database, MongoDatabase, RedisDatabase
 from benchmarks.loop import run
-from stormcellar.cookies import SessionId
-from stormcellar.signing import KeyRing
+from stormcellar.sessions.cookies import SessionId
+from stormcellar.sessions.signing import KeyRing
 from stormcellar.stores import Handle, Record, Store, open_store
 
 PREFIX = "bench"

@@ -27,13 +27,12 @@ KINDS = ("bare", "read", "write", "login")
 
 # The first that is in a frame's file name says its part; the innermost frame that has one counts.
 PARTS = (
-    ("/server/cookies.py", "cookie"),
-    ("/server/signing.py", "cookie"),
-    ("/server/csrf.py", "cookie"),
-    ("/server/forms.py", "cookie"),
-    ("/server/network.py", "session"),
-    ("/server/", "session"),
-    ("/stores/", "store"),
+    ("/sessions/cookies.py", "cookie"),
+    ("/sessions/signing.py", "cookie"),
+    ("/sessions/csrf.py", "cookie"),
+    ("/web/csrf_mixin.py", "cookie"),
+    ("/stormcellar/stores/", "store"),
+    ("/stormcellar/", "session"),
     ("/site-packages/redis/", "store"),
     ("/pymongo/", "store"),
     ("/bson/", "store"),

@@ -18,7 +18,7 @@ from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
 from benchmarks.server import add_account, disable_account, serving
-from stormcellar.passwords import ARGON2, hash_password
+from stormcellar.accounts.passwords import ARGON2, hash_password
 
 PARALLEL = 30
 PROBE_EVERY_S = 0.005

@@ -29,8 +29,9 @@ from tornado.web import Application, HTTPError, RequestHandler
 
 from benchmarks.crowd import DATA, PREFIX, fill
 from benchmarks.loop import run
-from stormcellar import SessionManager, SessionMixin, collector, session_settings
-from stormcellar.app import make_http_server
+from stormcellar import SessionManager, SessionMixin, session_settings
+from stormcellar.runtime import collector
+from stormcellar.runtime.server import make_http_server
 from stormcellar.stores import open_store
 
 

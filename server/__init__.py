@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     )
     from stormcellar.events import Event, Events, Kind
     from stormcellar.lifetime import Lifetime
-    from stormcellar.manager import SessionManager
-    from stormcellar.mixin import SessionMixin, session_settings
-    from stormcellar.reauthentication import reauthenticated
-    from stormcellar.session import Session
+    from stormcellar.sessions.manager import SessionManager
+    from stormcellar.sessions.session import Session
+    from stormcellar.web.mixin import SessionMixin, session_settings
+    from stormcellar.web.reauthentication import reauthenticated
 
 __all__ = [
     "Event",
@@ -51,11 +51,11 @@ _MODULES = {
     "Events": "events",
     "Kind": "events",
     "Lifetime": "lifetime",
-    "Session": "session",
-    "SessionManager": "manager",
-    "SessionMixin": "mixin",
-    "reauthenticated": "reauthentication",
-    "session_settings": "mixin",
+    "Session": "sessions.session",
+    "SessionManager": "sessions.manager",
+    "SessionMixin": "web.mixin",
+    "reauthenticated": "web.reauthentication",
+    "session_settings": "web.mixin",
 }
 
 

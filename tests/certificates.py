@@ -10,7 +10,7 @@ from typing import NamedTuple
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from stormcellar.files import replace_private
+from stormcellar.private_files import replace_private
 
 
 class Files(NamedTuple):

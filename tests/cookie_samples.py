@@ -6,9 +6,9 @@ from hashlib import sha256
 
 from tornado.web import create_signed_value
 
-from stormcellar.cookies import Cookies, SessionId
 from stormcellar.lifetime import Lifetime
-from stormcellar.signing import KeyRing
+from stormcellar.sessions.cookies import Cookies, SessionId
+from stormcellar.sessions.signing import KeyRing
 from tests.fakes import Clock
 
 KEY = b"k" * 32

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from stormcellar import Lifetime, SessionManager
-from stormcellar.cookies import SessionId
-from stormcellar.request import Client, CookieChange, Request
-from stormcellar.session import Session
-from stormcellar.standing import Accounts
+from stormcellar.sessions.account_check import Accounts
+from stormcellar.sessions.cookies import SessionId
+from stormcellar.sessions.request_info import Client, CookieChange, Request
+from stormcellar.sessions.session import Session
 from stormcellar.stores import Delta, Record, Store
 from stormcellar.stores.memory import MemoryStore
 from tests.fakes import Clock, SteeredStore

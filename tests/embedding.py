@@ -15,8 +15,8 @@ from tornado.httpclient import HTTPResponse
 from tornado.web import Application, RequestHandler
 
 from stormcellar import SessionManager, SessionMixin, session_settings
-from stormcellar.cookies import SessionId
-from stormcellar.request import Client, Request
+from stormcellar.sessions.cookies import SessionId
+from stormcellar.sessions.request_info import Client, Request
 from stormcellar.stores import Handle, Record
 from stormcellar.stores.memory import MemoryStore
 from tests.browser import Browser

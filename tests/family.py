@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from stormcellar.processes import Patience, release_signals, run_apart, run_forked, signals_held
+from stormcellar.runtime.process_group import Patience, release_signals, run_apart, run_forked, signals_held
 
 _PR_SET_CHILD_SUBREAPER = 36
 

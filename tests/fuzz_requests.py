@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote, urlencode
 
-from stormcellar.incoming import SAFE_METHODS
-from stormcellar.signing import KeyRing
+from stormcellar.sessions.signing import KeyRing
+from stormcellar.web.tornado_request import SAFE_METHODS
 from tests.fuzz_samples import (
     FORM,
     FRAMING,

@@ -13,12 +13,12 @@ from typing import Any, cast
 from tornado.routing import PathMatches
 from tornado.web import RequestHandler
 
-from stormcellar.accounts import MemoryAccounts
-from stormcellar.app import make_app
-from stormcellar.passwords import PasswordChecker
+from stormcellar.accounts.directory import MemoryAccounts
+from stormcellar.accounts.passwords import PasswordChecker
+from stormcellar.runtime.server import make_app
 from stormcellar.stores import Handle, Record
 from stormcellar.stores.memory import MemoryStore
-from stormcellar.stores.memory_counters import MemoryCounters
+from stormcellar.stores.memory.counters import MemoryCounters
 from tests.browser import Browser, token
 from tests.site import ACCOUNTS, CHEAP, OpenSite, Site, sign_in
 

@@ -11,7 +11,7 @@ from tornado.ioloop import IOLoop
 
 from stormcellar.stores import StoreOptions
 from stormcellar.stores.mongo import MongoStore
-from stormcellar.stores.mongo_wire import collection_name
+from stormcellar.stores.mongo.wire import collection_name
 from tests.backends import Backend
 from tests.mongo_samples import Document, Stored
 

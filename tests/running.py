@@ -24,7 +24,7 @@ WAIT_S = 30.0
 
 # As `python run.py`, on asyncio's own loop even where uvloop is installed.
 WITHOUT_UVLOOP = (
-    "import sys; sys.modules['uvloop'] = None; from stormcellar.cli import main; sys.exit(main())"
+    "import sys; sys.modules['uvloop'] = None; from stormcellar.cli.main import main; sys.exit(main())"
 )
 
 

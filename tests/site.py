@@ -13,18 +13,18 @@ import argon2
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.netutil import bind_sockets
 
-from stormcellar.accounts import Account, AccountDirectory, MemoryAccounts
-from stormcellar.app import Limits, make_app, make_http_server
-from stormcellar.credentials import Credentials
+from stormcellar.accounts.authenticator import Credentials
+from stormcellar.accounts.directory import Account, AccountDirectory, MemoryAccounts
+from stormcellar.accounts.passwords import PasswordChecker
+from stormcellar.accounts.throttle import Rules
+from stormcellar.addresses import Network
+from stormcellar.app.context import Context
+from stormcellar.app.edge import Front
 from stormcellar.events import Event
-from stormcellar.front import Front
-from stormcellar.handlers.context import Context
 from stormcellar.lifetime import Lifetime
-from stormcellar.manager import SessionManager
-from stormcellar.network import Network
-from stormcellar.passwords import PasswordChecker
+from stormcellar.runtime.server import Limits, make_app, make_http_server
+from stormcellar.sessions.manager import SessionManager
 from stormcellar.stores import Record, Store
-from stormcellar.throttle import Rules
 from tests.browser import Browser
 from tests.fakes import Clock, SteeredStore
 

@@ -15,9 +15,9 @@ from typing import Any
 import argon2
 import pytest
 
-from stormcellar.accounts import Account, AccountFile, FileAccounts, MemoryAccounts, canonical_name
+from stormcellar.accounts.directory import Account, AccountFile, FileAccounts, MemoryAccounts, canonical_name
+from stormcellar.accounts.passwords import PasswordChecker, hash_password
 from stormcellar.errors import Busy
-from stormcellar.passwords import PasswordChecker, hash_password
 
 CHEAP = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 NEWER = argon2.PasswordHasher(time_cost=2, memory_cost=8, parallelism=1)

@@ -13,10 +13,10 @@ from pathlib import Path
 import argon2
 import pytest
 
-from stormcellar import admin
-from stormcellar.accounts import Account, AccountFile
-from stormcellar.cli import main
-from stormcellar.passwords import ARGON2
+from stormcellar.accounts.directory import Account, AccountFile
+from stormcellar.accounts.passwords import ARGON2
+from stormcellar.cli import accounts as admin
+from stormcellar.cli.main import main
 from tests.running import ROOT, environment
 
 CHEAP = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -26,7 +26,7 @@ GOOD = "a good password"
 @pytest.fixture(autouse=True)
 def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let hashes cost little, and the environment hold no settings."""
-    monkeypatch.setattr("stormcellar.passwords.hash_password.__defaults__", (CHEAP,))
+    monkeypatch.setattr("stormcellar.accounts.passwords.hash_password.__defaults__", (CHEAP,))
     for name in [name for name in os.environ if name.startswith("STORMCELLAR_")]:
         monkeypatch.delenv(name)
 

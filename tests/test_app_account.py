@@ -285,7 +285,7 @@ async def test_another_browser_name_ends_nothing(site: Site) -> None:  # I7
 
 def in_memory(held: object) -> str:
     """Return as text what an object of the memory store holds, and what those hold that it holds."""
-    if type(held).__module__.startswith("stores."):
+    if type(held).__module__.startswith("stormcellar.stores."):
         return "".join(map(in_memory, vars(held).values())) if hasattr(held, "__dict__") else repr(held)
     return repr(held)
 

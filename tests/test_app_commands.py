@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stormcellar.accounts import AccountFile, FileAccounts
-from stormcellar.passwords import PasswordChecker
+from stormcellar.accounts.directory import AccountFile, FileAccounts
+from stormcellar.accounts.passwords import PasswordChecker
 from tests.fakes import Clock
 from tests.running import ROOT, environment
 from tests.site import ACCOUNTS, CHEAP, PASSWORD, OpenSite, Site, sign_in

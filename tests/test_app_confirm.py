@@ -10,11 +10,11 @@ import pytest
 from tornado.httpclient import HTTPResponse
 
 from stormcellar import reauthenticated
+from stormcellar.accounts.throttle import Rules
+from stormcellar.app.handlers.base import signed_in
+from stormcellar.app.handlers.confirm import ConfirmingPage
+from stormcellar.app.handlers.pages import refused_in_form
 from stormcellar.events import Kind
-from stormcellar.handlers.base import signed_in
-from stormcellar.handlers.confirm import ConfirmingPage
-from stormcellar.handlers.pages import refused_in_form
-from stormcellar.throttle import Rules
 from tests.browser import Browser, token
 from tests.site import ACCOUNTS, PASSWORD, OpenSite, Site, session_handle, sign_in
 

@@ -13,11 +13,11 @@ import pytest
 from tornado.netutil import bind_sockets
 from tornado.simple_httpclient import HTTPStreamClosedError
 
-import stormcellar.app
-from stormcellar.audit import AuditLog
-from stormcellar.config import read_settings
-from stormcellar.handlers.context import InFlight
-from stormcellar.material import Material
+import stormcellar.runtime.server
+from stormcellar.app.audit_log import AuditLog
+from stormcellar.app.context import InFlight
+from stormcellar.runtime.reloadable import Material
+from stormcellar.runtime.settings import read_settings
 from stormcellar.stores import StoreOptions
 from stormcellar.stores.memory import MemoryStore
 from tests.fakes import SteeredStore
@@ -48,7 +48,9 @@ class Running:
     def __init__(self, site: Site) -> None:
         settings = read_settings({"store": "tests.test_app_drain:HeldStore", "demo": "false"}, {})
         material = Material(settings, [KEY], tls=None, audit=AuditLog(None))
-        self.server = stormcellar.app.Server(settings, accounts=site.context.accounts, material=material)
+        self.server = stormcellar.runtime.server.Server(
+            settings, accounts=site.context.accounts, material=material
+        )
         self.store: Any = self.server.sessions.store
         sockets = bind_sockets(0, "127.0.0.1", family=socket.AF_INET)
         self.port = sockets[0].getsockname()[1]
@@ -149,7 +151,7 @@ async def test_a_shutdown_gives_up_on_what_never_ends(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A store call that hangs is waited for as long as is fair, and then said to be given up."""
-    monkeypatch.setattr(stormcellar.app, "DRAIN_S", 0.05)
+    monkeypatch.setattr(stormcellar.runtime.server, "DRAIN_S", 0.05)
     async with running(site) as it:
         gate = it.store.gate("ping")
         asking = asyncio.ensure_future(it.browser.get("/readyz"))

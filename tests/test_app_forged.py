@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from stormcellar.signing import KeyRing
+from stormcellar.sessions.signing import KeyRing
 from tests.browser import token
 from tests.site import JSON, KEY, PASSWORD, Site, seen, session_handle, session_secret, sign_in
 

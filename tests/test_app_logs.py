@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stormcellar import logs
+from stormcellar.app import access_log as logs
 from stormcellar.stores import StoreUnavailable
 from tests.browser import Browser, token
 from tests.site import JSON, PASSWORD, OpenSite, Site, session_secret
@@ -188,7 +188,7 @@ async def test_the_log_names_the_client_behind_a_trusted_proxy(
 
 DEBUGGING = """
 import logging
-from stormcellar import logs
+from stormcellar.app import access_log as logs
 logs.set_up("debug")
 logging.getLogger("pymongo.command").debug("what a driver stores")
 logging.getLogger("pymongo").info("a driver's news")

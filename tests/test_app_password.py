@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import pytest
 from tornado.httpclient import HTTPResponse
 
-from stormcellar.accounts import MemoryAccounts
+from stormcellar.accounts.directory import MemoryAccounts
+from stormcellar.accounts.passwords import PasswordChecker
+from stormcellar.accounts.throttle import Rules
 from stormcellar.events import Kind
-from stormcellar.passwords import PasswordChecker
 from stormcellar.stores import StoreUnavailable
-from stormcellar.throttle import Rules
 from tests.browser import Browser, token
 from tests.fakes import Clock, Gate
 from tests.site import ACCOUNTS, CHEAP, PASSWORD, OpenSite, Site, session_handle, sign_in

@@ -12,10 +12,10 @@ import argon2
 import pytest
 from tornado.httpclient import HTTPResponse
 
-from stormcellar.accounts import Account, MemoryAccounts
-from stormcellar.front import Front
-from stormcellar.passwords import PasswordChecker
-from stormcellar.throttle import Rules
+from stormcellar.accounts.directory import Account, MemoryAccounts
+from stormcellar.accounts.passwords import PasswordChecker
+from stormcellar.accounts.throttle import Rules
+from stormcellar.app.edge import Front
 from tests.browser import Browser, token
 from tests.site import (
     ACCOUNTS,

@@ -1,70 +1,110 @@
-"""Imports run one way: run.py -> server -> stores -> stores.base. Read from the source, nothing is run."""
+"""Imports point one way, from a level to those below it, and never in a circle. Read from the source alone.
+
+Imports for type checkers and inside functions count like all others.
+"""
 
 from __future__ import annotations
 
 import ast
-import re
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+FOLDERS = {"server": "stormcellar", "stores": "stormcellar.stores"}
 
-# Where alone each of these may be imported: a store of that kind, or what is named in full.
+# From the bottom up. A room imports from itself and from what is named for it; each module that stands in no
+# room of its own belongs to the room of its folder.
+STORE = {"contract", "batching"}
+BELOW = {
+    "contract": set(),
+    "batching": {"contract"},
+    "memory": STORE,
+    "redis": STORE,
+    "mongo": STORE,
+    "stores": {"contract"},
+    "conformance": {"contract"},
+    "ground": {"contract", "stores"},
+    "sessions": {"ground", "contract", "stores"},
+    "web": {"sessions", "ground", "contract", "stores"},
+    "accounts": {"sessions", "ground", "contract", "stores"},
+    "app": {"web", "accounts", "sessions", "ground", "contract", "stores"},
+    "runtime": {"app", "web", "accounts", "sessions", "ground", "contract", "stores"},
+    "cli": {"runtime", "app", "web", "accounts", "sessions", "ground", "contract", "stores"},
+    "run": {"cli"},
+    "library": {"web", "sessions", "ground"},
+}
+CONTRACT = {"base", "counters", "errors"}
+
+# Who alone may import each of these. A package that is not named here may be imported by anybody.
 CONFINED = {
-    "redis": "stores.redis",
-    "hiredis": "stores.redis",
-    "pymongo": "stores.mongo",
-    "bson": "stores.mongo",
-    "gridfs": "stores.mongo",
-    "motor": "nowhere",
-    "pytest": "stores.conformance",
-    "locust": "nowhere",
-    "tests": "nowhere",
-    "run": "nowhere",
-    "nowhere": "nowhere",
+    "redis": {"redis"},
+    "hiredis": {"redis"},
+    "pymongo": {"mongo"},
+    "bson": {"mongo"},
+    "gridfs": {"mongo"},
+    "motor": set(),
+    "argon2": {"accounts"},
+    "importlib": {"stores", "library", "cli"},
+    "pytest": {"conformance"},
+    "locust": set(),
+    "tornado": {"web", "app", "runtime", "cli"},
+    "tests": set(),
+    "benchmarks": set(),
+    "run": set(),
+    # The folders by their own names: what is installed is called stormcellar.
+    "server": set(),
+    "stores": set(),
 }
 
-# No HTTP in these, so that they are tested, and reused, without a server.
-WITHOUT_TORNADO = {
-    *("server.session", "server.state", "server.contents", "server.request", "server.keeper"),
-    "server.cookies",
-    "server.events",
-    *("server.lifecycle", "server.writer", "server.rules", "server.manager", "server.values", "server.csrf"),
-}
-
-# Tornado keeps its signed values in tornado.web; nothing else of that module belongs here.
-SIGNING = {"tornado.web.decode_signed_value"}
+# Tornado keeps its signed values in tornado.web.
+EXCEPTIONS = {("stormcellar.sessions.signing", "tornado.web.decode_signed_value")}
 
 
 def module_name(path: Path) -> str:
-    """Return the dotted name of the module in the file *path* of this repository."""
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    """Return the import name of the module in the file *path* of this repository."""
+    folder, _, rest = ".".join(path.relative_to(ROOT).with_suffix("").parts).partition(".")
+    return f"{FOLDERS.get(folder, folder)}.{rest}".removesuffix(".").removesuffix(".__init__")
 
 
-def imported(source: str, *, package: str) -> set[str]:
-    """Return the dotted names that *source* imports anywhere in it, those taken from a module in full."""
-    names: set[str] = set()
+SOURCES = {
+    module_name(path): path
+    for path in [ROOT / "run.py", *(ROOT / "stores").rglob("*.py"), *(ROOT / "server").rglob("*.py")]
+}
+
+
+def room_of(module: str) -> str:
+    """Return the room that *module*, a module of the product, stands in."""
+    match module.split("."):
+        case ["stormcellar"]:
+            return "library"
+        case ["stormcellar", "stores", name, *_] if name in CONTRACT:
+            return "contract"
+        case ["stormcellar", "stores", *rest]:
+            return rest[0] if rest else "stores"
+        case ["stormcellar", folder, _, *_]:
+            return folder
+        case ["stormcellar", name]:
+            return name if (ROOT / "server" / name).is_dir() else "ground"
+    return module
+
+
+def imported(source: str, *, package: str) -> Iterator[str]:
+    """Yield what *source* imports anywhere in it: modules, and names taken from a module in full."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names.update(folder_name(alias.name) for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            origin = relative(node, package) if node.level else folder_name(node.module or "")
-            names.update(f"{origin}.{alias.name}" for alias in node.names)
-    return names
+            parents = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            origin = ".".join([*parents, *([node.module] if node.module else [])])
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
 
 
-def relative(node: ast.ImportFrom, package: str) -> str:
-    """Return what *node*, an import relative to *package*, takes its names from."""
-    parents = package.split(".")[: len(package.split(".")) + 1 - node.level]
-    return ".".join(parents + [node.module] * bool(node.module))
-
-
-def folder_name(name: str) -> str:
-    """Return the import *name* as the folders of this repository spell it; those names cannot be imported."""
-    if name.partition(".")[0] in ("server", "stores"):
-        return "nowhere"
-    return re.sub(r"^stormcellar\b", "server", re.sub(r"^stormcellar\.stores\b", "stores", name))
+def module_of(name: str) -> str:
+    """Return the module that the import of *name* runs: *name* itself, or what it is taken from."""
+    return name if name in SOURCES else name.rpartition(".")[0] if "." in name else name
 
 
 def wrong_arrows(module: str, source: str, *, is_package: bool = False) -> set[str]:
@@ -74,114 +114,112 @@ def wrong_arrows(module: str, source: str, *, is_package: bool = False) -> set[s
 
 
 def may_import(module: str, name: str) -> bool:
-    """Tell whether *module* may import *name*."""
-    top = name.partition(".")[0]
-    if top in CONFINED:
-        return kind_of(module) == CONFINED[top] != "nowhere"
-    if module == "run":
-        return top in ("server", "__future__")
-    if module.partition(".")[0] == "stores":
-        return store_may_import(module, name)
-    if top == "tornado":
-        is_signing = module == "server.signing" and name in SIGNING
-        is_web = name == "tornado.web" or name.startswith("tornado.web.")
-        return module not in WITHOUT_TORNADO and (module != "server.signing" or is_signing or not is_web)
-    return top != "stores" or is_contract(name) or not is_store_module(name)
+    """Whether *module* may import *name*."""
+    if (module, name) in EXCEPTIONS:
+        return True
+    top, room = name.partition(".")[0], room_of(module)
+    if top != "stormcellar":
+        is_named = room in CONFINED.get(top, {room})
+        return is_named and (room != "run" or top == "__future__")
+    other = room_of(module_of(name))
+    return other == room or other in BELOW[room]
 
 
-def store_may_import(module: str, name: str) -> bool:
-    """Tell whether *module*, one of the stores, may import *name*."""
-    top = name.partition(".")[0]
-    if top == "importlib":
-        return module == "stores"
-    if top != "stores":
-        return top not in ("server", "tornado")
-    is_own = module != "stores" and kind_of(name) == kind_of(module)
-    return is_contract(name) or is_own or name.split(".")[:2] == ["stores", "batches"]
+def circles(arrows: dict[str, set[str]]) -> list[str]:
+    """Return one circle of *arrows*, from each module to those it imports; empty if there is none."""
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as exc:
+        return list(exc.args[1])
+    return []
 
 
-def is_contract(name: str) -> bool:
-    """Tell whether *name* is, or is taken from, the contract that everybody may know."""
-    return name.split(".")[:2] in (["stores", "base"], ["stores", "counters"], ["stores", "errors"])
+def arrows_of_the_product() -> dict[str, set[str]]:
+    """Return for each module of the product those of the product that it imports."""
+    arrows = {}
+    for module, path in SOURCES.items():
+        package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+        named = {module_of(name) for name in imported(path.read_text(), package=package)}
+        arrows[module] = {each for each in named if each in SOURCES and each != module}
+    return arrows
 
 
-def is_store_module(name: str) -> bool:
-    """Tell whether *name* is, or is taken from, a module of one store, not an export of the package."""
-    part = name.removeprefix("stores").removeprefix(".").partition(".")[0]
-    home = ROOT / "stores" / part
-    return part == "*" or (part != "" and (home.is_dir() or home.with_suffix(".py").is_file()))
-
-
-def kind_of(module: str) -> str:
-    """Return `stores.redis` for `stores.redis` and for its own parts `stores.redis_scripts` and so on."""
-    first, _, rest = module.partition(".")
-    return f"{first}.{rest.partition('.')[0].partition('_')[0]}"
-
-
-SOURCES = sorted([ROOT / "run.py", *(ROOT / "stores").rglob("*.py"), *(ROOT / "server").rglob("*.py")])
-
-
-@pytest.mark.parametrize("path", [path for path in SOURCES if path.is_file()], ids=module_name)
-def test_module_imports_only_what_it_may(path: Path) -> None:
+@pytest.mark.parametrize("module", sorted(SOURCES))
+def test_module_imports_only_what_it_may(module: str) -> None:
     """No module of the product imports against the arrows."""
-    wrong = wrong_arrows(module_name(path), path.read_text(), is_package=path.name == "__init__.py")
+    path = SOURCES[module]
 
-    assert wrong == set()
+    assert wrong_arrows(module, path.read_text(), is_package=path.name == "__init__.py") == set()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("stores/base.py", "stores/memory.py", "stores/redis.py", "stores/mongo.py"),
-        *("server/session.py", "server/manager.py", "server/cookies.py", "run.py"),
-    ],
-)
-def test_modules_that_the_arrows_name_exist(name: str) -> None:
-    """A module that was moved takes its rule along, instead of leaving it to guard nothing."""
-    assert ROOT / name in SOURCES
-    assert (ROOT / name).is_file()
+@pytest.mark.xfail(strict=True, reason="three circles and one long module are still there")
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """There is no circle, imports for type checkers counted."""
+    assert circles(arrows_of_the_product()) == []
+
+
+def test_every_room_has_modules() -> None:
+    """A room that was renamed takes its rule along, instead of leaving it to guard nothing."""
+    assert {room_of(module) for module in SOURCES} == BELOW.keys()
+    assert {f"stormcellar.stores.{name}" for name in CONTRACT} <= SOURCES.keys()
+
+
+@pytest.mark.xfail(strict=True, reason="three circles and one long module are still there")
+def test_no_folder_is_crowded_and_no_module_long() -> None:
+    """A folder has 17 modules at most, its `__init__.py` included, and a module 300 lines."""
+    counts: dict[Path, int] = {}
+    for path in SOURCES.values():
+        counts[path.parent] = counts.get(path.parent, 0) + 1
+
+    assert {folder: count for folder, count in counts.items() if count > 17} == {}
+    assert [path for path in SOURCES.values() if path.read_text().count("\n") > 300] == []
 
 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("stores.base", "import stormcellar"),
-        ("stores.redis", "from stormcellar.session import Session"),
-        ("stores.redis", "def late():\n    from stormcellar import Session"),
+        ("stormcellar.stores.base", "import stormcellar"),
+        ("stormcellar.stores.base", "import server"),
+        ("stormcellar.stores.base", "from stores.errors import StoreError"),
+        ("stormcellar.stores.redis.store", "from stormcellar.sessions.session import Session"),
+        ("stormcellar.stores.redis.store", "def late():\n    from stormcellar import Session"),
         (
-            "stores.memory",
-            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import stormcellar.manager",
+            "stormcellar.stores.memory.store",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import stormcellar.sessions.manager",
         ),
-        ("stores.redis", "from stormcellar.stores import Store"),
-        ("stores.redis", "from . import Store"),
-        ("stores.redis", "from .memory import MemoryStore"),
-        ("stores.redis", "from stormcellar.stores.memory import MemoryStore"),
-        ("stores.redis", "import stormcellar.stores"),
-        ("stores.redis", "import stormcellar.stores.mongo"),
-        ("stores.redis_scripts", "from stormcellar.stores.mongo_documents import x"),
-        ("stores.memory", "from stormcellar.stores.conformance.cases import NOW"),
-        ("stores.base", "from stormcellar.stores.memory import MemoryStore"),
-        ("stores.mongo", "import importlib"),
-        ("stores.mongo", "import redis"),
-        ("stores.memory", "from tornado.ioloop import IOLoop"),
-        ("stores.memory", "import pytest"),
-        ("stores.redis", "from tests.backends import Server"),
-        ("server.app", "from stormcellar.stores.redis import RedisStore"),
-        ("server.app", "from stormcellar.stores import memory"),
-        ("server.app", "from stormcellar.stores import *"),
-        ("server.app", "from redis import asyncio"),
-        ("server.app", "import pymongo.errors"),
-        ("server.handlers.account", "from bson import ObjectId"),
-        ("server.session", "import tornado"),
-        ("server.session", "from tornado.web import RequestHandler"),
-        ("server.manager", "from tornado import web"),
-        ("server.manager", "def late():\n    import tornado.web"),
-        ("server.signing", "import tornado.web"),
-        ("server.signing", "from tornado.web import decode_signed_value, RequestHandler"),
-        ("server.signing", "from tornado import web"),
+        ("stormcellar.stores.redis.store", "from stormcellar.stores import Store"),
+        ("stormcellar.stores.redis.store", "from .. import Store"),
+        ("stormcellar.stores.redis.store", "from ..memory import MemoryStore"),
+        ("stormcellar.stores.redis.store", "from stormcellar.stores.memory.store import MemoryStore"),
+        ("stormcellar.stores.redis.store", "import stormcellar.stores"),
+        ("stormcellar.stores.redis.store", "import stormcellar.stores.mongo"),
+        ("stormcellar.stores.redis.scripts", "from stormcellar.stores.mongo.documents import x"),
+        ("stormcellar.stores.memory.store", "from stormcellar.stores.conformance.cases import NOW"),
+        ("stormcellar.stores.base", "from stormcellar.stores.memory import MemoryStore"),
+        ("stormcellar.stores.mongo.store", "import importlib"),
+        ("stormcellar.stores.mongo.store", "import redis"),
+        ("stormcellar.stores.memory.store", "from tornado.ioloop import IOLoop"),
+        ("stormcellar.stores.memory.store", "import pytest"),
+        ("stormcellar.stores.redis.store", "from tests.support.backends import Server"),
+        ("stormcellar.runtime.server", "from stormcellar.stores.redis import RedisStore"),
+        ("stormcellar.runtime.server", "from stormcellar.stores import memory"),
+        ("stormcellar.app.context", "from redis import asyncio"),
+        ("stormcellar.app.context", "import pymongo.errors"),
+        ("stormcellar.app.handlers.account", "from bson import ObjectId"),
+        ("stormcellar.app.context", "from stormcellar.runtime.options import OPTIONS"),
+        ("stormcellar.web.mixin", "from stormcellar.accounts.directory import AccountDirectory"),
+        ("stormcellar.accounts.directory", "from stormcellar.web.mixin import SessionMixin"),
+        ("stormcellar.web.mixin", "import argon2"),
+        ("stormcellar.sessions.session", "import tornado"),
+        ("stormcellar.sessions.session", "from stormcellar.web.mixin import SessionMixin"),
+        ("stormcellar.sessions.manager", "from tornado import web"),
+        ("stormcellar.sessions.manager", "def late():\n    import tornado.web"),
+        ("stormcellar.events", "import tornado.util"),
+        ("stormcellar.events", "from stormcellar.sessions.session import Session"),
+        ("stormcellar.sessions.session", "from stormcellar import SessionMixin"),
         ("run", "from stormcellar.stores import open_store"),
         ("run", "import sys"),
-        ("server.cli", "import run"),
+        ("stormcellar.cli.main", "import run"),
     ],
 )
 def test_wrong_arrow_is_found(module: str, source: str) -> None:
@@ -191,39 +229,37 @@ def test_wrong_arrow_is_found(module: str, source: str) -> None:
 
 def test_lazy_package_may_not_import_a_store() -> None:
     """`stores/__init__.py` itself names no store in an import, only the contract."""
-    source = "import importlib\nfrom .base import Store\nfrom stormcellar.stores.memory import MemoryStore"
+    source = "import importlib\nfrom .base import Store\nfrom .memory import MemoryStore"
 
-    assert wrong_arrows("stores", source, is_package=True) == {"stores.memory.MemoryStore"}
-    assert wrong_arrows("stores", "from .redis import RedisStore", is_package=True) == {
-        "stores.redis.RedisStore"
+    assert wrong_arrows("stormcellar.stores", source, is_package=True) == {
+        "stormcellar.stores.memory.MemoryStore"
     }
 
 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("run", "from stormcellar.cli import main"),
+        ("run", "from stormcellar.cli.main import main"),
+        ("stormcellar.runtime.server", "from stormcellar.stores import Store, open_store"),
+        ("stormcellar.runtime.server", "from stormcellar.stores.base import check_keys"),
+        ("stormcellar.app.handlers.account", "from ...web.mixin import SessionMixin"),
+        ("stormcellar.app.handlers.account", "from tornado.web import HTTPError"),
         (
-            "server.app",
-            "from stormcellar.stores import Store\nfrom stormcellar.stores.base import check_keys",
+            "stormcellar.stores.redis.store",
+            "from redis import asyncio as aioredis\nfrom .scripts import APPLY",
         ),
-        ("server.signing", "from tornado.web import decode_signed_value"),
-        ("server.signing", "from tornado.util import unicode_type"),
-        ("server.handlers.account", "from ..mixin import SessionMixin\nfrom tornado.web import HTTPError"),
-        (
-            "stores.redis",
-            "from redis import asyncio as aioredis\nfrom stormcellar.stores.redis_scripts import APPLY",
-        ),
-        (
-            "stores.redis_wire",
-            "from stormcellar.stores.errors import StoreFull\nfrom .redis_url import connect",
-        ),
-        (
-            "stores.conformance",
-            "import pytest\nfrom stormcellar.stores.conformance.races import RaceContract",
-        ),
+        ("stormcellar.stores.redis.wire", "from stormcellar.stores.errors import StoreFull"),
+        ("stormcellar.stores.conformance.races", "import pytest\nfrom .cases import NOW"),
+        ("stormcellar.accounts.passwords", "import argon2"),
+        ("stormcellar.events", "import asyncio"),
     ],
 )
 def test_right_arrow_is_not_found(module: str, source: str) -> None:
     """What the design provides for passes the check."""
     assert wrong_arrows(module, source) == set()
+
+
+def test_circle_is_found() -> None:
+    """Three modules that import each other in turn are named; a chain is not."""
+    assert set(circles({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []

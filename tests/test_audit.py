@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from stormcellar.audit import AuditLog
+from stormcellar.accounts.throttle import Rules
+from stormcellar.app.audit_log import AuditLog
+from stormcellar.app.edge import Front
 from stormcellar.events import Event, Kind
-from stormcellar.front import Front
 from stormcellar.stores import StoreUnavailable
-from stormcellar.throttle import Rules
 from tests.browser import token
 from tests.running import ROOT, Running, get
 from tests.site import JSON, PASSWORD, OpenSite, Site, session_handle, session_secret
@@ -153,7 +153,7 @@ def test_without_a_file_it_is_standard_error(capsys: pytest.CaptureFixture[str])
 def test_two_processes_write_whole_lines(path: Path) -> None:
     """Each line is one append."""
     script = (
-        "import sys; from pathlib import Path; from stormcellar.audit import AuditLog;"
+        "import sys; from pathlib import Path; from stormcellar.app.audit_log import AuditLog;"
         "from stormcellar.events import Event, Kind; log = AuditLog(Path(sys.argv[1]));"
         "[log(Event(Kind.CREATED, n, sys.argv[2] * 150)) for n in range(500)]"
     )
@@ -289,7 +289,7 @@ def test_the_page_lists_every_event_and_field() -> None:
 
 LOGGING = """
 import logging
-from stormcellar import logs
+from stormcellar.app import access_log as logs
 logs.set_up("debug", "json")
 log = logging.getLogger("stormcellar.test")
 log.warning("two\\nlines %s \\u2028", "x")

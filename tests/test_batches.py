@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextvars import ContextVar
 
-from stormcellar.stores.batches import Batches
+from stormcellar.stores.batching import Batches
 
 
 class Echo:

@@ -24,8 +24,8 @@ from benchmarks.starting import Subject
 from benchmarks.targets import verdict
 from benchmarks.verify import Refused, check_operations, verify
 from stormcellar import Lifetime, SessionMixin
-from stormcellar.cookies import Cookies
-from stormcellar.signing import KeyRing
+from stormcellar.sessions.cookies import Cookies
+from stormcellar.sessions.signing import KeyRing
 from stormcellar.stores import open_store
 
 WRK = """Running 1s test @ http://127.0.0.1:45391/read

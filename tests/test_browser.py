@@ -13,7 +13,7 @@ import pytest
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-from stormcellar.account_file import Account, AccountFile
+from stormcellar.accounts.account_file import Account, AccountFile
 from tests.certificates import Authority, Files
 from tests.chromium import NARROW, WIDE, Chromium, require
 from tests.running import Running

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from stormcellar import cli, serve
-from stormcellar.cli import main
-from stormcellar.config import Settings
-from stormcellar.options import OPTIONS, Option
+from stormcellar.cli import main as cli
+from stormcellar.cli.main import main
+from stormcellar.runtime import serve
+from stormcellar.runtime.options import OPTIONS, Option
+from stormcellar.runtime.settings import Settings
 from tests.running import ROOT, environment
 
 
@@ -56,7 +57,7 @@ def test_run_py_is_one_statement() -> None:
     source = (ROOT / "run.py").read_text()
 
     assert re.sub(r'""".*?"""|\s+', " ", source).split() == (
-        ["from", "stormcellar.cli", "import", "main", "raise", "SystemExit(main())"]
+        ["from", "stormcellar.cli.main", "import", "main", "raise", "SystemExit(main())"]
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.running import ROOT, Running, environment
 
 REPORT = "import gc; print(gc.get_threshold(), gc.get_freeze_count() > 10_000)"
-SERVES = f"from stormcellar.cli import main; status = main(); {REPORT}; raise SystemExit(status)"
+SERVES = f"from stormcellar.cli.main import main; status = main(); {REPORT}; raise SystemExit(status)"
 EMBEDS = f"""
 from stormcellar import SessionManager, SessionMixin, session_settings
 from stormcellar.stores import open_store

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from stormcellar.config import ConfigError, Settings, file_path, read_settings
-from stormcellar.files import create_private
 from stormcellar.lifetime import Lifetime
-from stormcellar.options import MAX_DURATION_S, OPTIONS, Option, duration_s, duration_text
+from stormcellar.private_files import create_private
+from stormcellar.runtime.options import MAX_DURATION_S, OPTIONS, Option, duration_s, duration_text
+from stormcellar.runtime.settings import ConfigError, Settings, file_path, read_settings
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from hashlib import sha256
 
 import pytest
 
-from stormcellar.cookies import SessionId, extract
+from stormcellar.sessions.cookies import SessionId, extract
 from tests.cookie_samples import KEY, MAX_AGE_S, OTHER, cookies, signed, written
 from tests.fakes import Clock
 
@@ -79,7 +79,7 @@ def test_a_cookie_seen_before_needs_every_byte() -> None:  # A11
 
 def test_cookies_seen_before_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:  # H7
     """The longest unseen are forgotten, and read all the same; what is forged is never kept."""
-    monkeypatch.setattr("stormcellar.cookies._MOST_KNOWN", 3)
+    monkeypatch.setattr("stormcellar.sessions.cookies._MOST_KNOWN", 3)
     reads = cookies()
     sids = [SessionId.mint() for _ in range(20)]
     headers = [f"id={written(reads, sid)}" for sid in sids]

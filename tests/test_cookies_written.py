@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from stormcellar.cookies import SessionId, form_basis, mint_secret
-from stormcellar.signing import KeyRing
+from stormcellar.sessions.cookies import SessionId, form_basis, mint_secret
+from stormcellar.sessions.signing import KeyRing
 from tests.cookie_samples import KEY, OTHER, Response, cookies, key_version, written
 
 

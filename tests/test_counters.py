@@ -11,7 +11,7 @@ from stormcellar.stores import Rule, Store, open_store
 from stormcellar.stores.conformance import CountersContract
 from stormcellar.stores.conformance.cases import HOUR, MINUTE, NOW
 from stormcellar.stores.conformance.tallies import ONE, ONLY_COUNTED, THREE, new_key, takes
-from stormcellar.stores.memory_counters import RECLAIMED_PER_CALL, MemoryCounters
+from stormcellar.stores.memory.counters import RECLAIMED_PER_CALL, MemoryCounters
 
 
 class TestMemory(CountersContract):

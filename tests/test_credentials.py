@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import pytest
 from tornado.ioloop import IOLoop
 
-from stormcellar.credentials import Credentials
+from stormcellar.accounts.authenticator import Credentials
+from stormcellar.accounts.throttle import Rules, Throttle
 from stormcellar.errors import Busy, PasswordRefused, Throttled
 from stormcellar.events import Event, Events, Kind
 from stormcellar.stores import Store, StoreUnavailable, open_store
 from stormcellar.stores.conformance.tallies import new_key
 from stormcellar.stores.memory import MemoryStore
-from stormcellar.throttle import Rules, Throttle
 from tests.fakes import Clock, Gate, SteeredStore
 
 KEY = b"a key for the throttle, 32 bytes."

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from stormcellar.cookies import mint_secret
-from stormcellar.csrf import FormTokens
-from stormcellar.signing import KeyRing
+from stormcellar.sessions.cookies import mint_secret
+from stormcellar.sessions.csrf import FormTokens
+from stormcellar.sessions.signing import KeyRing
 
 OLD, NEW = b"o" * 32, b"n" * 32
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import argon2
 import pytest
 
-from stormcellar import doctor
-from stormcellar.accounts import Account, AccountFile
-from stormcellar.cli import main
+from stormcellar.accounts.directory import Account, AccountFile
+from stormcellar.accounts.passwords import hash_password
+from stormcellar.cli import doctor
+from stormcellar.cli.main import main
 from stormcellar.faults import reason
-from stormcellar.files import create_private
-from stormcellar.passwords import hash_password
+from stormcellar.private_files import create_private
 from stormcellar.stores import StoreUnavailable
 from tests.backends import Backend, free_port
 from tests.conftest import StartServer

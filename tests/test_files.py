@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from stormcellar import files
+from stormcellar import private_files as files
 from tests.running import ROOT, environment
 
 

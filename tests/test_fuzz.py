@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from hypothesis import strategies as st
 from tornado.ioloop import IOLoop
 
-from stormcellar import logs
-from stormcellar.incoming import SAFE_METHODS
+from stormcellar.app import access_log as logs
 from stormcellar.lifetime import Lifetime
+from stormcellar.web.tornado_request import SAFE_METHODS
 from tests.fuzz_judge import Judge
 from tests.fuzz_requests import TAPE_BYTES, Sent, make_request
 from tests.fuzz_samples import FORM

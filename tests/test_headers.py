@@ -12,10 +12,10 @@ import tornado.web
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.ioloop import IOLoop
 
-from stormcellar.front import Front
-from stormcellar.headers import SECURITY, secured
+from stormcellar.accounts.throttle import Rules
+from stormcellar.app.edge import Front
+from stormcellar.app.security_headers import SECURITY, secured
 from stormcellar.stores import StoreUnavailable
-from stormcellar.throttle import Rules
 from tests.browser import Browser, token
 from tests.site import JSON, PASSWORD, OpenSite, Site
 

@@ -7,9 +7,9 @@ import ipaddress
 import pytest
 from tornado.httpclient import HTTPResponse
 
+from stormcellar.addresses import host_name
+from stormcellar.app.edge import Front
 from stormcellar.events import Kind
-from stormcellar.front import Front
-from stormcellar.network import host_name
 from tests.browser import Browser, token
 from tests.site import JSON, PASSWORD, OpenSite, Site
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from stormcellar import keys as keys_module
-from stormcellar.files import create_private
-from stormcellar.keys import load_keys, read_keys
+from stormcellar.private_files import create_private
+from stormcellar.runtime import signing_key_file as keys_module
+from stormcellar.runtime.signing_key_file import load_keys, read_keys
 
 GOOD = "7Vq0mPzX3hBsT9kLwE5yRfJcA8uNdG2o"
 OTHER = "Zt4KxW1eQpYb6HvMj0sUrCg7DfLaN3iO"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from stormcellar import SessionChanged
-from stormcellar.cookies import SessionId
-from stormcellar.request import CookieChange, Presence
+from stormcellar.sessions.cookies import SessionId
+from stormcellar.sessions.request_info import CookieChange, Presence
 from stormcellar.stores import Delta
 from tests.core import Core, Visitor
 

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from stormcellar import Lifetime
-from stormcellar.cookies import SessionId
-from stormcellar.request import CookieChange, Presence
-from stormcellar.session import Session
+from stormcellar.sessions.cookies import SessionId
+from stormcellar.sessions.request_info import CookieChange, Presence
+from stormcellar.sessions.session import Session
 from stormcellar.stores import StoreFull, StoreUnavailable
 from tests.core import Core, Standing, Visitor
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stormcellar import SessionEnded
-from stormcellar.request import CookieChange, Presence
+from stormcellar.sessions.request_info import CookieChange, Presence
 from tests.core import SAFE, UNSAFE, Core, Visitor
 
 

@@ -12,7 +12,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from stormcellar import Lifetime, SessionChanged, SessionEnded
-from stormcellar.request import CookieChange, Presence
+from stormcellar.sessions.request_info import CookieChange, Presence
 from stormcellar.stores import Store, open_store
 from stormcellar.stores.memory import MemoryStore
 from tests.core import SAFE, Core, Visitor

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from stormcellar.request import CookieChange, Presence
-from stormcellar.session import Session
+from stormcellar.sessions.request_info import CookieChange, Presence
+from stormcellar.sessions.session import Session
 from tests.core import Core, Visitor
 
 

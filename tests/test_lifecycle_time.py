@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stormcellar import Lifetime
-from stormcellar.request import CookieChange, Presence
+from stormcellar.sessions.request_info import CookieChange, Presence
 from tests.core import UNSAFE, Core, Visitor
 
 HOUR_S = 3600

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from stormcellar import InsecureTransport, SessionTooLarge
-from stormcellar.request import CookieChange
-from stormcellar.rules import MAX_BYTES, MAX_KEYS
-from stormcellar.session import Session
+from stormcellar.sessions.data_limits import MAX_BYTES, MAX_KEYS
+from stormcellar.sessions.request_info import CookieChange
+from stormcellar.sessions.session import Session
 from stormcellar.stores import Delta
 from tests.core import INSECURE, Core, Visitor
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from stormcellar.cookies import extract
-from stormcellar.csrf import FormTokens
-from stormcellar.handlers.bodies import is_plain_type
-from stormcellar.handlers.negotiation import prefers_json, safe_next
-from stormcellar.handlers.words import agent_name
-from stormcellar.network import client_address, host_name
-from stormcellar.values import NotJSON, parse
+from stormcellar.addresses import client_address, host_name
+from stormcellar.app.handlers.bodies import is_plain_type
+from stormcellar.app.handlers.negotiation import prefers_json, safe_next
+from stormcellar.app.handlers.words import agent_name
+from stormcellar.sessions.cookies import extract
+from stormcellar.sessions.csrf import FormTokens
+from stormcellar.sessions.json_values import NotJSON, parse
 
 FACTOR = 8
 KINDS: dict[str, tuple[Callable[[str], object], str, int]] = {

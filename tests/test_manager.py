@@ -8,8 +8,8 @@ import logging
 import pytest
 
 from stormcellar import SessionManager
-from stormcellar.cookies import SessionId
-from stormcellar.request import Presence
+from stormcellar.sessions.cookies import SessionId
+from stormcellar.sessions.request_info import Presence
 from stormcellar.stores import StoreUnavailable
 from stormcellar.stores.memory import MemoryStore
 from tests.cookie_samples import Response

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from stormcellar import Event, Kind, Lifetime, SignInRevoked
-from stormcellar.cookies import SessionId
-from stormcellar.request import CookieChange, Presence
+from stormcellar.sessions.cookies import SessionId
+from stormcellar.sessions.request_info import CookieChange, Presence
 from tests.core import Core, Standing, Visitor
 
 

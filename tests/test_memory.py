@@ -37,8 +37,8 @@ from stormcellar.stores.conformance.cases import (
     rotated,
     scanned,
 )
-from stormcellar.stores.memory import RECLAIMED_PER_CALL, WAITING_PER_LISTENER, MemoryStore
-from stormcellar.stores.memory_schedule import BUCKET_BITS
+from stormcellar.stores.memory.schedule import BUCKET_BITS
+from stormcellar.stores.memory.store import RECLAIMED_PER_CALL, WAITING_PER_LISTENER, MemoryStore
 
 
 class TestMemoryStore(StoreContract):

@@ -13,7 +13,7 @@ from hypothesis import strategies as some
 
 from stormcellar.stores import Absent, Record, Verifier
 from stormcellar.stores.conformance.cases import BINARY, HOSTILE_USERS, HOUR, NOW, new_record, new_verifier
-from stormcellar.stores.memory_records import (
+from stormcellar.stores.memory.records import (
     absence,
     data_of,
     listing,

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from stormcellar.stores import Handle
-from stormcellar.stores.memory_schedule import BUCKET_BITS, NEAR_MAX, ORDERED_PER_CALL, Schedule
+from stormcellar.stores.memory.schedule import BUCKET_BITS, NEAR_MAX, ORDERED_PER_CALL, Schedule
 
 WIDTH = 1 << BUCKET_BITS
 

@@ -10,7 +10,7 @@ from tornado.ioloop import IOLoop
 from tornado.web import HTTPError, RequestHandler
 
 from stormcellar import SessionMixin
-from stormcellar.cookies import SessionId
+from stormcellar.sessions.cookies import SessionId
 from stormcellar.stores import StoreUnavailable
 from tests.browser import token
 from tests.embedding import Lab, cookie_lines, post_json, set_names

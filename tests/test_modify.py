@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from stormcellar import SessionChanged, modifier
-from stormcellar.request import CookieChange
+from stormcellar import SessionChanged
+from stormcellar.sessions import atomic_update as modifier
+from stormcellar.sessions.request_info import CookieChange
 from stormcellar.stores import Outcome
 from stormcellar.stores.memory import MemoryStore
 from tests.core import Core, Visitor, with_stored

@@ -29,8 +29,8 @@ from stormcellar.stores.conformance.cases import (
     rotated,
     scanned,
 )
-from stormcellar.stores.mongo import PAGE, MongoStore
-from stormcellar.stores.mongo_wire import collection_name
+from stormcellar.stores.mongo.store import PAGE, MongoStore
+from stormcellar.stores.mongo.wire import collection_name
 from tests.backends import Backend
 from tests.mongo_samples import (
     Document,

@@ -22,7 +22,7 @@ from stormcellar.stores.conformance.cases import (
     rotated,
 )
 from stormcellar.stores.mongo import MongoStore
-from stormcellar.stores.mongo_updates import Update, Updates
+from stormcellar.stores.mongo.updates import Update, Updates
 from tests.backends import Backend
 from tests.conftest import StartServer
 from tests.mongo_samples import Stored, is_command, sent, store_at, through_proxy

@@ -39,9 +39,9 @@ from stormcellar.stores.conformance.cases import (
     rotated,
     scanned,
 )
-from stormcellar.stores.mongo import MAX_REPORTS, MongoStore
-from stormcellar.stores.mongo_documents import CODEC, live, to_document, to_record
-from stormcellar.stores.mongo_wire import collection_name
+from stormcellar.stores.mongo.documents import CODEC, live, to_document, to_record
+from stormcellar.stores.mongo.store import MAX_REPORTS, MongoStore
+from stormcellar.stores.mongo.wire import collection_name
 from tests.backends import Backend
 from tests.mongo_samples import (
     Document,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stormcellar.handlers.bodies import is_plain_type
-from stormcellar.handlers.negotiation import is_local, prefers_json, safe_next
+from stormcellar.app.handlers.bodies import is_plain_type
+from stormcellar.app.handlers.negotiation import is_local, prefers_json, safe_next
 
 WANTS_JSON = [
     "application/json",

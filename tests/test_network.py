@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from stormcellar.network import client_address, is_loopback
+from stormcellar.addresses import client_address, is_loopback
 
 NOBODY = ()
 ONE = (ipaddress.ip_network("10.0.0.1/32"),)

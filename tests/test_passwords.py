@@ -14,9 +14,9 @@ from typing import Any
 import argon2
 import pytest
 
-from stormcellar import passwords
+from stormcellar.accounts import passwords
+from stormcellar.accounts.passwords import ARGON2, PasswordChecker, hash_password, normalise, require_good
 from stormcellar.errors import Busy, PasswordRefused
-from stormcellar.passwords import ARGON2, PasswordChecker, hash_password, normalise, require_good
 
 CHEAP = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 

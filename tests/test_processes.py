@@ -22,7 +22,7 @@ from typing import Any, Self
 import pytest
 from tornado.netutil import add_accept_handler, bind_sockets
 
-from stormcellar.processes import SharedSocket, release_signals, shared, signals_held
+from stormcellar.runtime.process_group import SharedSocket, release_signals, shared, signals_held
 from tests.running import WAIT_S, children_of, environment, is_running
 
 
@@ -370,7 +370,7 @@ def test_failed_fork_is_tried_again(tmp_path: Path) -> None:
     """A machine that is out of processes for a moment costs a moment, not the server."""
     script = """
 import logging, os, signal
-from stormcellar.processes import Patience, run_forked, signals_held
+from stormcellar.runtime.process_group import Patience, run_forked, signals_held
 fork, left = os.fork, [2]
 def flaky():
     left[0] -= 1

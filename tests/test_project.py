@@ -12,7 +12,7 @@ import pytest
 import redis
 import tornado
 
-from stormcellar.options import OPTIONS
+from stormcellar.runtime.options import OPTIONS
 
 ROOT = Path(__file__).parents[1]
 POINT = re.compile(r"[A-IL]\d+")

@@ -14,10 +14,10 @@ from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 
-from stormcellar.app import make_http_server
-from stormcellar.front import Front
-from stormcellar.handlers.redirect import make_redirect_app
-from stormcellar.headers import SECURITY
+from stormcellar.app.edge import Front
+from stormcellar.app.handlers.redirect import make_redirect_app
+from stormcellar.app.security_headers import SECURITY
+from stormcellar.runtime.server import make_http_server
 from tests.browser import Browser
 from tests.certificates import Authority
 from tests.running import Running, connect

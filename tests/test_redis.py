@@ -27,7 +27,7 @@ from stormcellar.stores import (
 from stormcellar.stores.conformance import StoreContract
 from stormcellar.stores.conformance.cases import NOTHING, NOW, new_record, new_verifier
 from stormcellar.stores.redis import RedisStore
-from stormcellar.stores.redis_records import META
+from stormcellar.stores.redis.records import META
 from tests.backends import Backend
 from tests.redis_samples import collect, now, sign_in, verifier_of
 

@@ -23,7 +23,7 @@ from stormcellar.stores import (
 )
 from stormcellar.stores.conformance.cases import NOTHING, NOW, new_record, new_verifier
 from stormcellar.stores.conformance.tallies import THREE, new_key
-from stormcellar.stores.redis_wire import BATCH
+from stormcellar.stores.redis.wire import BATCH
 from tests.backends import Backend
 from tests.proxy import DroppingProxy, _redis_requests
 from tests.redis_samples import OpenRedis, eventually, full, now, paused, redis_client, sign_in

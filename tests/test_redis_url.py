@@ -11,7 +11,7 @@ from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
 
 from stormcellar.stores import StoreOptions, open_store
 from stormcellar.stores.conformance.cases import new_record
-from stormcellar.stores.redis_url import connect
+from stormcellar.stores.redis.url import connect
 from tests.conftest import StartServer
 from tests.redis_samples import now
 

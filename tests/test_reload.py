@@ -17,15 +17,15 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 
-from stormcellar import app
-from stormcellar.accounts import MemoryAccounts
-from stormcellar.app import Limits, Server
-from stormcellar.config import read_settings
+from stormcellar.accounts.directory import MemoryAccounts
+from stormcellar.accounts.passwords import PasswordChecker
+from stormcellar.accounts.throttle import Rules
 from stormcellar.events import Event, Kind
-from stormcellar.files import replace_private
-from stormcellar.passwords import PasswordChecker
-from stormcellar.serve import make_plan
-from stormcellar.throttle import Rules
+from stormcellar.private_files import replace_private
+from stormcellar.runtime import server as app
+from stormcellar.runtime.serve import make_plan
+from stormcellar.runtime.server import Limits, Server
+from stormcellar.runtime.settings import read_settings
 from tests.backends import Backend
 from tests.browser import Browser, token
 from tests.certificates import Authority
@@ -318,7 +318,8 @@ async def test_new_handshakes_get_the_new_certificate(
 # Else the new key would sign only after seconds.
 SOON = (
     "-c",
-    "import sys; from server import app, cli; app.SIGN_AFTER_S = 0.05; sys.exit(cli.main())",
+    "import sys; from stormcellar.cli import main; from stormcellar.runtime import server; "
+    "server.SIGN_AFTER_S = 0.05; sys.exit(main.main())",
 )
 
 
@@ -418,7 +419,8 @@ def test_an_error_that_nobody_foresaw_ends_nobody(tmp_path: Path, processes: int
     """A reload that raises is logged, and the server goes on with what it has."""
     add_account(tmp_path, "alice")
     program = (
-        "import sys; from stormcellar.cli import main; from stormcellar.material import Material; "
+        "import sys; from stormcellar.cli.main import main; "
+        "from stormcellar.runtime.reloadable import Material; "
         "Material._steps = {'keys': lambda self: 1 / 0}; sys.exit(main())"
     )
     flags = ("--store=tests.running:GatedStore?", f"--processes={processes}")

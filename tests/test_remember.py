@@ -11,8 +11,8 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
 
 from stormcellar import Lifetime, SessionChanged
-from stormcellar.cookies import SessionId
-from stormcellar.request import Client
+from stormcellar.sessions.cookies import SessionId
+from stormcellar.sessions.request_info import Client
 from tests.browser import Browser
 from tests.cookie_samples import Response
 from tests.core import SAFE, Core, Visitor

@@ -11,9 +11,9 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from stormcellar import Lifetime, SessionChanged
-from stormcellar.cookies import SessionId
 from stormcellar.events import Event, Kind
-from stormcellar.request import Client, Presence, Request
+from stormcellar.sessions.cookies import SessionId
+from stormcellar.sessions.request_info import Client, Presence, Request
 from stormcellar.stores import Delta, StoreUnavailable
 from tests.browser import Browser, token
 from tests.core import Core, Visitor

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from stormcellar import rotation
-from stormcellar.cli import main
-from stormcellar.keys import read_keys, version
-from stormcellar.signing import KeyRing
+from stormcellar.cli import secret as rotation
+from stormcellar.cli.main import main
+from stormcellar.runtime.signing_key_file import read_keys, version
+from stormcellar.sessions.signing import KeyRing
 from tests.running import ROOT, environment
 
 FIRST = "7Vq0mPzX3hBsT9kLwE5yRfJcA8uNdG2o"

@@ -20,13 +20,13 @@ import argon2
 import pytest
 from tornado.httpclient import AsyncHTTPClient
 
-from stormcellar.accounts import Account, AccountFile
-from stormcellar.cli import main
-from stormcellar.config import read_settings
-from stormcellar.files import create_private
-from stormcellar.passwords import hash_password
-from stormcellar.processes import SharedSocket
-from stormcellar.serve import Plan, listen, make_plan
+from stormcellar.accounts.directory import Account, AccountFile
+from stormcellar.accounts.passwords import hash_password
+from stormcellar.cli.main import main
+from stormcellar.private_files import create_private
+from stormcellar.runtime.process_group import SharedSocket
+from stormcellar.runtime.serve import Plan, listen, make_plan
+from stormcellar.runtime.settings import read_settings
 from tests.backends import Backend, Server
 from tests.browser import Browser
 from tests.conftest import StartServer

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from stormcellar.request import CookieChange
-from stormcellar.session import Session
+from stormcellar.sessions.request_info import CookieChange
+from stormcellar.sessions.session import Session
 from stormcellar.stores import Delta
 from tests.core import SAFE, Core, Visitor, with_stored
 

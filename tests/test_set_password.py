@@ -12,12 +12,12 @@ from pathlib import Path
 import argon2
 import pytest
 
-from stormcellar import account_file
-from stormcellar.account_file import Account, AccountFile
-from stormcellar.accounts import FileAccounts, MemoryAccounts
+from stormcellar.accounts import account_file
+from stormcellar.accounts.account_file import Account, AccountFile
+from stormcellar.accounts.directory import FileAccounts, MemoryAccounts
+from stormcellar.accounts.passwords import PasswordChecker, hash_password
 from stormcellar.errors import Busy, PasswordRefused, SignInRevoked
-from stormcellar.files import replace_private
-from stormcellar.passwords import PasswordChecker, hash_password
+from stormcellar.private_files import replace_private
 from tests.fakes import START_S, Clock
 
 CHEAP = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tornado.web import create_signed_value, decode_signed_value
 
-from stormcellar.signing import KeyRing
+from stormcellar.sessions.signing import KeyRing
 from tests.cookie_samples import KEY, OTHER, key_version
 from tests.fakes import START_S
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from stormcellar.accounts.throttle import Admission, Rules, Throttle, counters_of, origin_of
 from stormcellar.errors import Throttled
 from stormcellar.stores import Counters, StoreUnavailable
 from stormcellar.stores.memory import MemoryStore
-from stormcellar.throttle import Admission, Rules, Throttle, counters_of, origin_of
 from tests.fakes import START_S, Clock, SteeredStore
 
 KEY = b"a key for the throttle, 32 bytes."

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from stormcellar import doctor
-from stormcellar.cli import main
-from stormcellar.config import read_settings
-from stormcellar.files import create_private, replace_private
-from stormcellar.front import Front
-from stormcellar.material import load_tls
-from stormcellar.tls import KeyPair, valid_until
+from stormcellar.app.edge import Front
+from stormcellar.cli import doctor
+from stormcellar.cli.main import main
+from stormcellar.private_files import create_private, replace_private
+from stormcellar.runtime.reloadable import load_tls
+from stormcellar.runtime.settings import read_settings
+from stormcellar.runtime.tls import KeyPair, valid_until
 from tests.certificates import Authority, Files
 from tests.running import Running, get
 from tests.site import OpenSite, Site

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 
-from stormcellar import values
-from stormcellar.values import NotJSON
+from stormcellar.sessions import json_values as values
+from stormcellar.sessions.json_values import NotJSON
 from tests.value_samples import (
     NO_JSON,
     SUBCLASSES,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from stormcellar.app.handlers.words import agent_name, ago, clock_time, span
+from stormcellar.app.problems import WORDS, Problem, describe
 from stormcellar.errors import SessionError
-from stormcellar.handlers.problems import WORDS, Problem, describe
-from stormcellar.handlers.words import agent_name, ago, clock_time, span
 
 SECOND, MINUTE, HOUR, DAY = 1000, 60_000, 3_600_000, 86_400_000
 

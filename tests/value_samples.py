@@ -12,7 +12,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from stormcellar.values import MAX_DEPTH, NotJSON
+from stormcellar.sessions.json_values import MAX_DEPTH, NotJSON
 
 
 def nested(depth: int) -> Any:
@@ -86,7 +86,7 @@ NO_JSON = [
 
 
 def encoded_by_json(value: Any) -> bytes:
-    """Return what the standard library makes of *value*, by the rules of `stormcellar.values.encode`."""
+    """Return what the standard library makes of *value*, by the rules of `json_values.encode`."""
     _check(value, MAX_DEPTH)
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
@@ -95,7 +95,7 @@ def encoded_by_json(value: Any) -> bytes:
 
 
 def decoded_by_json(raw: bytes) -> Any:
-    """Return what the standard library reads in *raw*, by the rules of `stormcellar.values.decode`."""
+    """Return what the standard library reads in *raw*, by the rules of `json_values.decode`."""
     try:
         value = json.loads(raw.decode())
     except (ValueError, RecursionError):

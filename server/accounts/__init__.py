@@ -1,0 +1,1 @@
+"""Who may sign in: account file, passwords, and the throttle on guesses."""

@@ -1,0 +1,134 @@
+"""The account file: who has an account, as JSON that any process may change at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from stormcellar.accounts.passwords import folded
+from stormcellar.private_files import locked, read_private, replace_private
+
+_NAME = re.compile(r"[a-z0-9._@+-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One account. `valid_after_ms` is Unix time in milliseconds."""
+
+    hash: str = field(repr=False)
+    valid_after_ms: int
+    disabled: bool = False
+
+
+Change = Callable[[Account | None], Account | None]
+
+
+def canonical_name(name: str) -> str | None:
+    """Return *name* as accounts are keyed (NFKC, casefolded), or None if no account can have it."""
+    if len(name) > 256:
+        return None
+    canonical = folded(name)
+    return canonical if _NAME.fullmatch(canonical) else None
+
+
+def put(accounts: dict[str, Account], user: str, change: Change, *, now_ms: int) -> None:
+    """Put what *change* makes of one account in its place; None drops it. Sign-ins so far stop counting."""
+    changed = change(accounts.pop(user, None))
+    if changed is not None:
+        # Forward, also where somebody set the clock back: what has ended stays so, and each change shows.
+        after_ms = max(changed.valid_after_ms + 1, now_ms)
+        accounts[user] = replace(changed, valid_after_ms=after_ms)
+
+
+class AccountFile:
+    """The file itself: `{"version": 1, "accounts": {name: {hash, valid_after_ms, disabled}}}`, mode 0600."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._name = os.fspath(path)
+
+    def stamp(self) -> tuple[int, int, int, int] | None:
+        """Return what changes when the file, or who may read it, does; None if there is none to be seen."""
+        try:
+            status = os.stat(self._name)
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
+
+    def read(self) -> dict[str, Account]:
+        """Return the accounts by name; none if there is no file. Raises as `find` does."""
+        return self.find() or {}
+
+    def find(self) -> dict[str, Account] | None:
+        """Return the accounts by name; None if there is no file.
+
+        Raises:
+            ValueError: One line: the file is not private, or not what `edit` writes.
+            OSError: It cannot be read.
+        """
+        try:
+            content = read_private(self.path)
+        except FileNotFoundError:
+            return None
+        try:
+            return _parsed(json.loads(content))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+            reason = f"{type(exc).__name__}: {exc}"
+            raise ValueError(f"{self.path} is not an account file ({reason}); mend or remove it") from None
+
+    def edit(self, change: Callable[[dict[str, Account]], None]) -> None:
+        """Read, *change* and replace the file, one process at a time. Writes nothing if nothing changed."""
+        with locked(self.path):
+            self._edit(change)
+
+    def replace(self, user: str, change: Change, *, clock: Callable[[], float]) -> Account | None:
+        """Replace one account by what *change* makes of it, None to drop it, and return what is stored.
+
+        Sign-ins that began before the file was replaced stop counting.
+
+        Args:
+            clock: Unix time in seconds.
+        """
+        with locked(self.path):
+            self._edit(lambda accounts: put(accounts, user, change, now_ms=int(clock() * 1000)))
+            # While that was written the old password could still sign in, so the moment is set once more.
+            replaced_ms = int(clock() * 1000)
+            return self._edit(lambda accounts: _end_sign_ins(accounts, user, until_ms=replaced_ms)).get(user)
+
+    def _edit(self, change: Callable[[dict[str, Account]], None]) -> dict[str, Account]:
+        before = self.read()
+        accounts = dict(before)
+        change(accounts)
+        if accounts != before:
+            content = {"version": 1, "accounts": {name: asdict(a) for name, a in sorted(accounts.items())}}
+            replace_private(self.path, json.dumps(content, indent=2) + "\n")
+        return accounts
+
+
+def _end_sign_ins(accounts: dict[str, Account], user: str, *, until_ms: int) -> None:
+    account = accounts.get(user)
+    if account is not None and account.valid_after_ms < until_ms:
+        accounts[user] = replace(account, valid_after_ms=until_ms)
+
+
+def _parsed(content: Any) -> dict[str, Account]:
+    """Return the accounts in *content*, or raise whatever says what is wrong with it."""
+    if content["version"] != 1:
+        raise ValueError("unknown version")
+    return {name: _account(name, fields) for name, fields in content["accounts"].items()}
+
+
+def _account(name: str, fields: Mapping[str, Any]) -> Account:
+    account = Account(**fields)
+    if canonical_name(name) != name:
+        raise ValueError(f"{name!r} cannot be an account name")
+    if not isinstance(account.hash, str) or not account.hash.startswith("$argon2id$"):
+        raise ValueError(f"the hash of {name!r} is not argon2id")
+    if type(account.valid_after_ms) is not int or type(account.disabled) is not bool:
+        raise ValueError(f"a field of {name!r} has the wrong type")
+    return account

@@ -1,0 +1,204 @@
+"""Who may sign in: the `AccountDirectory` protocol, and the directory that is a file of argon2id hashes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from stormcellar.accounts.account_file import Account, AccountFile, Change, canonical_name, put
+from stormcellar.accounts.passwords import PasswordChecker, require_good
+from stormcellar.errors import Busy, PasswordRefused, SignInRevoked
+from stormcellar.private_files import describe
+
+__all__ = ["Account", "AccountDirectory", "AccountFile", "FileAccounts", "MemoryAccounts", "canonical_name"]
+
+log = logging.getLogger("stormcellar.accounts")
+
+
+class AccountDirectory(Protocol):
+    """Where accounts live. Write your own over a database, LDAP or the like."""
+
+    async def verify(self, name: str, password: str) -> str | None:
+        """Return the user behind *name* if *password* is theirs, else None.
+
+        Takes as long for an unknown or disabled user as for a wrong password, and never blocks the loop.
+
+        Raises:
+            errors.Busy: Too many are being verified; nothing was begun.
+        """
+
+    def valid_after(self, user: str) -> int | None:
+        """Return the Unix time in ms that a sign-in must be later than to count; None: unknown or disabled.
+
+        Called for each request of a signed-in user, on the event loop: answer in microseconds.
+        """
+
+    async def set_password(self, user: str, new: str, *, verified_ms: int) -> int:
+        """Give *user* the password *new* and return the new `valid_after`, later than every sign-in before.
+
+        Atomic also against other processes: of two changes at once, one is refused.
+
+        Args:
+            verified_ms: Unix time from before their present password was verified.
+
+        Raises:
+            errors.PasswordRefused: *new* will not do, or is changed elsewhere; the message says so.
+            errors.SignInRevoked: The account is gone, disabled, or changed at or after *verified_ms*.
+            errors.Busy: Too many are being hashed; nothing was begun.
+        """
+
+
+class MemoryAccounts:
+    """Accounts that live as long as the process.
+
+    Args:
+        clock: Unix time in seconds; the one by which sign-ins are dated.
+    """
+
+    def __init__(
+        self,
+        accounts: Mapping[str, Account],
+        *,
+        checker: PasswordChecker,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._accounts = dict(accounts)
+        self._checker = checker
+        self._clock = clock
+
+    async def verify(self, name: str, password: str) -> str | None:
+        """See `AccountDirectory.verify`."""
+        user = canonical_name(name)
+        account = self._current().get(user) if user is not None else None
+        stored = account.hash if account is not None and not account.disabled else None
+        matches = await self._checker.verify(stored, password)
+        # Asked again, because it may have waited for its turn while the account was changed.
+        if not matches or account is None or user is None or self.valid_after(user) != account.valid_after_ms:
+            return None
+        if self._checker.is_outdated(account.hash):
+            await self._renew_hash(user, account.hash, password)
+        return user
+
+    def valid_after(self, user: str) -> int | None:
+        """See `AccountDirectory.valid_after`."""
+        account = self._current().get(user)
+        return None if account is None or account.disabled else account.valid_after_ms
+
+    async def set_password(self, user: str, new: str, *, verified_ms: int) -> int:
+        """See `AccountDirectory.set_password`."""
+        require_good(new, user=user)
+        hashed = await self._checker.hash(new)
+
+        def change(account: Account | None) -> Account:
+            if account is None or account.disabled or account.valid_after_ms >= verified_ms:
+                raise SignInRevoked
+            return replace(account, hash=hashed, valid_after_ms=verified_ms)
+
+        return (await self._replace(user, change)).valid_after_ms
+
+    def _current(self) -> Mapping[str, Account]:
+        return self._accounts
+
+    async def _renew_hash(self, user: str, old: str, password: str) -> None:
+        """Hash the *password* just verified with today's parameters; sign-in goes on whatever happens."""
+        try:
+            new = await self._checker.hash(password)
+        except Busy:
+            return  # then at the next sign-in
+        await self._edit(lambda accounts: _replace_hash(accounts, user, old=old, new=new))
+
+    async def _edit(self, change: Callable[[dict[str, Account]], None]) -> None:
+        change(self._accounts)
+
+    async def _replace(self, user: str, change: Change) -> Account:
+        accounts = dict(self._accounts)
+        put(accounts, user, change, now_ms=int(self._clock() * 1000))
+        self._accounts = accounts
+        return accounts[user]
+
+
+def _replace_hash(accounts: dict[str, Account], user: str, *, old: str, new: str) -> None:
+    """Put *new* in the place of *old*, unless somebody changed the password meanwhile."""
+    account = accounts.get(user)
+    if account is not None and account.hash == old:
+        accounts[user] = replace(account, hash=new)
+
+
+class FileAccounts(MemoryAccounts):
+    """Accounts in a JSON file, which is looked at for every question: a change by any process holds at once.
+
+    A file that goes missing or does not parse leaves the accounts as they were, and is logged.
+
+    Args:
+        until_made: The accounts to use as long as there has been no file; what changes in them is not stored.
+        is_alone: Whether no other process has accounts of its own until then, so that they may change.
+
+    Raises:
+        ValueError: The file exists but is not private, or not an account file.
+        OSError: It cannot be read.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        checker: PasswordChecker,
+        until_made: Mapping[str, Account] | None = None,
+        is_alone: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._file = AccountFile(path)
+        self._is_alone = is_alone
+        self._problem: str | None = None
+        # Before the content, so that a change in between is noticed at the next look.
+        self._stamp: tuple[int, ...] | None = self._file.stamp()
+        self._is_made = self._stamp is not None
+        accounts = self._file.read()
+        super().__init__(accounts if self._is_made else until_made or {}, checker=checker, clock=clock)
+
+    def _current(self) -> Mapping[str, Account]:
+        # A stat, which costs 2 microseconds: cheaper than to explain an account that ends a second later.
+        if (stamp := self._file.stamp()) != self._stamp:
+            self._take(stamp)
+        return self._accounts
+
+    def _take(self, stamp: tuple[int, ...] | None) -> None:
+        """Read the file that has this *stamp*; what cannot be read now is looked at again each time."""
+        problem = None
+        self._is_made |= stamp is not None
+        try:
+            if (accounts := self._file.find()) is not None:
+                self._accounts = accounts
+            else:
+                # An editor may be at work; whose account ends is told by `accounts remove`.
+                problem, stamp = f"{self._file.path} is missing", None
+        except ValueError as exc:
+            problem = describe(exc)
+        except OSError as exc:
+            problem, stamp = describe(exc), self._stamp
+        self._stamp = stamp
+        if problem is not None and problem != self._problem:
+            log.error("accounts unchanged: %s", problem)
+        self._problem = problem
+
+    async def _edit(self, change: Callable[[dict[str, Account]], None]) -> None:
+        if not self._is_made:
+            return await super()._edit(change)
+        try:
+            await asyncio.to_thread(self._file.edit, change)
+        except (OSError, ValueError) as exc:
+            log.error("could not store a renewed password hash: %s", describe(exc))
+
+    async def _replace(self, user: str, change: Change) -> Account:
+        if not self._is_made:
+            if not self._is_alone:
+                raise PasswordRefused("This account is for trying things out; its password stays as it is.")
+            return await super()._replace(user, change)
+        found = await asyncio.to_thread(self._file.replace, user, change, clock=self._clock)
+        assert found is not None
+        return found

@@ -1,0 +1,94 @@
+"""The audit log: a line of JSON for each event of `stormcellar.events`; docs/audit.md lists them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from stormcellar.app.access_log import iso_utc
+from stormcellar.events import Event
+
+log = logging.getLogger("stormcellar.audit")
+
+_LONGEST = 200
+
+
+class AuditLog:
+    """Writes each event it is called with. Call it for `SessionManager.events.subscribe`.
+
+    Several processes may write to one file: each line is one append.
+
+    Args:
+        path: Made with mode 0600 if it is missing. None: standard error.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+        self._is_failing = False
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Write to the file that has the name now: the old one was moved away.
+
+        Raises:
+            OSError: It cannot be written; the one in use stays.
+        """
+        if self._path is None:
+            return
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        opened = os.open(self._path, flags, 0o600)
+        self.close()
+        self._descriptor = opened
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __call__(self, event: Event) -> None:
+        """Write one line; to standard error if the file will not take it, so that nothing is lost."""
+        line = _line(event)
+        if self._descriptor is None:
+            _write_to_standard_error(line)
+            return
+        # After a line that was torn, for want of space, the next one must not stand in it.
+        text = "\n" * self._is_failing + line
+        try:
+            if os.write(self._descriptor, text.encode()) < len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._is_failing = False
+        except OSError as exc:
+            if not self._is_failing:
+                log.error("cannot write to %s (%s); its lines go to standard error", self._path, exc.strerror)
+            self._is_failing = True
+            _write_to_standard_error(line)
+
+
+def _line(event: Event) -> str:
+    """Return the event as JSON in ASCII, whatever was sent to us: no line of it can become two."""
+    fields = {
+        "time": iso_utc(event.at_ms / 1000),
+        "event": str(event.kind),
+        "handle": event.handle,
+        "user": event.user,
+        "address": event.address,
+        "reason": event.reason,
+    }
+    cut = {name: value if value is None else value[:_LONGEST] for name, value in fields.items()}
+    return json.dumps(cut).replace("\x7f", "\\u007f") + "\n"
+
+
+def _write_to_standard_error(line: str) -> None:
+    with suppress(OSError, ValueError):
+        sys.stderr.write(line)
+        sys.stderr.flush()

@@ -1,0 +1,48 @@
+"""What the handlers are given."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from stormcellar.accounts.authenticator import Credentials
+from stormcellar.accounts.directory import AccountDirectory
+from stormcellar.app.edge import Front
+
+
+class InFlight:
+    """Counts the requests being answered, for a shutdown that waits for them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.is_draining = False
+        self._idle = asyncio.Event()
+
+    def enter(self) -> None:
+        """Count one more."""
+        self.count += 1
+
+    def leave(self) -> None:
+        """Count one less."""
+        self.count -= 1
+        if self.is_draining and not self.count:
+            self._idle.set()
+
+    async def drain(self) -> None:
+        """Wait until there is none."""
+        self.is_draining = True
+        if self.count:
+            await self._idle.wait()
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the handlers are given: made once, by `stormcellar.runtime.server`."""
+
+    accounts: AccountDirectory
+    credentials: Credentials
+    """Checks a password against the accounts, no oftener than the throttle allows."""
+    carry: frozenset[str] = frozenset()
+    """Session keys that survive sign-in."""
+    front: Front = field(default_factory=Front)
+    in_flight: InFlight = field(default_factory=InFlight)

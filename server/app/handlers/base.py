@@ -1,0 +1,226 @@
+"""What every handler of the standalone server shares: headers, methods, errors, who may pass."""
+
+from __future__ import annotations
+
+from asyncio import Future
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import wraps
+from types import TracebackType
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
+from urllib.parse import urlencode
+
+from tornado.web import HTTPError, RequestHandler
+
+from stormcellar.app.arrival import Arriving
+from stormcellar.app.context import Context
+from stormcellar.app.handlers.bodies import FORM, JSON, require_type
+from stormcellar.app.handlers.negotiation import is_local, prefers_json, safe_next
+from stormcellar.app.problems import WORDS, Problem, describe
+from stormcellar.app.security_headers import CACHING, FORGET_ALL
+from stormcellar.events import Event, Kind
+from stormcellar.faults import reason
+from stormcellar.sessions.manager import SessionManager
+from stormcellar.stores import StoreUnavailable
+from stormcellar.web.csrf_mixin import SETTING, require_origin
+from stormcellar.web.mixin import SessionMixin
+from stormcellar.web.tornado_request import SAFE_METHODS
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+
+class BaseHandler(Arriving):
+    """Negotiation and errors, without a session."""
+
+    context: Context
+    always_json: ClassVar[bool] = False
+    body_types: ClassVar[tuple[str, ...]] = (FORM, JSON)
+    page: ClassVar[str] = "/"
+    """Where a person goes on from a form that was sent here."""
+
+    def initialize(self, context: Context) -> None:
+        """Take the context, and count this request as in flight."""
+        self.context = context
+        self.arrive(context.front)
+        context.in_flight.enter()
+        self._close_if_draining()
+
+    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> Future[None]:
+        """Send the response, and count this request as done once the client has read it, or is gone."""
+        sent = super().finish(chunk)
+        sent.add_done_callback(lambda _: self.context.in_flight.leave())
+        return sent
+
+    def _close_if_draining(self) -> None:
+        if self.context.in_flight.is_draining:
+            self.set_header("Connection", "close")
+
+    def set_default_headers(self) -> None:
+        """Let nothing be stored, whatever the status. See `headers` for the rest."""
+        for name, value in CACHING.items():
+            self.set_header(name, value)
+
+    def compute_etag(self) -> str | None:
+        """Make none: nothing here may be stored, so there is nothing to compare it with."""
+        return None
+
+    @property
+    def wants_json(self) -> bool:
+        """Whether to answer in JSON."""
+        return self.always_json or prefers_json(self.request.headers.get("Accept", ""))
+
+    # --- methods ---
+
+    def prepare(self) -> Awaitable[None] | None:
+        """Answer what needs no session: a request not meant for us, OPTIONS, a method that is not taken."""
+        self.require_arrival()
+        if self.request.method == "OPTIONS":
+            self.set_status(204)
+            self.set_header("Allow", self._allowed())
+            self.finish()
+        else:
+            self._require_method()
+        return None
+
+    def check_xsrf_cookie(self) -> None:
+        """Refuse a method or a body type this address does not take; there is no session to protect."""
+        self.require_arrival()
+        self._require_method()
+        require_origin(self.request)
+        require_type(self.request, *self.body_types)
+
+    def head(self, *args: str) -> Awaitable[None] | None:
+        """Answer as GET does, without the body."""
+        return self.get(*args)
+
+    def _takes(self, method: str) -> bool:
+        stock = RequestHandler._unimplemented_method
+        return getattr(type(self), "get" if method == "HEAD" else method.lower()) is not stock
+
+    def _require_method(self) -> None:
+        if not self._takes(self.request.method or ""):
+            raise Problem(405)
+
+    def _allowed(self) -> str:
+        return ", ".join([*filter(self._takes, _METHODS), "OPTIONS"])
+
+    # --- answers ---
+
+    def see_other(self, target: str) -> None:
+        """Redirect so that the browser GETs *target*."""
+        self.redirect(target, status=303)
+
+    def clear_site(self) -> None:
+        """Have the browser forget all that it holds of this site; over plain HTTP it would not obey."""
+        if self.front.is_secure:
+            self.set_header("Clear-Site-Data", FORGET_ALL)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer with `{"error": {"code", "message"}}` or a small page; never with a trace."""
+        error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
+        code, message = describe(status_code, error)
+        self._close_if_draining()  # send_error() has cleared the headers
+        if status_code == 405:
+            self.set_header("Allow", self._allowed())
+        if self.wants_json:
+            self.finish({"error": {"code": code, "message": message}})
+        else:
+            title = WORDS[code].title
+            self.render("error.html", title=title, code=code, message=message, again=self._again())
+
+    def _again(self) -> str:
+        """Return where the person who sees an error may try again: this page, or the one with the form."""
+        uri = self.request.uri or "/"
+        return uri if self._takes("GET") and is_local(uri) else self.page
+
+    # --- news ---
+
+    def log_exception(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Log without the query string, and tell of a store that fails and of a request from elsewhere."""
+        super().log_exception(typ, value, tb)
+        if isinstance(value, StoreUnavailable):
+            self.tell(Kind.STORE_FAILED, reason=reason(value))
+        elif _is_cross_origin(value):
+            self.tell(Kind.ORIGIN_REJECTED)
+
+    def tell(self, kind: Kind, *, user: str | None = None, reason: str | None = None) -> None:
+        """Tell what happened to this request; see `stormcellar.events`."""
+        manager: SessionManager = self.settings[SETTING]
+        handle, address = self.presented_handle(), self.client_address()
+        manager.events.emit(Event(kind, manager.now_ms(), handle, user, address, reason))
+
+    def presented_handle(self) -> str | None:
+        """Return what names the session of a genuine cookie, whether or not it still counts."""
+        return None
+
+
+def _is_cross_origin(error: BaseException | None) -> bool:
+    """Whether *error* is how Tornado refuses an unsafe request from another site (web.py, 6.6.1)."""
+    if type(error) is not HTTPError or error.status_code != 403:
+        return False
+    return (error.log_message or "").startswith(("Origin ", "Sec-Fetch-Site "))
+
+
+class PageHandler(SessionMixin, BaseHandler):
+    """A handler with a session."""
+
+    def client_address(self) -> str:
+        """Return who the client is, as `BaseHandler` sees it."""
+        return BaseHandler.client_address(self)
+
+    def check_xsrf_cookie(self) -> None:
+        """Refuse a wrong method or body type first, then a request without a form token."""
+        BaseHandler.check_xsrf_cookie(self)
+        SessionMixin.check_xsrf_cookie(self)
+
+    def log_exception(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Log and tell as `BaseHandler` does."""
+        BaseHandler.log_exception(self, typ, value, tb)
+
+    def presented_handle(self) -> str | None:
+        """See `BaseHandler`."""
+        sid = self._presented()
+        return None if sid is None else sid.handle
+
+    def session_data(self) -> dict[str, Any]:
+        """Return what the session holds, by key, so that no store's own order shows through."""
+        return dict(sorted(self.session.items()))
+
+
+class NotFound(BaseHandler):
+    """Every address that is none."""
+
+    def check_xsrf_cookie(self) -> None:
+        """Let every method through to the 404."""
+        require_origin(self.request)
+
+    def prepare(self) -> None:
+        """Answer 404."""
+        self.require_arrival()
+        raise Problem(404)
+
+
+P = ParamSpec("P")
+H = TypeVar("H", bound=PageHandler)
+
+
+def signed_in(
+    method: Callable[Concatenate[H, P], Coroutine[Any, Any, None]],
+) -> Callable[Concatenate[H, P], Coroutine[Any, Any, None]]:
+    """Let a method run only for a signed-in user: else 401 in JSON, a redirect to sign-in for pages."""
+
+    @wraps(method)
+    async def wrapper(handler: H, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        if handler.session.user is not None:
+            await method(handler, *args, **kwargs)
+        elif handler.wants_json:
+            raise Problem(401)
+        else:
+            is_safe = handler.request.method in SAFE_METHODS
+            next_page = safe_next(handler.request.uri if is_safe else handler.page)
+            handler.see_other("/login?" + urlencode({"next": next_page}))
+
+    return wrapper

@@ -1,0 +1,68 @@
+"""Plain HTTP, answered with the way to TLS and nothing else."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from tornado.web import Application
+
+from stormcellar.app import access_log as logs
+from stormcellar.app.arrival import Arriving
+from stormcellar.app.edge import Front
+from stormcellar.app.problems import Problem, describe
+from stormcellar.app.security_headers import CACHING, secured
+
+_TARGET = re.compile(r"/[!-~]{0,4096}")
+
+
+def make_redirect_app(front: Front, tls_port: int) -> Application:
+    """Return the application of the plain HTTP port.
+
+    Args:
+        front: Of the plain port itself: not secure, so that nothing is said that only TLS may say. The first
+            of its hosts is where those go who name none of them.
+    """
+    given = {"front": front, "tls_port": tls_port}
+    app = Application([("(.*)", Redirect, given)], log_function=logs.log_request)
+    app.add_transform(secured(front))
+    return app
+
+
+class Redirect(Arriving):
+    """Every address."""
+
+    tls_port: int
+
+    def initialize(self, front: Front, tls_port: int) -> None:
+        """Take where TLS is."""
+        self.arrive(front)
+        self.tls_port = tls_port
+
+    def set_default_headers(self) -> None:
+        """Let nothing be stored: another certificate, port or name may come."""
+        for name, value in CACHING.items():
+            self.set_header(name, value)
+
+    def compute_etag(self) -> str | None:
+        """Make none."""
+        return None
+
+    def get(self, *_: str) -> None:
+        """Redirect to the same address over TLS."""
+        target = self.request.uri or ""
+        if not _TARGET.fullmatch(target):
+            raise Problem(400)
+        # What was sent is used only if it is, letter for letter, a name from the settings.
+        host = self.arrival.host if self.arrival.host in self.front.hosts else self.front.hosts[0]
+        port = "" if self.tls_port == 443 else f":{self.tls_port}"
+        self.redirect(f"https://{host}{port}{target}", permanent=True)
+
+    head = get
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer in a line of text."""
+        if status_code == 405:
+            self.set_header("Allow", "GET, HEAD")
+        self.set_header("Content-Type", "text/plain; charset=UTF-8")
+        self.finish(describe(status_code, kwargs["exc_info"][1] if "exc_info" in kwargs else None)[1] + "\n")

@@ -1,0 +1,51 @@
+"""The style sheet and the icon: cacheable, and as silent about the server as every other answer."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from tornado.web import StaticFileHandler
+
+from stormcellar.app.arrival import Arriving
+from stormcellar.app.edge import Front
+from stormcellar.app.problems import WORDS, Problem, describe
+
+HOUR_S = 3600
+YEAR_S = 365 * 24 * HOUR_S
+
+
+class Static(Arriving, StaticFileHandler):
+    """`GET /static/…`."""
+
+    def initialize(self, path: str, front: Front) -> None:  # type: ignore[override]
+        """Take the folder of the files."""
+        super().initialize(path)
+        self.arrive(front)
+
+    def prepare(self) -> None:
+        """Refuse what is not meant for us."""
+        self.require_arrival()
+
+    def parse_url_path(self, url_path: str) -> str:
+        """Return the path of the file; a NUL in it would be an error of the operating system."""
+        if "\0" in url_path:
+            raise Problem(404)
+        return super().parse_url_path(url_path)
+
+    def get_cache_time(self, path: str, modified: datetime.datetime | None, mime_type: str) -> int:
+        """Return the seconds to keep it: long where the URL holds its version, as `static_url` makes it."""
+        return YEAR_S if "v" in self.request.query_arguments else HOUR_S
+
+    def check_xsrf_cookie(self) -> None:
+        """Refuse whatever is neither GET nor HEAD; no form leads here."""
+        self.require_arrival()
+        raise Problem(405)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer in a line of text."""
+        if status_code == 405:
+            self.set_header("Allow", "GET, HEAD")
+        self.set_header("Content-Type", "text/plain; charset=UTF-8")
+        code, message = describe(status_code, kwargs["exc_info"][1] if "exc_info" in kwargs else None)
+        self.finish((WORDS["not_found"].message if code == "forbidden" else message) + "\n")

@@ -1,0 +1,109 @@
+"""`accounts`: add, list, disable, enable and remove accounts, and change passwords."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from stormcellar.accounts.account_file import Account, AccountFile, Change, canonical_name
+from stormcellar.accounts.passwords import hash_password, require_good
+
+ACTIONS = ("add", "list", "disable", "enable", "remove", "passwd")
+
+
+class Refused(ValueError):
+    """What was asked cannot be done; nothing was changed."""
+
+
+def run(action: str, path: Path, name: str | None, *, password_stdin: bool) -> str:
+    """Carry out *action* on the account file at *path* and return the line to show.
+
+    Raises:
+        Refused: One line that says why not.
+    """
+    file = AccountFile(path)
+    if action == "list":
+        return _list(file)
+    user = canonical_name(name or "")
+    if user is None:
+        raise Refused(f"{name!r} is no account name: 1 to 64 of a-z 0-9 . _ @ + -")
+    if action in ("add", "passwd"):
+        _require(file, user, exists=action == "passwd")
+        hashed = _new_hash(user, stdin=password_stdin)
+        _edit(file, user, lambda account: replace(account or Account(hashed, 0), hash=hashed), action)
+    elif action == "remove":
+        _edit(file, user, lambda account: None, action)
+    else:
+        disabled = action == "disable"
+        _edit(file, user, lambda account: account and replace(account, disabled=disabled), action)
+    return f"{user}: {_DONE[action]}"
+
+
+_DONE = {
+    "add": "added",
+    "passwd": "password changed; every session of theirs has ended",
+    "disable": "disabled; every session of theirs has ended",
+    "enable": "enabled",
+    "remove": "removed; every session of theirs has ended",
+}
+
+
+def _edit(file: AccountFile, user: str, change: Change, action: str) -> None:
+    """Replace one account, or drop it where *change* gives None. Earlier sign-ins stop counting."""
+
+    def checked(account: Account | None) -> Account | None:
+        _check(account, user, exists=action != "add")
+        return change(account)
+
+    file.replace(user, checked, clock=time.time)
+
+
+def _require(file: AccountFile, user: str, *, exists: bool) -> None:
+    """Refuse before a password is asked for what `_edit` would refuse after."""
+    _check(file.read().get(user), user, exists=exists)
+
+
+def _check(account: Account | None, user: str, *, exists: bool) -> None:
+    if exists and account is None:
+        raise Refused(f"there is no account {user!r}")
+    if not exists and account is not None:
+        raise Refused(
+            f"there is an account {user!r} already; change its password with: accounts passwd {user}"
+        )
+
+
+def _new_hash(user: str, *, stdin: bool) -> str:
+    password = _password(stdin=stdin)
+    require_good(password, user=user)
+    return hash_password(password)
+
+
+def _password(*, stdin: bool) -> str:
+    if stdin:
+        return _first_line()
+    if not sys.stdin.isatty():
+        raise Refused("no terminal to ask for the password; use --password-stdin")
+    try:
+        password = getpass.getpass("Password: ")
+        again = getpass.getpass("Again: ")
+    except EOFError:
+        raise Refused("no password was given") from None
+    if again != password:
+        raise Refused("the two passwords differ")
+    return password
+
+
+def _first_line() -> str:
+    try:
+        return sys.stdin.readline().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise Refused("the password on standard input is not text in the encoding of this locale") from None
+
+
+def _list(file: AccountFile) -> str:
+    accounts = sorted(file.read().items())
+    lines = [name + ("  (disabled)" if account.disabled else "") for name, account in accounts]
+    return "\n".join(lines) or "no accounts"

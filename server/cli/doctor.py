@@ -1,0 +1,161 @@
+"""`doctor`: check the configuration and the store, and say what is wrong and what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import socket
+from collections.abc import Callable
+from contextlib import closing, suppress
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from pathlib import Path
+
+from stormcellar.accounts.directory import AccountFile
+from stormcellar.faults import reason, refusal
+from stormcellar.private_files import describe
+from stormcellar.runtime.reloadable import key_pair
+from stormcellar.runtime.settings import Settings
+from stormcellar.runtime.signing_key_file import read_keys
+from stormcellar.runtime.tls import unverifying_client, valid_until
+from stormcellar.stores import StoreError, StoreRefused
+
+_PROBE_S = 2.0
+
+
+class Finding(Exception):
+    """What is wrong, and what to do about it."""
+
+
+def examine(settings: Settings) -> int:
+    """Print a line for each thing checked; return 0 if all is well, else 1. Makes no file."""
+    checks: list[Callable[[Settings], str]] = [_data_dir, _secrets, _accounts, _port, _store]
+    if settings.tls_cert is not None:
+        checks.insert(2, _certificate)
+    if settings.http_redirect_port is not None:
+        checks.insert(-1, _redirect_port)
+    if settings.audit_log is not None:
+        checks.insert(-1, _audit_log)
+    return max(_report(check, settings) for check in checks)
+
+
+def _report(check: Callable[[Settings], str], settings: Settings) -> int:
+    try:
+        print(f"ok       {check(settings)}")
+    except Finding as exc:
+        print(f"problem  {exc}")
+        return 1
+    except (OSError, ValueError) as exc:
+        print(f"problem  {describe(exc)}")
+        return 1
+    return 0
+
+
+def _data_dir(settings: Settings) -> str:
+    path = settings.data_dir
+    nearest = next(each for each in (path, *path.parents) if os.path.lexists(each))
+    if not nearest.is_dir():
+        raise Finding(f"data directory {path}: {nearest} is not a directory; name another with --data-dir")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        advice = "change its owner, or name another with --data-dir"
+        raise Finding(f"data directory {path}: {nearest} cannot be written; {advice}")
+    return f"data directory {path}" + ("" if nearest == path else " will be made")
+
+
+def _secrets(settings: Settings) -> str:
+    path: Path = settings.secret_file
+    try:
+        return f"signing keys: {len(read_keys(path))} in {path}"
+    except FileNotFoundError:
+        return f"signing keys: {path} will be made on the first start"
+
+
+def _certificate(settings: Settings) -> str:
+    pair = key_pair(settings)
+    assert pair is not None
+    context = pair.load()
+    try:
+        return f"certificate: {pair.certificate}, until {valid_until(context, pair.certificate)}"
+    except ValueError as exc:
+        raise Finding(f"certificate {pair.certificate}: {exc}; put a new one in its place") from exc
+
+
+def _accounts(settings: Settings) -> str:
+    count = len(AccountFile(settings.accounts).read())
+    if settings.demo:
+        return "accounts: none yet, so there will be a demo account"
+    if not count:
+        raise Finding(f"no accounts in {settings.accounts}: add one with: accounts add NAME")
+    return f"accounts: {count} in {settings.accounts}"
+
+
+def _port(settings: Settings) -> str:
+    return _place(settings, settings.port, "--port", _answers)
+
+
+def _redirect_port(settings: Settings) -> str:
+    return _place(settings, settings.http_redirect_port or 0, "--http-redirect-port", _redirects)
+
+
+def _place(settings: Settings, port: int, flag: str, is_ours: Callable[[Settings], bool]) -> str:
+    place = f"port {port} on {settings.address}"
+    family = socket.AF_INET6 if ":" in settings.address else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.address, port))
+        except OSError as exc:
+            if exc.errno == errno.EADDRINUSE and is_ours(settings):
+                return f"{place}: this server answers there"
+            raise Finding(f"{place}: {exc.strerror}; choose others with {flag} and --address") from exc
+    return f"{place} is free"
+
+
+def _answers(settings: Settings) -> bool:
+    connection = HTTPConnection(settings.address, settings.port, timeout=_PROBE_S)
+    if settings.tls_cert is not None:
+        connection = HTTPSConnection(
+            settings.address, settings.port, timeout=_PROBE_S, context=unverifying_client()
+        )
+    with closing(connection), suppress(OSError, HTTPException, ValueError):
+        connection.request("GET", "/healthz")
+        return bool(json.loads(connection.getresponse().read(1024)) == {"status": "ok"})
+    return False
+
+
+def _redirects(settings: Settings) -> bool:
+    connection = HTTPConnection(settings.address, settings.http_redirect_port, timeout=_PROBE_S)
+    with closing(connection), suppress(OSError, HTTPException):
+        connection.request("GET", "/healthz", headers={"Host": settings.allowed_hosts[0]})
+        target = connection.getresponse().getheader("Location", "")
+        return target.startswith(f"https://{settings.allowed_hosts[0]}")
+    return False
+
+
+def _audit_log(settings: Settings) -> str:
+    path = settings.audit_log
+    assert path is not None
+    exists = path.exists()
+    if not os.access(path if exists else path.parent, os.W_OK):
+        raise Finding(f"audit log {path} cannot be written; name another with --audit-log")
+    return f"audit log {path}" + ("" if exists else " will be made")
+
+
+def _store(settings: Settings) -> str:
+    return asyncio.run(_ping(settings))
+
+
+async def _ping(settings: Settings) -> str:
+    store = settings.open_store()
+    try:
+        await store.ping()
+    except StoreRefused as exc:
+        raise Finding(refusal(exc)) from exc
+    except StoreError as exc:
+        where = f"the {settings.store_kind} store does not answer ({reason(exc)})"
+        raise Finding(f"{where}: is it running where --store says?") from exc
+    finally:
+        await store.aclose()
+    warning = "" if store.shared else "; its sessions end with the process, of which there can be one"
+    return f"store: {settings.store_kind} answers{warning}"

@@ -1,0 +1,219 @@
+"""The wiring: the only place that knows every part of the standalone server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from tornado.httpserver import HTTPServer
+from tornado.web import Application
+
+from stormcellar.accounts.authenticator import Credentials
+from stormcellar.accounts.directory import AccountDirectory
+from stormcellar.accounts.throttle import Rules, Throttle, counters_of
+from stormcellar.accounts.visitor_limit import Newcomers
+from stormcellar.app import access_log as logs
+from stormcellar.app.context import Context
+from stormcellar.app.edge import Front
+from stormcellar.app.handlers import (
+    account,
+    base,
+    confirm,
+    idle,
+    operations,
+    password,
+    session,
+    signin,
+    static,
+)
+from stormcellar.app.handlers.redirect import make_redirect_app
+from stormcellar.app.security_headers import secured
+from stormcellar.events import Event, Kind
+from stormcellar.runtime.reloadable import Material
+from stormcellar.runtime.settings import Settings
+from stormcellar.sessions.manager import SessionManager
+from stormcellar.sessions.signing import KeyRing
+from stormcellar.stores import Store
+from stormcellar.web.mixin import session_settings
+
+log = logging.getLogger("stormcellar")
+
+DRAIN_S = 10.0
+SIGN_AFTER_S = 5.0
+"""So long a new first key only verifies: by then every process of the site has read it."""
+_HERE = Path(__file__).parents[1] / "app"
+
+
+def make_app(manager: SessionManager, context: Context) -> Application:
+    """Return the application of the standalone server."""
+    given = {"context": context}
+    app = Application(
+        [
+            ("/", account.Home, given),
+            ("/login", signin.Login, given),
+            ("/logout", signin.Logout, given),
+            ("/signed-out", signin.SignedOut, given),
+            ("/forget.css", signin.ForgetPages, given),
+            ("/idle.css", idle.IdleStyle, given),
+            ("/session", session.SessionData, given),
+            ("/session/increment", session.Increment, given),
+            ("/account/password", password.Password, given),
+            ("/.well-known/change-password", password.WhereToChange, given),
+            ("/account/confirm", confirm.Confirm, given),
+            ("/account/sessions", account.Sessions, given),
+            ("/account/sessions/revoke-others", account.RevokeOthers, given),
+            ("/account/sessions/([A-Za-z0-9_-]{1,64})/revoke", account.Revoke, given),
+            ("/healthz", operations.Health, given),
+            ("/readyz", operations.Ready, {**given, "store": manager.store}),
+        ],
+        **session_settings(
+            manager,
+            default_handler_class=base.NotFound,
+            default_handler_args=given,
+            template_path=str(_HERE / "templates"),
+            static_path=str(_HERE / "static"),
+            static_handler_class=static.Static,
+            static_handler_args={"front": context.front},
+            log_function=logs.log_request,
+        ),
+    )
+    app.add_transform(secured(context.front))
+    return app
+
+
+class Limits:
+    """What is counted in *store*: tries of passwords, and the sessions that visitors begin.
+
+    Args:
+        key: A signing key, the same in all processes of a site.
+        visitors: How many sessions of visitors may begin in an hour from one address.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(
+        self, store: Store, rules: Rules, *, key: str, visitors: int, clock: Callable[[], float] = time.time
+    ) -> None:
+        counters = counters_of(store)
+        self.throttle = Throttle(counters, key=b"", rules=rules, clock=clock)
+        self.newcomers = Newcomers(counters, key=b"", per_address=visitors, clock=clock)
+        self.use_key(key)
+
+    def use_key(self, key: str) -> None:
+        """Count under what is derived from *key*; under another one all begins anew."""
+        keys = KeyRing([key])
+        self.throttle.use_key(keys.derive("throttle")[0])
+        self.newcomers.use_key(keys.derive("newcomers")[0])
+
+
+def make_http_server(app: Application, tls: ssl.SSLContext | None = None) -> HTTPServer:
+    """Return a server of *app* that takes no more, and waits no longer, than a sign-in or a session needs."""
+    return HTTPServer(
+        app,
+        ssl_options=tls,
+        # Four times what a handler takes: up to here the answer can say what is wrong.
+        max_body_size=1024 * 1024,
+        max_header_size=16 * 1024,
+        idle_connection_timeout=30,
+        body_timeout=20,
+    )
+
+
+class Server:
+    """One process of the standalone server.
+
+    Args:
+        accounts: Who may sign in.
+        material: What signs cookies and serves TLS, and where security events are written.
+    """
+
+    def __init__(self, settings: Settings, *, accounts: AccountDirectory, material: Material) -> None:
+        self._material = material
+        self._keys = material.keys
+        store = settings.open_store()
+        rules = Rules(settings.login_attempts, settings.login_attempts_per_address)
+        # With the last key, which a rotation leaves where it is: tallies end only when that one is dropped.
+        self._limits = Limits(store, rules, key=material.keys[-1], visitors=settings.visitors_per_address)
+        self.sessions = SessionManager(
+            store,
+            secrets=material.keys,
+            lifetime=settings.lifetime,
+            secure=settings.secure,
+            cookie_name=settings.cookie_name,
+            samesite=settings.cookie_samesite.capitalize(),
+            accounts=accounts,
+            admit=self._limits.newcomers.admit,
+        )
+        self.sessions.events.subscribe(material.audit)
+        credentials = Credentials(accounts, self._limits.throttle, self.sessions.events)
+        self.context = Context(accounts, credentials, settings.carry, settings.front)
+        self._http = make_http_server(make_app(self.sessions, self.context), material.tls)
+        self._redirect: HTTPServer | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def run(
+        self,
+        sockets: list[socket.socket],
+        stop: asyncio.Event,
+        *,
+        plain: Sequence[socket.socket] = (),
+    ) -> None:
+        """Serve until *stop* is set, then finish what is in flight.
+
+        Args:
+            plain: Where plain HTTP is sent to TLS.
+        """
+        self._http.add_sockets(sockets)
+        if plain:
+            front = Front(hosts=self.context.front.hosts)
+            self._redirect = make_http_server(make_redirect_app(front, sockets[0].getsockname()[1]))
+            self._redirect.add_sockets(plain)
+        await stop.wait()
+        await self.drain()
+
+    def reload(self) -> None:
+        """Read signing keys and certificate again, and reopen the audit log; who is signed in stays so."""
+        read = self._material.reload()
+        # Tornado takes it for each connection anew (tcpserver.py, _handle_connection).
+        self._http.ssl_options = self._material.tls
+        self._use_keys()
+        event = Event(Kind.RELOADED, self.sessions.now_ms(), reason=", ".join(read) or "nothing")
+        self.sessions.events.emit(event)
+
+    def _use_keys(self) -> None:
+        """Accept a new first key now, and sign with it when every process does; drop a missing one now."""
+        before, after = self._keys, self._material.keys
+        self._limits.use_key(after[-1])
+        self.sessions.use_keys(
+            [*(key for key in before if key in after), *(key for key in after if key not in before)]
+        )
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(SIGN_AFTER_S, self._sign_with, after)
+
+    def _sign_with(self, keys: list[str]) -> None:
+        self._keys = keys
+        self.sessions.use_keys(keys)
+
+    async def drain(self) -> None:
+        """Stop accepting, finish the requests and commits in flight, close."""
+        for each in filter(None, (self._redirect, self._http)):
+            each.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+        await _in_time("finish the requests in flight", self.context.in_flight.drain())
+        for each in filter(None, (self._redirect, self._http)):
+            await _in_time("close the connections", each.close_all_connections())
+        await _in_time("close the store", self.sessions.aclose())
+
+
+async def _in_time(what: str, work: Awaitable[None]) -> None:
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            await work
+    except TimeoutError:
+        log.warning("could not %s within %.0f s", what, DRAIN_S)

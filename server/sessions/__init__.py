@@ -1,0 +1,1 @@
+"""Sessions without HTTP: cookies, life cycle and limits, on any store. Imports no Tornado."""

@@ -1,0 +1,225 @@
+"""The session ID and its cookie. The only code that reads or writes our cookies.
+
+The cookie's value is Tornado's signed value (format 2) of `<handle>.<secret>`, about 190 bytes. The handle
+locates the record, the secret authorises; the store knows only SHA-256 of the secret.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets as random
+from binascii import b2a_base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, Self
+
+from stormcellar.sessions.signing import KeyRing
+from stormcellar.stores import Credential, Handle, Verifier
+
+_SESSION_ID = re.compile(r"([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})")
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+_NONCE = re.compile(r"[A-Za-z0-9_-]{43}")
+# RFC 6265bis, 4.1.1: the characters of a cookie's name.
+_COOKIE_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+# Browsers hold cookies with these to conditions of their own (RFC 6265bis, 4.1.3).
+_RESERVED = ("__host-", "__secure-", "__http-")
+# What periodic renewal keeps of a secret, and forms are bound to: 96 bits of it, so that 160 are new.
+_KEPT = 16
+# A signed value of ours has about 190 bytes; longer ones are not worth a signature check.
+_MAX_VALUE = 512
+# Each takes some 700 bytes.
+_MOST_KNOWN = 8192
+
+SAMESITE = ("Lax", "Strict")
+
+
+class CookieSink(Protocol):
+    """The part of `tornado.web.RequestHandler` that takes outgoing cookies."""
+
+    def add_header(self, name: str, value: str) -> None:
+        """Add one header line to the response."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionId:
+    """What the cookie says. Keep the secret out of logs, stores and responses."""
+
+    handle: Handle
+    secret: str
+    credential: Credential = field(init=False, compare=False)
+    """What the store is shown: the handle, and SHA-256 of the secret."""
+
+    def __post_init__(self) -> None:
+        verifier = Verifier(_base64url(hashlib.sha256(self.secret.encode()).digest()))
+        object.__setattr__(self, "credential", Credential(self.handle, verifier))
+
+    @classmethod
+    def mint(cls, secret: str | None = None) -> Self:
+        """Make a new ID from the system's randomness: 128 bits that locate, 256 that authorise."""
+        return cls(Handle(_base64url(random.token_bytes(16))), secret or mint_secret())
+
+    def rotated(self) -> SessionId:
+        """Return the same handle with a new secret."""
+        return SessionId(self.handle, mint_secret())
+
+    def renewed(self) -> SessionId:
+        """Return the same handle with a secret that the forms of the old one still fit."""
+        return SessionId(self.handle, self.secret[:_KEPT] + mint_secret()[_KEPT:])
+
+    def __repr__(self) -> str:
+        return f"SessionId({self.handle}.…)"
+
+
+def form_basis(secret: str) -> str:
+    """Return the part of a *secret*, or of a nonce, that form tokens are bound to."""
+    return secret[:_KEPT]
+
+
+def mint_secret() -> str:
+    """Return 32 random bytes as 43 characters of base64url."""
+    return _base64url(random.token_bytes(32))
+
+
+def _base64url(raw: bytes) -> str:
+    return b2a_base64(raw, newline=False).translate(_URL_SAFE, b"=").decode()
+
+
+def _session_id(signed: bytes | None) -> SessionId | None:
+    match = _SESSION_ID.fullmatch(signed.decode("latin1")) if signed else None
+    return SessionId(Handle(match[1]), match[2]) if match else None
+
+
+def extract(headers: Sequence[str], name: str) -> str | None:
+    """Return the value of the one cookie *name* in the raw Cookie *headers*; None if there are none or two.
+
+    By exact bytes: Tornado's own parser strips NBSP and NEL from names and lets the last duplicate win, so
+    that a planted look-alike would replace the real cookie.
+    """
+    if len(headers) == 1 and ";" not in headers[0]:
+        # Most browsers that hold our cookie hold no other of this site.
+        pair = headers[0].strip(" \t")
+        return pair[len(name) + 1 :] if pair.startswith(f"{name}=") else None
+    found = _values(headers, name)
+    return found[0] if len(found) == 1 else None
+
+
+def _values(headers: Sequence[str], name: str) -> list[str]:
+    wanted = name + "="
+    return [
+        pair[len(wanted) :]
+        for header in headers
+        for part in header.split(";")
+        if (pair := part.strip(" \t")).startswith(wanted)
+    ]
+
+
+def check_cookie_name(name: str) -> None:
+    """Raise ValueError for a *name* that the session cookie cannot have."""
+    if not _COOKIE_NAME.fullmatch(name):
+        raise ValueError(f"cookie name {name!r} must be 1 to 64 characters of an HTTP token")
+    if name.lower().startswith(_RESERVED) or name == "pre":
+        raise ValueError(f"cookie name {name!r} is reserved; the prefix __Host- is added by secure=True")
+
+
+class Cookies:
+    """Reads and writes the two cookies of ours: the session ID, and the nonce of forms before a session.
+
+    Args:
+        secure: `__Host-` names and the Secure attribute; without it plain names, for loopback only.
+        max_age_s: How old a signature may be, as the last defence behind the store's own deadline.
+        samesite: `Lax`, or `Strict`: then a link from another site arrives signed out.
+
+    Raises:
+        ValueError: A name or *samesite* that will not do.
+    """
+
+    def __init__(
+        self,
+        keys: KeyRing,
+        *,
+        name: str,
+        secure: bool,
+        max_age_s: float,
+        clock: Callable[[], float],
+        samesite: str = "Lax",
+    ) -> None:
+        check_cookie_name(name)
+        if samesite not in SAMESITE:
+            raise ValueError(f"samesite must be one of {', '.join(SAMESITE)}, not {samesite!r}")
+        prefix = "__Host-" if secure else ""
+        self.name = prefix + name
+        self.nonce_name = prefix + "pre"
+        self._keys = keys
+        self._max_age_s = max_age_s
+        self._clock = clock
+        self._known: dict[str, tuple[SessionId, int]] = {}
+        self._known_before: dict[str, tuple[SessionId, int]] = {}
+        self._attributes = f"; HttpOnly; Path=/; SameSite={samesite}" + ("; Secure" if secure else "")
+
+    def read(self, headers: Sequence[str]) -> SessionId | None:
+        """Return the session ID presented, or None unless exactly one well-formed, signed, recent one is."""
+        value = extract(headers, self.name)
+        if value is None or len(value) > _MAX_VALUE or not value.isascii():
+            return None
+        known = self._known.get(value) or self._learnt(value)
+        if known is None:
+            # Genuine perhaps, but not of the shape in which we sign.
+            signed = self._keys.verify(self.name, value, max_age_s=self._max_age_s, clock=self._clock)
+            return _session_id(signed)
+        return known[0] if known[1] >= self._clock() - self._max_age_s else None
+
+    def _learnt(self, value: str) -> tuple[SessionId, int] | None:
+        """Return the session ID in *value*, and when it was signed, and know both from now on.
+
+        People come again and again with the same cookie. Of two sets of them the older is forgotten when the
+        newer is full. What is no cookie of ours is never kept.
+        """
+        known = self._known_before.get(value)
+        if known is None:
+            opened = self._keys.opened(self.name, value)
+            sid = _session_id(opened[0]) if opened is not None else None
+            if opened is None or sid is None:
+                return None
+            known = sid, opened[1]
+        self._know(value, known)
+        return known
+
+    def _know(self, value: str, known: tuple[SessionId, int]) -> None:
+        if len(self._known) >= _MOST_KNOWN:
+            self._known, self._known_before = {}, self._known
+        self._known[value] = known
+
+    def read_nonce(self, headers: Sequence[str]) -> str | None:
+        """Return the nonce presented by a visitor who has no session, if it is well formed."""
+        value = extract(headers, self.nonce_name)
+        return value if value and _NONCE.fullmatch(value) else None
+
+    def is_presented(self, headers: Sequence[str]) -> bool:
+        """Whether the raw Cookie *headers* hold anything under the name of the session ID."""
+        return any(_values(headers, self.name))
+
+    def write(self, response: CookieSink, sid: SessionId, *, max_age_s: int | None = None) -> None:
+        """Give the browser *sid*, until it closes, or for *max_age_s* seconds."""
+        now_s = self._clock()
+        value = self._keys.sign(self.name, f"{sid.handle}.{sid.secret}", clock=lambda: now_s)
+        self._know(value, (sid, int(now_s)))  # it will be back
+        self._add(response, f"{self.name}={value}" + (f"; Max-Age={max_age_s}" if max_age_s else ""))
+
+    def clear(self, response: CookieSink) -> None:
+        """Delete the session ID in the browser."""
+        self._delete(response, self.name)
+
+    def write_nonce(self, response: CookieSink, nonce: str) -> None:
+        """Give the browser the *nonce* to which its next form is bound."""
+        self._add(response, f"{self.nonce_name}={nonce}")
+
+    def clear_nonce(self, response: CookieSink) -> None:
+        """Delete the nonce in the browser."""
+        self._delete(response, self.nonce_name)
+
+    def _delete(self, response: CookieSink, name: str) -> None:
+        self._add(response, f"{name}=; expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0")
+
+    def _add(self, response: CookieSink, pair: str) -> None:
+        response.add_header("Set-Cookie", pair + self._attributes)

@@ -1,0 +1,1 @@
+"""Sessions on Tornado's `RequestHandler`."""

@@ -1,0 +1,311 @@
+"""Sessions in this process: for one process, for tests, and for a first look. A restart ends them all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from dataclasses import replace
+from typing import Self
+
+from stormcellar.stores.base import (
+    Absent,
+    Credential,
+    Delta,
+    Handle,
+    Outcome,
+    Record,
+    Store,
+    StoreOptions,
+    Verifier,
+    check_keys,
+    check_user,
+)
+from stormcellar.stores.errors import DuplicateSession, StoreFull
+from stormcellar.stores.memory.counters import MemoryCounters
+from stormcellar.stores.memory.records import (
+    absence,
+    data_of,
+    listing,
+    load,
+    pack,
+    unpack,
+    with_data,
+    with_times,
+)
+from stormcellar.stores.memory.schedule import Schedule
+from stormcellar.stores.memory.table import Table, UserIndex
+
+RECLAIMED_PER_CALL = 8
+"""More than the one record a call can add, so that the dead never pile up, and few enough not to be felt."""
+
+WAITING_PER_LISTENER = 10_000
+"""Announcements kept for a listener that does not read; later ones are lost to it, as `gone` allows."""
+
+SCANNED_PER_PAGE = 100
+
+
+class MemoryStore(Store):
+    """Keeps sessions in dicts. Not shared, not durable, bounded.
+
+    No operation awaits between its test and its change, so each is atomic on its event loop. Records are
+    immutable and their data is copied in and out.
+
+    An entry is one bytes object; see `stormcellar.stores.memory.records`.
+
+    ==========  =======================================================================================
+    create      reclaim; make room; `entries[handle] = pack(record)`; list the handle
+    load        reclaim; `load(entries.get(handle), ...)`, which unpacks what is live
+    apply       reclaim; `entries[handle]` replaced with other data, seen and expiry; the handle moved
+                in the schedules by expiry and, of an anonymous one, by seen
+    rotate      reclaim; `entries[handle]` replaced; the handle unlisted as it was, listed as it is
+    destroy     `entries.pop(handle)`; unlist the handle
+    of_user     `users.of(user)`, then `entries[handle]` of each
+    alive       `entries.get(handle)` of each
+    gone        one queue for each listener, filled by destroy and rotate
+    scan        the handles of each part of the table copied in turn, then `entries.get(handle)` of each,
+                the loop let go every 100
+    ==========  =======================================================================================
+
+    A handle is *listed* by its expiry and, if anonymous, by when it was last seen, else under its user.
+
+    *Reclaim* removes at most `RECLAIMED_PER_CALL` expired records, the earliest first. *Make room* follows
+    when *max_sessions* are left, so none of them expired: it ends the least recently seen anonymous one, and
+    raises StoreFull when every session has a user. Neither is announced by `gone`. Both go by a `Schedule`:
+    while more than 32 sessions come within one span of its 16 s, the earliest may be any of those.
+
+    Args:
+        max_sessions: How many records it holds at most, at least 1.
+    """
+
+    shared = False
+
+    def __init__(self, *, max_sessions: int = 100_000) -> None:
+        if max_sessions < 1:
+            raise ValueError(f"max_sessions must be at least 1, not {max_sessions}")
+        self.max_sessions = max_sessions
+        self._entries = entries = Table[bytes]()
+        self._users = UserIndex()
+        self._by_expiry = Schedule(lambda handle: listing(entries[handle])[2])
+        self._anonymous_by_seen = Schedule(lambda handle: listing(entries[handle])[1])
+        self._listeners: set[asyncio.Queue[Handle | None]] = set()
+        self._counters = MemoryCounters()
+        self._is_closed = False
+
+    @classmethod
+    def from_url(cls, url: str, options: StoreOptions) -> Self:
+        """Make a store for the one URL there is, `memory:`."""
+        if url != "memory:":
+            raise ValueError("the memory store takes no address: 'memory:' is all of its URL")
+        return cls(max_sessions=options.max_sessions)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __bool__(self) -> bool:
+        """Return True: an empty store is still a store."""
+        return True
+
+    async def create(self, record: Record) -> None:
+        """Insert *record*; its `seen_ms` is the time by which others have expired.
+
+        Raises:
+            DuplicateSession: The handle exists.
+            StoreFull: Every one of *max_sessions* records has a user, and none expired more than 16 s ago.
+        """
+        check_keys(record.data)
+        check_user(record.user)
+        if self._entries.get(record.handle) is not None:
+            raise DuplicateSession(record.handle)
+        packed = pack(record)
+        self._reclaim(record.seen_ms)
+        if len(self._entries) >= self.max_sessions:
+            self._make_room()
+        self._entries.add(record.handle, packed)
+        self._list(record)
+
+    async def load(self, credential: Credential, *, now_ms: int) -> Record | Absent:
+        """Return a copy of the live record, under the verifier presented."""
+        if now_ms >= self._by_expiry.due_ms:
+            self._reclaim(now_ms)
+        handle, verifier = credential
+        packed = self._entries.get(handle)
+        return Absent.ENDED if packed is None else load(packed, handle, verifier, now_ms)
+
+    async def apply(
+        self, credential: Credential, delta: Delta, *, now_ms: int, expires_ms: int | None
+    ) -> Outcome:
+        """Write *delta* if the session is live and every `expect` holds, and slide the expiry."""
+        self._reclaim(now_ms)
+        packed = self._live(credential, now_ms)
+        if packed is None:
+            return Outcome.GONE
+        if delta.put or delta.drop or delta.expect:
+            data = data_of(packed)
+            if not _holds(delta.expect, data):
+                return Outcome.CONFLICT
+            packed = with_data(packed, _written(data, delta))
+        if expires_ms is not None:
+            packed = self._slide(credential.handle, packed, now_ms, expires_ms)
+        self._entries.replace(credential.handle, packed)
+        return Outcome.APPLIED
+
+    async def rotate(
+        self,
+        credential: Credential,
+        new_verifier: Verifier,
+        delta: Delta,
+        *,
+        keep: frozenset[str] | None,
+        user: str | None,
+        auth_ms: int | None,
+        client: bytes,
+        now_ms: int,
+        expires_ms: int,
+        deadline_ms: int,
+        grace_ms: int = 0,
+    ) -> Outcome:
+        """Replace the verifier, and with it everything that changes at sign-in, in one step."""
+        check_user(user)
+        self._reclaim(now_ms)
+        packed = self._live(credential, now_ms)
+        if packed is None:
+            return Outcome.GONE
+        record = unpack(packed, credential.handle)
+        if credential.verifier != record.verifier or not _holds(delta.expect, record.data):
+            return Outcome.CONFLICT
+        kept = {key: value for key, value in record.data.items() if keep is None or key in keep}
+        rotated = Record(
+            record.handle,
+            new_verifier,
+            user,
+            record.created_ms,
+            rotated_ms=now_ms,
+            auth_ms=auth_ms,
+            seen_ms=max(record.seen_ms, now_ms),
+            expires_ms=expires_ms,
+            deadline_ms=deadline_ms,
+            client=client,
+            data=_written(kept, delta),
+        )
+        if grace_ms > 0:
+            new = pack(rotated, previous=record.verifier, grace_until_ms=now_ms + grace_ms)
+        else:
+            new = pack(rotated)
+        self._unlist(record.handle, packed)
+        self._entries.replace(record.handle, new)
+        self._list(rotated)
+        if grace_ms <= 0:
+            self._announce(record.handle)
+        return Outcome.APPLIED
+
+    async def destroy(self, handle: Handle) -> bool:
+        """Remove the record whatever its verifier, and say whether there was one."""
+        if self._entries.get(handle) is None:
+            return False
+        self._remove(handle)
+        self._announce(handle)
+        return True
+
+    async def of_user(self, user: str, *, now_ms: int) -> list[Record]:
+        """Return every live session of *user*, `data` left empty."""
+        check_user(user)
+        records = [unpack(self._entries[handle], handle) for handle in self._users.of(user)]
+        return [replace(record, data={}) for record in records if record.expires_ms > now_ms]
+
+    async def alive(self, credentials: Iterable[Credential], *, now_ms: int) -> set[Credential]:
+        """Return which of *credentials* are live."""
+        return {each for each in credentials if self._live(each, now_ms) is not None}
+
+    async def gone(self) -> AsyncGenerator[Handle, None]:
+        """Yield the handle of each destroy, and of each rotation without grace, from the first `anext` on."""
+        if self._is_closed:
+            return
+        waiting: asyncio.Queue[Handle | None] = asyncio.Queue()
+        self._listeners.add(waiting)
+        try:
+            while (handle := await waiting.get()) is not None:
+                yield handle
+        finally:
+            self._listeners.discard(waiting)
+
+    async def scan(self, *, now_ms: int) -> AsyncIterator[Record]:
+        """Yield the live records with their data; the handles are copied a part of the table at a time."""
+        count = 0
+        for page in self._entries.pages():
+            for handle in page:
+                packed = self._entries.get(handle)
+                if packed is not None and (record := unpack(packed, Handle(handle))).expires_ms > now_ms:
+                    yield record
+                count += 1
+                if count % SCANNED_PER_PAGE == 0:
+                    await asyncio.sleep(0)
+
+    def counters(self) -> MemoryCounters:
+        """Return the tallies of this process."""
+        return self._counters
+
+    async def ping(self) -> None:
+        """Return at once: there is nothing to connect to."""
+
+    async def aclose(self) -> None:
+        """End every `gone` iterator. Idempotent."""
+        self._is_closed = True
+        for waiting in self._listeners:
+            waiting.put_nowait(None)
+
+    def _live(self, credential: Credential, now_ms: int) -> bytes | None:
+        """Return the entry that is live for *credential*, if there is one."""
+        packed = self._entries.get(credential.handle)
+        return None if packed is None or absence(packed, credential.verifier, now_ms) else packed
+
+    def _slide(self, handle: Handle, packed: bytes, now_ms: int, expires_ms: int) -> bytes:
+        """Return *packed* as it is after activity, and move the handle in the schedules."""
+        user, old_seen_ms, old_expires_ms = listing(packed)
+        seen_ms, expires_ms = max(old_seen_ms, now_ms), max(old_expires_ms, expires_ms)
+        self._by_expiry.move(handle, old_expires_ms, expires_ms)
+        if user is None:
+            self._anonymous_by_seen.move(handle, old_seen_ms, seen_ms)
+        return with_times(packed, seen_ms=seen_ms, expires_ms=expires_ms)
+
+    def _list(self, record: Record) -> None:
+        """Put the handle in the schedules and the index."""
+        self._by_expiry.put(record.handle, record.expires_ms)
+        if record.user is None:
+            self._anonymous_by_seen.put(record.handle, record.seen_ms)
+        else:
+            self._users.add(record.user, record.handle)
+
+    def _unlist(self, handle: Handle, packed: bytes) -> None:
+        user, seen_ms, expires_ms = listing(packed)
+        self._by_expiry.discard(handle, expires_ms)
+        if user is None:
+            self._anonymous_by_seen.discard(handle, seen_ms)
+        else:
+            self._users.discard(user, handle)
+
+    def _remove(self, handle: Handle) -> None:
+        self._unlist(handle, self._entries.pop(handle))
+
+    def _reclaim(self, now_ms: int) -> None:
+        if now_ms >= self._by_expiry.due_ms:
+            for handle in self._by_expiry.first(RECLAIMED_PER_CALL, until_ms=now_ms):
+                self._remove(handle)
+
+    def _make_room(self) -> None:
+        first = self._anonymous_by_seen.first(1)
+        if not first:
+            raise StoreFull(f"all {self.max_sessions} sessions of the memory store are signed in")
+        self._remove(*first)
+
+    def _announce(self, handle: Handle) -> None:
+        for waiting in self._listeners:
+            if waiting.qsize() < WAITING_PER_LISTENER:
+                waiting.put_nowait(handle)
+
+
+def _holds(expect: Mapping[str, bytes | None], data: Mapping[str, bytes]) -> bool:
+    return all(data.get(key) == value for key, value in expect.items())
+
+
+def _written(data: Mapping[str, bytes], delta: Delta) -> dict[str, bytes]:
+    return {key: value for key, value in {**data, **delta.put}.items() if key not in delta.drop}

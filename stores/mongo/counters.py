@@ -1,0 +1,149 @@
+"""Tallies in MongoDB: one document each, in a collection of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from bson.datetime_ms import DatetimeMS
+from pymongo import ASCENDING, IndexModel, ReturnDocument
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import AutoReconnect, DuplicateKeyError
+
+from stormcellar.stores.counters import MOST_DOUBLINGS, NO_TALLY, Counters, Rule, Tally, check_key
+from stormcellar.stores.errors import StoreUnavailable
+from stormcellar.stores.mongo.documents import TTL_SLACK_S, Document
+from stormcellar.stores.mongo.wire import calling
+
+_INDEXES = [IndexModel([("expires", ASCENDING)], name="expires", expireAfterSeconds=TTL_SLACK_S)]
+
+_NEVER = DatetimeMS(0)
+
+
+class MongoCounters(Counters):
+    """Keeps tallies in a collection of documents `{_id: key, count, next: date, expires: date, taken}`.
+
+    ============  =====================================================================================
+    take          findAndModify({_id}, [{$set}, ...], upsert); before the first one, createIndexes
+    peek          findOne({_id})
+    give_back     updateOne({_id, $expr: expires > now}, [{$set}])
+    forget        deleteOne({_id})
+    ============  =====================================================================================
+
+    `taken` says what came of the last take. A tally that is given back to 0 stays until its expiry.
+    """
+
+    def __init__(self, sessions: AsyncCollection[Document], *, timeout_s: float) -> None:
+        self._tallies = sessions.database.get_collection(
+            sessions.name.removesuffix("_sessions") + "_counters",
+            codec_options=sessions.codec_options,
+            read_preference=sessions.read_preference,
+            write_concern=sessions.write_concern,
+        )
+        self._timeout_s = timeout_s
+        self._has_indexes = False
+        self._indexing = asyncio.Lock()
+
+    async def take(self, key: str, rule: Rule, *, now_ms: int) -> Tally:
+        """Take one, unless the limit is reached and the wait is not over."""
+        check_key(key)
+        async with self._call("take"):
+            await self.ensure_indexes()
+            try:
+                found = await self._take(key, rule, now_ms)
+            except DuplicateKeyError:
+                # Another one inserted the tally meanwhile; this one wrote nothing.
+                found = await self._take_again(key, rule, now_ms)
+        is_limited = found["count"] >= rule.limit
+        return Tally(found["taken"], int(found["count"]), int(found["next"]) if is_limited else 0)
+
+    async def _take(self, key: str, rule: Rule, now_ms: int) -> Document:
+        found = await self._tallies.find_one_and_update(
+            {"_id": {"$eq": key}}, _taking(rule, now_ms), upsert=True, return_document=ReturnDocument.AFTER
+        )
+        assert found is not None, "an upsert returns what it wrote"
+        return found
+
+    async def _take_again(self, key: str, rule: Rule, now_ms: int) -> Document:
+        try:
+            return await self._take(key, rule, now_ms)
+        except DuplicateKeyError as exc:
+            raise StoreUnavailable("take") from exc
+
+    async def peek(self, key: str, *, now_ms: int) -> Tally:
+        """Return the tally without taking one."""
+        check_key(key)
+        async with self._call("peek"):
+            try:
+                found = await self._tallies.find_one({"_id": {"$eq": key}})
+            except AutoReconnect as exc:
+                if exc.timeout:
+                    raise
+                found = await self._tallies.find_one({"_id": {"$eq": key}})
+        return _parsed(found or {}, now_ms)
+
+    async def give_back(self, key: str, tally: Tally, *, now_ms: int) -> None:
+        """Undo the take that returned *tally*."""
+        check_key(key)
+        is_own = {"$eq": ["$next", DatetimeMS(tally.next_ms)]}
+        is_last = {"$lte": ["$count", 1]}
+        change = {
+            "count": {"$max": [{"$subtract": ["$count", 1]}, 0]},
+            "next": {"$cond": [{"$or": [is_own, is_last]}, _NEVER, "$next"]},
+        }
+        async with self._call("give_back"):
+            await self._tallies.update_one(
+                {"_id": {"$eq": key}, "$expr": _is_live(now_ms)}, [{"$set": change}]
+            )
+
+    async def forget(self, key: str) -> None:
+        """Forget the tally."""
+        check_key(key)
+        async with self._call("forget"):
+            await self._tallies.delete_one({"_id": {"$eq": key}})
+
+    async def ensure_indexes(self) -> None:
+        """Make the index by which MongoDB reaps, unless that was done; within the caller's time."""
+        async with self._indexing:
+            if not self._has_indexes:
+                await self._tallies.create_indexes(_INDEXES)
+                self._has_indexes = True
+
+    def _call(self, operation: str) -> AbstractAsyncContextManager[None]:
+        return calling(operation, timeout_s=self._timeout_s)
+
+
+def _is_live(now_ms: int) -> Document:
+    """Return the expression that is true of a tally, and of nothing else, that is not to be forgotten yet."""
+    dates = [{"$eq": [{"$type": f"${name}"}, "date"]} for name in ("next", "expires")]
+    return {"$and": [{"$isNumber": "$count"}, *dates, {"$gt": ["$expires", DatetimeMS(now_ms)]}]}
+
+
+def _taking(rule: Rule, now_ms: int) -> list[Document]:
+    """Return the pipeline of a take, which starts from an empty document where there is none."""
+    now = DatetimeMS(now_ms)
+    is_live = _is_live(now_ms)
+    doublings = {"$min": [{"$subtract": ["$count", rule.limit]}, MOST_DOUBLINGS]}
+    wait = {"$min": [{"$multiply": [rule.first_wait_ms, {"$pow": [2, doublings]}]}, rule.longest_wait_ms]}
+    is_limited = {"$and": ["$taken", {"$gte": ["$count", rule.limit]}]}
+    return [
+        {"$set": {"count": {"$cond": [is_live, "$count", 0]}, "next": {"$cond": [is_live, "$next", _NEVER]}}},
+        {"$set": {"taken": {"$or": [{"$lt": ["$count", rule.limit]}, {"$gte": [now, "$next"]}]}}},
+        {
+            "$set": {
+                "count": {"$cond": ["$taken", {"$add": ["$count", 1]}, "$count"]},
+                "expires": {"$cond": ["$taken", DatetimeMS(now_ms + rule.keep_ms), "$expires"]},
+            }
+        },
+        {"$set": {"next": {"$cond": [is_limited, {"$add": [now, wait]}, "$next"]}}},
+    ]
+
+
+def _parsed(document: Mapping[str, Any], now_ms: int) -> Tally:
+    """Return the tally in *document*; what is none counts as none."""
+    count, next_ms, expires = (document.get(name) for name in ("count", "next", "expires"))
+    if isinstance(count, int) and isinstance(next_ms, DatetimeMS) and isinstance(expires, DatetimeMS):
+        return Tally(False, int(count), int(next_ms)) if int(expires) > now_ms else NO_TALLY
+    return NO_TALLY

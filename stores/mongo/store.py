@@ -1,0 +1,296 @@
+"""`MongoStore`: sessions in MongoDB, one document each, in one collection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import Self, TypeVar
+
+import pymongo
+from pymongo.asynchronous.collection import AsyncCollection
+
+from stormcellar.stores.base import (
+    Absent,
+    Credential,
+    Delta,
+    Handle,
+    Outcome,
+    Record,
+    Store,
+    StoreOptions,
+    Verifier,
+    check_user,
+)
+from stormcellar.stores.mongo import documents
+from stormcellar.stores.mongo.counters import MongoCounters
+from stormcellar.stores.mongo.documents import Document
+from stormcellar.stores.mongo.loads import Loads
+from stormcellar.stores.mongo.updates import Update, Updates, is_ordinary
+from stormcellar.stores.mongo.wire import Endings, calling, connect, read
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+PAGE = 500
+MAX_REPORTS = 1000
+
+
+class MongoStore(Store):
+    """Keeps sessions in a MongoDB collection; `stormcellar.stores.mongo.documents` shows a document.
+
+    Majority writes, primary reads. One round trip an operation, but for the exceptions named here::
+
+        create   insertOne(document); before the first one, what ping sends
+        load     findOne({_id}); those of one turn of the loop, 64 at most, one find({_id: {$in}})
+        apply    updateOne({_id, live, accepts, holds}, {$set, $unset, $max: {seen, expires}}); where nothing
+                 matched and *expect* is not empty, findOne({_id, live, accepts}) tells GONE from CONFLICT
+        rotate   updateOne({_id, live, verifier, holds}, [{$set}]); where nothing matched, the same findOne
+        (both)   those of one turn, 8 at most, are one unordered bulkWrite of the same with upsert and an
+                 `_id` of false for what would be inserted, so that to match nothing is an error
+        destroy  deleteOne({_id})
+        of_user  find({user, live}, without data) by the index on user; before the first one, what ping sends
+        alive    find({_id: {$in}, live}, verifiers) for each 500 handles
+        scan     find({_id: {$gt: last}, live}) by _id, 500 at a time
+        gone     a change stream of deletes, and of updates of the verifier that leave no previous one
+        ping     createIndexes(expires with a TTL, user), which changes nothing where they exist; once
+                 `counters` was called, that of theirs too
+
+    where live = {expires: {$gt: now}, every field of its type}, accepts = {$or: [{verifier}, {previous,
+    grace_until: {$gt: now}}]}, holds = {data.<key>: value or {$exists: false}, ...}.
+
+    `gone` needs a replica set; from a standalone server it yields nothing. It cannot tell the reaping of an
+    expired record, a minute or more after its expiry, from a destroy, and yields that handle too.
+
+    Two finds of loads are under way at a time, and two updates; while they are, others gather for the next,
+    for 10 ms at most. A write of more than 1 MiB shares its update with none.
+
+    On a replica set the driver may send a write again under the same transaction number, which the server
+    applies once; a standalone server has no such numbers and is sent each write once.
+    """
+
+    def __init__(self, sessions: AsyncCollection[Document], *, timeout_s: float) -> None:
+        self._sessions = sessions
+        self._timeout_s = timeout_s
+        self._loads = Loads(sessions, timeout_s=timeout_s)
+        self._updates = Updates(sessions, timeout_s=timeout_s)
+        self._endings = Endings(sessions, timeout_s=timeout_s)
+        self._counters: MongoCounters | None = None
+        self._has_indexes = False
+        self._indexing = asyncio.Lock()
+        self._reported: set[str] = set()
+
+    @classmethod
+    def from_url(cls, url: str, options: StoreOptions) -> Self:
+        """Make a store for `mongodb://[user:password@]host[:port],.../[database][?options]`."""
+        return cls(connect(url, options), timeout_s=options.timeout_s)
+
+    async def create(self, record: Record) -> None:
+        """Insert *record*; see `Store.create`."""
+        document = documents.to_document(record)
+        async with self._call("create"):
+            await self._ensure_indexes()
+            await self._sessions.insert_one(document)
+
+    async def load(self, credential: Credential, *, now_ms: int) -> Record | Absent:
+        """Return the live session, or why there is none; see `Store.load`."""
+        handle, verifier = credential
+        document = await self._loads.document(handle)
+        record = None if document is None else self._parsed(document)
+        if document is None or record is None or record.expires_ms <= now_ms:
+            return Absent.ENDED
+        if record.verifier == verifier:
+            return record
+        if not documents.is_accepted(document, verifier, now_ms):
+            return Absent.SUPERSEDED
+        return replace(record, verifier=verifier)
+
+    async def apply(
+        self, credential: Credential, delta: Delta, *, now_ms: int, expires_ms: int | None
+    ) -> Outcome:
+        """Write *delta* if the session is live; see `Store.apply`."""
+        handle, verifier = credential
+        target = {"_id": {"$eq": handle}, **documents.live(now_ms), **documents.accepts(verifier, now_ms)}
+        change = documents.changes(delta, now_ms=now_ms, expires_ms=expires_ms)
+        update = Update({**target, **documents.holds(delta)}, change)
+        is_alone = not is_ordinary(credential, delta.put.values())
+        begun_s = time.monotonic()
+        if await self._updates.matched("apply", update, is_alone=is_alone):
+            return Outcome.APPLIED
+        if not delta.expect:
+            return Outcome.GONE
+        return await self._refusal("apply", credential, delta, now_ms, begun_s)
+
+    async def rotate(
+        self,
+        credential: Credential,
+        new_verifier: Verifier,
+        delta: Delta,
+        *,
+        keep: frozenset[str] | None,
+        user: str | None,
+        auth_ms: int | None,
+        client: bytes,
+        now_ms: int,
+        expires_ms: int,
+        deadline_ms: int,
+        grace_ms: int = 0,
+    ) -> Outcome:
+        """Replace the verifier and what goes with it; see `Store.rotate`."""
+        check_user(user)
+        handle, verifier = credential
+        target = {"_id": {"$eq": handle}, **documents.live(now_ms), **documents.has_current(verifier)}
+        pipeline = documents.rotation(
+            verifier,
+            new_verifier,
+            delta,
+            keep=keep,
+            user=user,
+            auth_ms=auth_ms,
+            client=client,
+            now_ms=now_ms,
+            expires_ms=expires_ms,
+            deadline_ms=deadline_ms,
+            grace_ms=grace_ms,
+        )
+        update = Update({**target, **documents.holds(delta)}, pipeline)
+        is_alone = not is_ordinary([*credential, new_verifier, *(keep or ())], [*delta.put.values(), client])
+        begun_s = time.monotonic()
+        if await self._updates.matched("rotate", update, is_alone=is_alone):
+            return Outcome.APPLIED
+        return await self._refusal("rotate", credential, delta, now_ms, begun_s)
+
+    async def _refusal(
+        self, operation: str, credential: Credential, delta: Delta, now_ms: int, begun_s: float
+    ) -> Outcome:
+        """Say why an update matched nothing, GONE or CONFLICT, in what is left of the time of the call.
+
+        True under concurrency, since the update changed nothing and a session that is not live stays so. Not
+        live by now: GONE is what the update would have been told here. Still live: so it was then, and an
+        `expect` did not hold, or the verifier is one in grace, which a rotation does not accept. With
+        neither to blame the session was dead then, and a slower clock has extended it since.
+        """
+        target = {**documents.live(now_ms), **documents.accepts(credential.verifier, now_ms)}
+        query = {"_id": {"$eq": credential.handle}, **target}
+        left_s = max(0.001, self._timeout_s - (time.monotonic() - begun_s))
+        async with calling(operation, timeout_s=left_s):
+            document = await self._sessions.find_one(query, {"verifier": True})
+        if document is None:
+            return Outcome.GONE
+        is_in_grace = document["verifier"] != credential.verifier
+        return Outcome.CONFLICT if delta.expect or is_in_grace else Outcome.GONE
+
+    async def destroy(self, handle: Handle) -> bool:
+        """End the session whatever its verifier; see `Store.destroy`."""
+        async with self._call("destroy"):
+            result = await self._sessions.delete_one({"_id": {"$eq": handle}})
+            return result.deleted_count > 0
+
+    async def of_user(self, user: str, *, now_ms: int) -> list[Record]:
+        """Return every live session of *user*; see `Store.of_user`."""
+        check_user(user)
+        query = documents.belongs_to(user, now_ms)
+
+        async def attempt() -> list[Document]:
+            await self._ensure_indexes()
+            # By the other index, on expires, a session whose expiry moves meanwhile is met twice or never.
+            cursor = self._sessions.find(query, {"data": False}, hint=documents.BY_USER, batch_size=PAGE)
+            return await cursor.to_list()
+
+        found = await self._read("of_user", attempt)
+        return [record for document in found if (record := self._parsed({**document, "data": {}}))]
+
+    async def alive(self, credentials: Iterable[Credential], *, now_ms: int) -> set[Credential]:
+        """Return which of *credentials* are live; see `Store.alive`."""
+        wanted = set(credentials)
+        handles = sorted({credential.handle for credential in wanted})
+
+        async def attempt() -> dict[str, Document]:
+            found: dict[str, Document] = {}
+            for start in range(0, len(handles), PAGE):
+                query = {**documents.live(now_ms), "_id": {"$in": handles[start : start + PAGE]}}
+                fields = ["verifier", "previous", "grace_until"]
+                async for document in self._sessions.find(query, fields, batch_size=PAGE):
+                    found[document["_id"]] = document
+            return found
+
+        found = await self._read("alive", attempt)
+        return {
+            credential
+            for credential in wanted
+            if (document := found.get(credential.handle))
+            and documents.is_accepted(document, credential.verifier, now_ms)
+        }
+
+    async def scan(self, *, now_ms: int) -> AsyncIterator[Record]:
+        """Yield the live records; see `Store.scan`."""
+        last = ""
+        while True:
+            query = {**documents.live(now_ms), "_id": {"$gt": last}}
+            async with self._call("scan"):
+                page = await self._sessions.find(query, sort=["_id"], limit=PAGE, batch_size=PAGE).to_list()
+            for document in page:
+                if record := self._parsed(document):
+                    yield record
+            if len(page) < PAGE:
+                return
+            last = page[-1]["_id"]
+
+    def gone(self) -> AsyncIterator[Handle]:
+        """Yield the handles of sessions that ended; see `Store.gone` and the class for its limits."""
+        return self._endings.handles()
+
+    def counters(self) -> MongoCounters:
+        """Return the tallies under the same prefix, by the same client."""
+        if self._counters is None:
+            self._counters = MongoCounters(self._sessions, timeout_s=self._timeout_s)
+        return self._counters
+
+    async def ping(self) -> None:
+        """Make the indexes, once, and check that the primary answers."""
+
+        async def attempt() -> None:
+            await self._ensure_indexes()
+            if self._counters is not None:
+                await self._counters.ensure_indexes()
+            await self._sessions.database.command("ping")
+
+        await self._read("ping", attempt)
+
+    async def aclose(self) -> None:
+        """End every `gone` and close the connections; see `Store.aclose`."""
+        await self._endings.aclose()
+        # It tells the server which of its sessions end, and a server may be frozen.
+        with pymongo.timeout(self._timeout_s):
+            await self._sessions.database.client.close()
+        await self._loads.settled()
+        await self._updates.settled()
+
+    async def _ensure_indexes(self) -> None:
+        async with self._indexing:
+            if not self._has_indexes:
+                await self._make_indexes()
+
+    async def _make_indexes(self) -> None:
+        await self._sessions.create_indexes(documents.INDEXES)
+        self._has_indexes = True
+
+    async def _read(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Await *attempt*, and once more if the connection was lost, within one budget."""
+        async with self._call(operation):
+            return await read(attempt)
+
+    def _call(self, operation: str) -> AbstractAsyncContextManager[None]:
+        return calling(operation, timeout_s=self._timeout_s)
+
+    def _parsed(self, document: Document) -> Record | None:
+        record = documents.to_record(document)
+        handle = document["_id"]
+        if record is None and handle not in self._reported and len(self._reported) < MAX_REPORTS:
+            self._reported.add(handle)
+            logger.warning("session %r in MongoDB does not parse and counts as ended", handle)
+        return record

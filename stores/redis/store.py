@@ -1,0 +1,298 @@
+"""Sessions in Redis 6.2 or newer, alone or as a cluster. See `redis_records` for what it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import aclosing, suppress
+from typing import Any, Self
+
+from stormcellar.stores.base import (
+    Absent,
+    Credential,
+    Delta,
+    Handle,
+    Outcome,
+    Record,
+    Store,
+    StoreOptions,
+    Verifier,
+    check_keys,
+)
+from stormcellar.stores.errors import DuplicateSession, StoreError, StoreRefused, StoreUnavailable
+from stormcellar.stores.redis.counters import RedisCounters
+from stormcellar.stores.redis.records import (
+    META,
+    Argument,
+    Reader,
+    expect_arguments,
+    keep_arguments,
+    record_arguments,
+    user_bytes,
+    write_arguments,
+)
+from stormcellar.stores.redis.scripts import APPLY, CREATE, DESTROY, INDEX, PRUNE, ROTATE
+from stormcellar.stores.redis.url import connect
+from stormcellar.stores.redis.wire import BATCH, Wire, is_foreign
+
+LOG = logging.getLogger(__name__)
+
+BIND_MS = 60_000
+"""How long an index entry may wait for its record. Longer than any call, and than clocks differ."""
+
+RECONNECT_S, RECONNECT_MOST_S = 0.1, 2.0
+
+_OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
+
+_HANDLE = re.compile(rb"[A-Za-z0-9_-]+")
+
+
+class RedisStore(Store):
+    """One hash per record, one sorted set per user, one channel.
+
+    ============  =====================================================================================
+    create        EVALSHA: EXISTS, of a user: index, HSET, PEXPIREAT
+    load          HGETALL
+    apply         EVALSHA: HMGET, HGET of what is expected, HSET, HDEL, PEXPIREAT
+    rotate        EVALSHA: the same, HKEYS, PUBLISH; a new user or deadline: index
+    destroy       EVALSHA: HGET, DEL, PUBLISH; of a user: then ZREM
+    of_user       ZRANGE, HMGET of each handle; of stale entries: then EVALSHA: ZSCORE, ZREM
+    alive         HMGET of each handle
+    gone          SUBSCRIBE
+    scan          SCAN with MATCH and COUNT on each primary node, HGETALL of each handle
+    ping          EVALSHA of `destroy` on a handle that cannot exist; INFO memory, once
+    (index)       ZADD GT, PTTL, TIME, PEXPIREAT
+    ============  =====================================================================================
+
+    Keys are `{prefix}:s:{handle}` and `{prefix}:u:{SHA-256 of the user}`, the channel is `{prefix}:gone`. A
+    script that the server has forgotten is sent as EVAL. What one turn of the event loop asks leaves in one
+    piece, 64 commands at most, reads and changes apart, in a cluster to each node.
+
+    On one server, index and record change in one step. In a cluster, whose scripts know one slot, the index
+    has an EVALSHA of its own before `create`, and before `rotate` is sent again that asked for it. So an
+    entry is there before its record is bound, and it leaves after. Whoever reads the index looks at the
+    record, so an entry too many is harmless.
+    """
+
+    def __init__(self, wire: Wire, prefix: str) -> None:
+        self._wire = wire
+        self._prefix = prefix
+        self._channel = f"{prefix}:gone"
+        self._reader = Reader()
+        self._has_read_policy = False
+
+    @classmethod
+    def from_url(cls, url: str, options: StoreOptions) -> Self:
+        """Make a store for a `redis://`, `rediss://`, `redis+unix://` or `redis+cluster://` URL.
+
+        The path is the database; `redis+unix://` takes it as `?db=`. `redis+cluster://` takes several hosts,
+        separated by commas, and `?ssl=true`. With TLS the certificate is verified, against `ssl_ca_certs` if
+        given; `ssl_certfile` and `ssl_keyfile` are the client's own. A cluster behind a proxy that hides it
+        is not supported, since a binding is then one script on keys of two slots.
+        """
+        return cls(Wire(connect(url, options), timeout_s=options.timeout_s), options.prefix)
+
+    async def create(self, record: Record) -> None:
+        """Insert *record*. A key of a foreign type at its place is a duplicate, too."""
+        check_keys(record.data)
+        added_ms = max(record.created_ms, record.rotated_ms, record.seen_ms)
+        entry = (record.handle, added_ms, record.deadline_ms + BIND_MS)
+        arguments = [record.expires_ms, *entry, *record_arguments(record)]
+        keys = self._bound_keys(record.handle, record.user)
+        if record.user is None or len(keys) > 1:
+            reply = await self._wire.run("create", CREATE, keys, *arguments)
+        else:
+            async with self._wire.within("create"):
+                await self._index(record.user, *entry)
+                reply = await self._wire.run("create", CREATE, keys, *arguments)
+        if reply == b"duplicate":
+            raise DuplicateSession(record.handle)
+
+    async def load(self, credential: Credential, *, now_ms: int) -> Record | Absent:
+        """Return one atomic snapshot of the live session, or why there is none."""
+        handle, verifier = credential
+        reply = await self._wire.read("load", "HGETALL", self._key(handle))
+        stored = self._reader.read(handle, reply)
+        return Absent.ENDED if stored is None else stored.seen_by(verifier, now_ms=now_ms)
+
+    async def apply(
+        self, credential: Credential, delta: Delta, *, now_ms: int, expires_ms: int | None
+    ) -> Outcome:
+        """Write *delta* if the session is live and every `expect` holds, and slide the expiry."""
+        handle, verifier = credential
+        reply = await self._wire.run(
+            "apply",
+            APPLY,
+            [self._key(handle)],
+            *(verifier, now_ms, "" if expires_ms is None else expires_ms),
+            *expect_arguments(delta),
+            *write_arguments(delta),
+        )
+        return _OUTCOMES[reply]
+
+    async def rotate(
+        self,
+        credential: Credential,
+        new_verifier: Verifier,
+        delta: Delta,
+        *,
+        keep: frozenset[str] | None,
+        user: str | None,
+        auth_ms: int | None,
+        client: bytes,
+        now_ms: int,
+        expires_ms: int,
+        deadline_ms: int,
+        grace_ms: int = 0,
+    ) -> Outcome:
+        """Replace the verifier, and with it everything that changes at sign-in, in one step."""
+        handle, verifier = credential
+        bound = b"" if user is None else user_bytes(user)
+        before: list[Argument] = [verifier, now_ms, new_verifier, bound, "" if auth_ms is None else auth_ms]
+        before += [client, expires_ms, deadline_ms, now_ms + grace_ms if grace_ms > 0 else ""]
+        after: list[Argument] = [deadline_ms + BIND_MS, self._channel, handle]
+        after += [*expect_arguments(delta), *keep_arguments(keep), *write_arguments(delta)]
+        keys, until = self._bound_keys(handle, user), self._wire.until()
+        outcome, previous = await self._wire.run("rotate", ROTATE, keys, *before, 0, *after)
+        if outcome == b"unindexed":
+            assert user is not None
+            async with self._wire.within("rotate", until=until):
+                await self._index(user, handle, now_ms, deadline_ms + BIND_MS)
+                outcome, previous = await self._wire.run("rotate", ROTATE, keys, *before, 1, *after)
+        if previous not in (b"", bound):
+            await self._prune(previous, [handle], now_ms, until)
+        return _OUTCOMES[outcome]
+
+    async def destroy(self, handle: Handle) -> bool:
+        """End the session whatever its verifier. A key of a foreign type at its place is removed as well."""
+        until = self._wire.until()
+        removed, user = await self._wire.run("destroy", DESTROY, [self._key(handle)], self._channel, handle)
+        if user:
+            # Handles are never used again, so nothing can have bound it since.
+            with suppress(StoreError):
+                async with self._wire.within("destroy", until=until):
+                    await self._wire.change("destroy", "ZREM", self._user_key(user), handle)
+        return bool(removed)
+
+    async def of_user(self, user: str, *, now_ms: int) -> list[Record]:
+        """Return every live session of *user* bound before the call, each once, `data` left empty."""
+        wanted = user_bytes(user)
+        async with self._wire.within("of_user") as until:
+            replies = await self._indexed(wanted)
+        found, stale = [], []
+        for handle, reply in replies.items():
+            stored = self._reader.read_meta(handle, reply)
+            if stored is None or stored.record.user != user:
+                stale.append(handle)
+            elif stored.record.expires_ms > now_ms:
+                found.append(stored.record)
+        if stale:
+            await self._prune(wanted, stale, now_ms, until)
+        return found
+
+    async def alive(self, credentials: Iterable[Credential], *, now_ms: int) -> set[Credential]:
+        """Return which of any number of *credentials* are live; exact for each, not one snapshot."""
+        asked = list(dict.fromkeys(credentials))
+        keys = [self._key(handle) for handle, _ in asked]
+        async with self._wire.within("alive"):
+            replies = await self._wire.read_each("alive", "HMGET", keys, *META)
+        live = set()
+        for credential, reply in zip(asked, replies, strict=True):
+            stored = self._reader.read_meta(credential.handle, reply)
+            if stored and isinstance(stored.seen_by(credential.verifier, now_ms=now_ms), Record):
+                live.add(credential)
+        return live
+
+    async def gone(self) -> AsyncIterator[Handle]:
+        """Yield the handle of each destroy, and of each rotation without grace, as it is published."""
+        delay_s = RECONNECT_S
+        while True:
+            with suppress(StoreUnavailable):
+                async with aclosing(self._wire.messages(self._channel)) as messages:
+                    async for message in messages:
+                        delay_s = RECONNECT_S
+                        if _HANDLE.fullmatch(message):
+                            yield Handle(message.decode())
+            if not await self._wire.pause(delay_s):
+                return
+            delay_s = min(2 * delay_s, RECONNECT_MOST_S)
+
+    async def scan(self, *, now_ms: int) -> AsyncIterator[Record]:
+        """Yield the live records with their data, at most `BATCH` of them in memory at a time."""
+        start = self._key(Handle(""))
+        pattern = re.sub(r"([*?\[\]\\])", r"\\\1", start) + "*"
+        async with aclosing(self._wire.scan(pattern)) as pages:
+            async for keys in pages:
+                names = [key[len(start) :] for key in keys]
+                # Another prefix may begin with ours; what follows it then is no handle.
+                handles = [Handle(name.decode()) for name in names if _HANDLE.fullmatch(name)]
+                for first in range(0, len(handles), BATCH):
+                    for record in await self._load_each(handles[first : first + BATCH]):
+                        if record.expires_ms > now_ms:
+                            yield record
+
+    def counters(self) -> RedisCounters:
+        """Return the tallies under the same prefix, by the same connections."""
+        return RedisCounters(self._wire, self._prefix)
+
+    async def ping(self) -> None:
+        """Check that the server answers us, knows us and takes writes; warn once if it may evict sessions."""
+        async with self._wire.within("ping"):
+            await self._wire.run_as_read("ping", DESTROY, [self._key(Handle(""))], self._channel, "")
+            if not self._has_read_policy:
+                # An account that may not ask is a good account.
+                with suppress(StoreRefused):
+                    self._warn_of_eviction(await self._wire.info("memory"))
+                self._has_read_policy = True
+
+    async def aclose(self) -> None:
+        """End every `gone` iterator and close the connections."""
+        await self._wire.aclose()
+
+    def _key(self, handle: Handle) -> str:
+        return f"{self._prefix}:s:{handle}"
+
+    def _user_key(self, user: bytes) -> str:
+        # Users are hostile strings of any length; a hash of one is neither.
+        return f"{self._prefix}:u:{hashlib.sha256(user).hexdigest()}"
+
+    def _bound_keys(self, handle: Handle, user: str | None) -> list[str]:
+        """Return the keys that a binding to *user* changes. In a cluster that is one; `_index` goes first."""
+        if user is None or self._wire.is_cluster:
+            return [self._key(handle)]
+        return [self._key(handle), self._user_key(user_bytes(user))]
+
+    async def _index(self, user: str, handle: Handle, added_ms: int, ends_ms: int) -> None:
+        await self._wire.run("index", INDEX, [self._user_key(user_bytes(user))], handle, added_ms, ends_ms)
+
+    async def _prune(self, user: bytes, handles: Sequence[Handle], now_ms: int, until: float) -> None:
+        """Remove *handles* from the index of *user* where they are too old to be waiting for a record.
+
+        Best effort: what stays is harmless, and the next reader tries again.
+        """
+        with suppress(StoreError):
+            async with self._wire.within("prune", until=until):
+                await self._wire.run("prune", PRUNE, [self._user_key(user)], now_ms - BIND_MS, *handles)
+
+    async def _indexed(self, user: bytes) -> dict[Handle, Any]:
+        reply = await self._wire.read("of_user", "ZRANGE", self._user_key(user), 0, -1)
+        handles = [] if is_foreign(reply) else [Handle(name.decode(errors="replace")) for name in reply]
+        keys = [self._key(handle) for handle in handles]
+        replies = await self._wire.read_each("of_user", "HMGET", keys, *META)
+        return dict(zip(handles, replies, strict=True))
+
+    async def _load_each(self, handles: Sequence[Handle]) -> list[Record]:
+        async with self._wire.within("scan"):
+            replies = await self._wire.read_each("scan", "HGETALL", [self._key(each) for each in handles])
+        read = [self._reader.read(handle, reply) for handle, reply in zip(handles, replies, strict=True)]
+        return [stored.record for stored in read if stored is not None]
+
+    def _warn_of_eviction(self, info: dict[str, Any]) -> None:
+        policy = info.get("maxmemory_policy", "")
+        if policy.startswith("allkeys"):
+            LOG.warning(
+                "Redis may evict live sessions: maxmemory-policy is %s; use noeviction or volatile-ttl",
+                policy,
+            )
