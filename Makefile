@@ -56,10 +56,10 @@ bench-smoke: .venv/bench
 
 # One database in the foreground at its usual address, to try --store by hand.
 redis: .venv/test
-	$(BIN)/python -m tests.backends redis --port 6379
+	$(BIN)/python -m tests.support.backends redis --port 6379
 
 mongo: .venv/test
-	$(BIN)/python -m tests.backends mongo --port 27017
+	$(BIN)/python -m tests.support.backends mongo --port 27017
 
 .venv/run: setup.cfg pyproject.toml $(FOLDERS)
 	$(PYTHON) -m venv .venv

@@ -22,7 +22,7 @@ from benchmarks.server import STORES, backend
 from benchmarks.starting import OURS, Subject, claim_cores, our_subject, subject
 from benchmarks.verify import KINDS, Operations, Refused, verify
 from benchmarks.visitor import visiting
-from tests.backends import free_port
+from tests.support.backends import free_port
 
 Case = tuple[str, str]
 """The name of a subject, and what it is sent."""

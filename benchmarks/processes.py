@@ -32,7 +32,7 @@ from tornado.web import Application, RequestHandler
 from benchmarks.server import RUN, add_account, backend
 from benchmarks.startup import cpu_s, running
 from stormcellar.runtime.process_group import shared
-from tests.running import children_of
+from tests.support.running import children_of
 
 SHARE, PERIOD_S = 0.3, 0.02
 CONNECTIONS = 32

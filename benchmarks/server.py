@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.backends import Server
+from tests.support.backends import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = (sys.executable, "run.py")
 STORES = {"memory": None, "redis": "redis8", "mongo": "mongo_rs"}
-"""What each store needs to be started, a key of `tests.backends.KINDS`."""
+"""What each store needs to be started, a key of `tests.support.backends.KINDS`."""
 
 
 @contextmanager

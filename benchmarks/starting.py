@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks import generator, visitor
 from benchmarks.generator import FAILED, Sample
 from benchmarks.server import ROOT
-from tests.backends import free_port
+from tests.support.backends import free_port
 
 OURS = "stormcellar"
 _START_S, _STOP_S = 300, 15

@@ -1,4 +1,4 @@
-"""Fixtures that start real backends once a session, each when a test first asks for it."""
+"""Fixtures that every folder uses: real backends, each started when a test first asks for it, and sites."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import pytest
+from tornado.ioloop import IOLoop
 
-from tests.backends import Backend, BackendMissing, Server
+from stormcellar.stores import Store
+from stormcellar.stores.memory import MemoryStore
+from tests.support.backends import Backend, BackendMissing, Server
+from tests.support.site import OpenSite, Site
 
 pytest.register_assert_rewrite("stormcellar.stores.conformance")
 
@@ -95,3 +99,23 @@ def _missing(name: str, reason: BackendMissing) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{name} must run in CI: {reason}")
     pytest.skip(f"{name}: {reason}")
+
+
+@pytest.fixture
+def open_site(io_loop: IOLoop) -> Iterator[OpenSite]:
+    """A function that starts a site; given no store, on one in memory. All are closed after the test."""
+    sites: list[Site] = []
+
+    def open_one(store: Store | None = None, **options: Any) -> Site:
+        sites.append(Site(MemoryStore() if store is None else store, **options))
+        return sites[-1]
+
+    yield open_one
+    for site in sites:
+        io_loop.run_sync(site.close)
+
+
+@pytest.fixture
+def site(open_site: OpenSite) -> Site:
+    """A site on a store in memory."""
+    return open_site()

@@ -73,7 +73,7 @@ def test_readme_lists_every_option_with_its_default() -> None:
 def test_security_page_names_tests_that_exist() -> None:
     """A test that is renamed takes its line in docs/security.md along."""
     page = (ROOT / "docs" / "security.md").read_text()
-    named = re.findall(r"`(\w+\.py)::(test_\w+)`", page)
+    named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", page)
 
     assert named
     for file, name in named:
@@ -85,7 +85,7 @@ def test_security_page_has_every_point_that_a_test_cites() -> None:
     listed = set(re.findall(r"^\| ([A-IL]\d+) \|", (ROOT / "docs" / "security.md").read_text(), re.M))
     cited = {
         point
-        for path in (ROOT / "tests").glob("test_*.py")
+        for path in (ROOT / "tests").rglob("test_*.py")
         for comment in re.findall(r"#\s+((?:[A-L]\d+[, ]*)+)$", path.read_text(), re.M)
         for point in POINT.findall(comment)
     }

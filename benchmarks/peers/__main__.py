@@ -13,7 +13,7 @@ from benchmarks.peers import PEERS, Peer
 from benchmarks.server import backend
 from benchmarks.starting import subject
 from benchmarks.verify import Operations, Refused, verify
-from tests.backends import BackendMissing, free_port
+from tests.support.backends import BackendMissing, free_port
 
 
 def main() -> int:

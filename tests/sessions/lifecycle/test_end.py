@@ -1,0 +1,179 @@
+"""Signing out and renewing: what ends, what stays."""
+
+from __future__ import annotations
+
+import pytest
+
+from stormcellar import SessionChanged
+from stormcellar.sessions.cookies import SessionId
+from stormcellar.sessions.request_info import CookieChange, Presence
+from stormcellar.stores import Delta
+from tests.support.core import Core, Visitor
+
+
+@pytest.fixture
+def core() -> Core:
+    """A manager on an empty store."""
+    return Core()
+
+
+@pytest.mark.gen_test
+async def test_sign_out_destroys_the_record(core: Core) -> None:  # C5
+    """Nothing is left in the store, the cookie is cleared, and the ID never works again."""
+    visitor = Visitor(core)
+    await visitor.signs_in("ada")
+    stolen = visitor.twin()
+
+    session = await visitor.request()
+    session["late"] = 1
+    await session.logout()
+    change = await visitor.answer(session)
+
+    assert (change, session.user, dict(session)) == (CookieChange.CLEAR, None, {})
+    assert await core.everything() == []
+    assert (await stolen.request()).presence is Presence.ENDED
+
+
+@pytest.mark.gen_test
+async def test_after_sign_out_only_sign_in_may_follow(core: Core) -> None:  # C5
+    """Assignment raises, a second sign-out does nothing, and signing in makes a session of its own."""
+    visitor = Visitor(core)
+    await visitor.signs_in("ada")
+    old = visitor.sid
+
+    session = await visitor.request()
+    await session.logout()
+    with pytest.raises(RuntimeError, match="signed the session out"):
+        session["a"] = 1
+    with pytest.raises(RuntimeError, match="signed the session out"):
+        await session.modify("a", lambda _: 1)
+    await session.logout()
+    await session.renew()
+    await session.commit()
+    left = await core.everything()
+    await session.login("bob")
+    session["a"] = 1
+    await visitor.answer(session)
+
+    assert left == []
+    assert old is not None and visitor.sid is not None
+    assert visitor.sid.handle != old.handle
+    assert ((await visitor.request()).user, await visitor.reads()) == ("bob", {"a": 1})
+
+
+@pytest.mark.gen_test
+async def test_sign_out_without_a_session_asks_no_store(core: Core) -> None:  # C6, A15
+    """A visitor who signs out gets no cookie, costs nothing and makes nothing."""
+    visitor = Visitor(core)
+
+    session = await visitor.request()
+    await session.logout()
+
+    assert (visitor.take(session), core.store.calls.total()) == (CookieChange.KEEP, 0)
+
+
+@pytest.mark.gen_test
+async def test_sign_out_with_an_old_cookie(core: Core) -> None:  # C6
+    """A superseded cookie signs nobody out and stays; that of an ended session is cleared."""
+    visitor = Visitor(core)
+    await visitor.writes(a=1)
+    before = visitor.twin()
+    await visitor.signs_in("ada")
+
+    superseded = await before.request()
+    await superseded.logout()
+    alive = (await visitor.request()).user
+    await (await visitor.request()).logout()
+    ended = await before.request()
+    await ended.logout()
+
+    assert (superseded.cookie, alive, ended.cookie) == (CookieChange.KEEP, "ada", CookieChange.CLEAR)
+
+
+# --- renewal ---
+
+
+@pytest.mark.gen_test
+async def test_renewal_changes_the_id_alone(core: Core) -> None:  # B3, C2
+    """User, beginning, sign-in, deadline and data stay, what is pending is saved, and the old ID is dead."""
+    visitor = Visitor(core)
+    await visitor.signs_in("ada")
+    await visitor.writes(a=1)
+    before, old = await core.stored(visitor.sid), visitor.twin()
+
+    core.clock.advance(600)
+    session = await visitor.request()
+    session["b"] = 2
+    await session.renew()
+    visitor.take(session)
+    after = await core.stored(visitor.sid)
+
+    assert (await old.request()).presence is Presence.SUPERSEDED
+    assert after.data == {"a": b"1", "b": b"2"}
+    assert (after.user, after.created_ms, after.auth_ms, after.deadline_ms) == (
+        before.user,
+        before.created_ms,
+        before.auth_ms,
+        before.deadline_ms,
+    )
+    assert (after.rotated_ms, after.expires_ms) == (core.manager.now_ms(), before.expires_ms + 600_000)
+
+
+@pytest.mark.gen_test
+async def test_renewal_without_a_record_does_nothing(core: Core) -> None:
+    """What is pending is left to the response, and no record is made by renewing."""
+    session = await Visitor(core).request()
+    session["a"] = 1
+
+    await session.renew()
+
+    assert (core.store.calls.total(), session.cookie) == (0, CookieChange.KEEP)
+    assert session.pending() is not None
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("meanwhile", ["logout", "login"])
+async def test_renewal_of_what_is_gone_is_a_conflict(core: Core, meanwhile: str) -> None:
+    """If another request ended the session or changed its ID, renewing says so and leaves the cookie."""
+    visitor = Visitor(core)
+    await visitor.writes(a=1)
+    slow, other = await visitor.request(), await visitor.twin().request()
+    await (other.logout() if meanwhile == "logout" else other.login("ada"))
+
+    with pytest.raises(SessionChanged):
+        await slow.renew()
+
+    assert slow.cookie is CookieChange.KEEP
+
+
+@pytest.mark.gen_test
+async def test_an_id_in_its_grace_reads_and_writes_but_does_not_rotate(core: Core) -> None:  # C13, D5
+    """It cannot be renewed; who signs in by it gets a new session, with what may survive, and leaves none."""
+    visitor = Visitor(core)
+    await visitor.writes(cart=["apples"])
+    record = await core.stored(visitor.sid)
+    await core.store.inner.rotate(
+        record.credential,
+        SessionId.mint().credential.verifier,
+        Delta(),
+        keep=None,
+        user=None,
+        auth_ms=None,
+        client=b"",
+        now_ms=core.manager.now_ms(),
+        expires_ms=record.expires_ms,
+        deadline_ms=record.deadline_ms,
+        grace_ms=60_000,
+    )
+
+    await visitor.writes(a=1)
+    session = await visitor.request()
+    with pytest.raises(SessionChanged):
+        await session.renew()
+    await session.login("ada", keep={"cart"})
+    visitor.take(session)
+
+    assert visitor.sid is not None
+    assert visitor.sid.handle != record.handle
+    assert ((await visitor.request()).user, await visitor.reads()) == ("ada", {"cart": ["apples"]})
+    assert [each.handle for each in await core.everything()] == [visitor.sid.handle]

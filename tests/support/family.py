@@ -1,0 +1,140 @@
+"""A parent whose children behave as told: `python -m tests.support.family BEHAVIOUR COUNT [JSON]`.
+
+Every child says `started <pid>` on standard output; the parent ends with what `run_forked` returned.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from stormcellar.runtime.process_group import Patience, release_signals, run_apart, run_forked, signals_held
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def say(*words: object) -> None:
+    """Write a line in one piece, past the buffers that a fork would copy."""
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+def waits(stop: int) -> int:
+    """Do nothing until told to stop."""
+    os.read(stop, 1)
+    say("stopped", os.getpid())
+    return 0
+
+
+def drains(stop: int) -> int:
+    """Once told to stop, finish only when the file `go` is there; a SIGTERM is noted, and changes nothing."""
+    signal.signal(signal.SIGTERM, lambda *_: say("signalled", os.getpid()))
+    release_signals()
+    say("ready", os.getpid())
+    os.read(stop, 1)
+    say("draining", os.getpid())
+    while not Path("go").exists():
+        time.sleep(0.01)
+    say("drained", os.getpid())
+    return 0
+
+
+def reloads(stop: int) -> int:
+    """Say so at each SIGHUP, those too that came before this child was ready."""
+    say("forked", os.getpid())
+    while Path("wait").exists():
+        time.sleep(0.01)
+    signal.signal(signal.SIGHUP, lambda *_: say("reloaded", os.getpid()))
+    release_signals()
+    say("ready", os.getpid())
+    return waits(stop)
+
+
+def breaks(stop: int) -> int:
+    """Do what is asked, and fail in the end."""
+    waits(stop)
+    return 4
+
+
+def stuck(stop: int) -> int:
+    """Never take note of anything."""
+    while True:
+        time.sleep(60)
+
+
+def fails(stop: int) -> int:
+    """End at once with a status of its own."""
+    say("at", time.monotonic())
+    return 3
+
+
+def raises(stop: int) -> int:
+    """End at once by an exception."""
+    raise RuntimeError("a child that breaks")
+
+
+def ends(stop: int) -> int:
+    """End at once, and well."""
+    return 0
+
+
+def shoots(stop: int) -> int:
+    """Be the first, and tell the parent to stop before this child, or the next one, is ready for anything."""
+    try:
+        Path("shot").touch(exist_ok=False)
+        os.kill(os.getppid(), signal.SIGTERM)
+    except FileExistsError:
+        pass
+    return waits(stop)
+
+
+def orphans(stop: int) -> int:
+    """Leave behind a grandchild that ends under the care of whoever adopts it."""
+    if os.fork() == 0:
+        if os.fork() == 0:
+            os._exit(9)
+        os._exit(0)
+    os.wait()
+    return waits(stop)
+
+
+BEHAVIOURS = {
+    each.__name__: each
+    for each in (waits, drains, reloads, breaks, stuck, fails, raises, ends, shoots, orphans)
+}
+
+
+def main() -> int:
+    """Run the parent."""
+    logging.basicConfig(format="%(message)s")
+    name, count, *patience = sys.argv[1:]
+    if name == "orphans":
+        # What process 1 of a container is by birth.
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    work = BEHAVIOURS[name]
+
+    def child(stop: int) -> int:
+        say("started", os.getpid())
+        return work(stop)
+
+    sys.stdout.write("once")  # in the buffer while the children are forked
+    if count == "apart":
+        status = run_apart(lambda: child(0))
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as listening, signals_held():
+            given = Patience(**json.loads("".join(patience) or "{}"))
+            status = run_forked(
+                int(count), child, sockets=[listening], reload=lambda: say("noticed"), patience=given
+            )
+    say("returned", status)
+    return status
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,175 @@
+"""The standalone server on a loopback port, over any store, with known accounts and a movable clock."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import argon2
+from tornado.httpclient import AsyncHTTPClient, HTTPResponse
+from tornado.netutil import bind_sockets
+
+from stormcellar.accounts.authenticator import Credentials
+from stormcellar.accounts.directory import Account, AccountDirectory, MemoryAccounts
+from stormcellar.accounts.passwords import PasswordChecker
+from stormcellar.accounts.throttle import Rules
+from stormcellar.addresses import Network
+from stormcellar.app.context import Context
+from stormcellar.app.edge import Front
+from stormcellar.events import Event
+from stormcellar.lifetime import Lifetime
+from stormcellar.runtime.server import Limits, make_app, make_http_server
+from stormcellar.sessions.manager import SessionManager
+from stormcellar.stores import Record, Store
+from tests.support.browser import Browser
+from tests.support.fakes import Clock, SteeredStore
+
+KEY = "a signing key of the tests, 32 bytes or more"
+PASSWORD = "correct horse battery staple"
+JSON = "application/json"
+CHEAP = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+_HASH = CHEAP.hash(PASSWORD)
+USERS = ("alice", "bob", "carol")
+ACCOUNTS = {name: Account(_HASH, valid_after_ms=0) for name in USERS}
+ACCOUNTS["dora"] = Account(_HASH, valid_after_ms=0, disabled=True)
+
+
+class Site:
+    """One running server. `store` is steered, so that a test can fail it, hold it and count its calls.
+
+    `events` holds what happened so far. It speaks plain HTTP whatever *front* says, unless *tls* is given; a
+    front that is secure makes the cookie `__Host-id`, as behind a proxy.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Clock | None = None,
+        accounts: AccountDirectory | None = None,
+        checker: PasswordChecker | None = None,
+        carry: frozenset[str] = frozenset(),
+        lifetime: Lifetime = Lifetime(),  # noqa: B008  frozen
+        proxies: tuple[Network, ...] = (),
+        front: Front | None = None,
+        rules: Rules = Rules(),  # noqa: B008  frozen
+        visitors: int = 100_000,
+        samesite: str = "Lax",
+        tls: ssl.SSLContext | None = None,
+        authority: Path | None = None,
+    ) -> None:
+        self.clock = clock or Clock()
+        self.store = SteeredStore(store)
+        self.checker = checker or PasswordChecker(argon2_hasher=CHEAP)
+        accounts = accounts or MemoryAccounts(ACCOUNTS, checker=self.checker, clock=self.clock)
+        front = front or Front(proxies=proxies, is_secure=bool(proxies))
+        limits = Limits(self.store, rules, key=KEY, visitors=visitors, clock=self.clock)
+        self.sessions = SessionManager(
+            self.store,
+            secrets=[KEY],
+            lifetime=lifetime,
+            secure=front.is_secure,
+            samesite=samesite,
+            accounts=accounts,
+            admit=limits.newcomers.admit,
+            clock=self.clock,
+        )
+        self.events: list[Event] = []
+        self.sessions.events.subscribe(self.events.append)
+        credentials = Credentials(accounts, limits.throttle, self.sessions.events)
+        self.context = Context(accounts, credentials, carry, front)
+        self._http = make_http_server(make_app(self.sessions, self.context), tls)
+        sockets = bind_sockets(0, "127.0.0.1", family=socket.AF_INET)
+        self._http.add_sockets(sockets)
+        self.port: int = sockets[0].getsockname()[1]
+        self.base = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        trusted = {"ca_certs": str(authority)} if authority else None
+        self.client = AsyncHTTPClient(force_instance=True, max_clients=200, defaults=trusted)
+
+    def browser(self) -> Browser:
+        """Return a browser without cookies."""
+        return Browser(self.client, self.base)
+
+    async def signed_in(self, user: str = "alice") -> Browser:
+        """Return a browser in which *user* has signed in."""
+        browser = self.browser()
+        response = await sign_in(browser, user)
+        assert response.code == 303
+        return browser
+
+    async def records(self) -> list[Record]:
+        """Return every live session that the store holds."""
+        return [record async for record in self.store.scan(now_ms=self.sessions.now_ms())]
+
+    async def raw(self, sent: bytes) -> bytes:
+        """Send bytes over a connection of their own, and return all that comes back until it is closed."""
+        return await raw(self.port, sent)
+
+    async def close(self) -> None:
+        """Stop serving, and close what was opened."""
+        self.client.close()
+        self._http.stop()
+        await self._http.close_all_connections()
+        await self.sessions.aclose()
+        self.checker.close()
+
+
+OpenSite = Callable[..., Site]
+
+
+async def raw(port: int, sent: bytes) -> bytes:
+    """Send bytes to *port* of this machine, and return all that comes back until the connection is closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(sent)
+        return await asyncio.wait_for(reader.read(), 10)
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+
+
+async def sign_in(
+    browser: Browser, user: str = "alice", password: str = PASSWORD, **fields: str
+) -> HTTPResponse:
+    """Open the form, fill it in, send it."""
+    return await browser.submit("/login", "/login", username=user, password=password, **fields)
+
+
+def session_secret(site: Site, browser: Browser) -> str:
+    """Return the secret in the browser's session ID."""
+    sid = site.sessions.cookies.read([f"id={browser.cookies['id']}"])
+    assert sid is not None
+    return sid.secret
+
+
+def session_handle(site: Site, browser: Browser) -> str:
+    """Return the handle in the browser's session ID."""
+    sid = site.sessions.cookies.read([f"id={browser.cookies['id']}"])
+    assert sid is not None
+    return sid.handle
+
+
+_RANDOM = (
+    (re.compile(r"(?<=\")[A-Za-z0-9_-]{86}(\.[A-Za-z0-9_-]{86})?(?=\")"), "TOKEN"),
+    (re.compile(r"\b(id=)2\|[^;]+"), r"\1SIGNED"),
+    (re.compile(r"\b(pre=)[A-Za-z0-9_-]{43}"), r"\1NONCE"),
+)
+
+
+def mask(text: str) -> str:
+    """Return *text* with each random part of it replaced by what it is."""
+    for pattern, name in _RANDOM:
+        text = pattern.sub(name, text)
+    return text
+
+
+def seen(response: HTTPResponse) -> tuple[int, list[tuple[str, str]], str]:
+    """Return all that a client can tell of a response: status, headers, body; random parts masked."""
+    headers = [(name, mask(value)) for name, value in response.headers.get_all()]
+    return response.code, sorted(h for h in headers if h[0] not in ("Date",)), mask(response.body.decode())

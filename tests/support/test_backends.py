@@ -1,0 +1,105 @@
+"""The test backends and the proxy do what other tests rely on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.conftest import StartServer
+from tests.support.backends import KINDS, Backend, BackendMissing, Server, _redis_says
+from tests.support.proxy import DroppingProxy
+
+
+def resp(*words: str) -> bytes:
+    """Return one Redis command as a client sends it."""
+    return b"".join([b"*%d\r\n" % len(words), *(b"$%d\r\n%s\r\n" % (len(w), w.encode()) for w in words)])
+
+
+def test_missing_binary_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A binary that is not there is told by name, not met later as a failed start."""
+    monkeypatch.setenv("TEST_REDIS_SERVER", "/nowhere/redis-server")
+
+    with pytest.raises(BackendMissing, match="/nowhere/redis-server"):
+        Server("redis8")
+
+
+def test_binary_that_does_not_run_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A binary whose libraries are absent counts as missing."""
+    monkeypatch.setenv("TEST_MONGOD", "/bin/false")
+
+    with pytest.raises(BackendMissing, match="does not run here"):
+        Server("mongo")
+
+
+def test_failed_start_shows_the_log(start_server: StartServer) -> None:
+    """A server that refuses its arguments is a RuntimeError with its own words."""
+    with pytest.raises(RuntimeError, match="no-such-option"):
+        start_server("redis8", extra=["--no-such-option", "1"])
+
+
+def test_private_server_restarts_on_its_port(start_server: StartServer) -> None:
+    """A killed server leaves its port silent and comes back on the same one."""
+    server = start_server("redis8")
+    server.kill()
+
+    silent = _redis_says(server.port, "PING")
+    server.start()
+
+    assert (silent, _redis_says(server.port, "PING")) == (b"", b"+PONG\r\n")
+
+
+def test_paused_server_stays_connected_and_silent(start_server: StartServer) -> None:
+    """A paused server accepts, answers nothing, and answers again once resumed."""
+    server = start_server("redis6")
+    server.pause()
+
+    silent = _redis_says(server.port, "PING")
+    server.resume()
+
+    assert (silent, _redis_says(server.port, "PING")) == (b"", b"+PONG\r\n")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_backend_is_ready_when_handed_out(name: str, request: pytest.FixtureRequest) -> None:
+    """A backend fixture yields a server that already serves."""
+    backend: Backend = request.getfixturevalue(name)
+
+    assert KINDS[backend.name].is_ready(backend.port)
+
+
+@pytest.mark.gen_test
+async def test_dropped_reply_was_executed_once_and_connection_closed(redis8: Backend) -> None:
+    """A dropped reply belongs to a command that ran, and the client meets a closed connection."""
+    async with DroppingProxy(redis8.port, protocol="redis") as proxy:
+        proxy.drop_replies(lambda request: b"INCR" in request)
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(resp("DEL", "proxied") + resp("PING"))
+        before = await reader.readexactly(len(b":0\r\n+PONG\r\n"))
+        writer.write(resp("INCR", "proxied"))
+        after = await reader.read()
+        writer.close()
+
+    assert before[-7:] == b"+PONG\r\n"
+    assert after == b""
+    assert proxy.count(b"incr") == 1
+    assert _redis_says(redis8.port, "GET proxied") == b"$1\r\n1\r\n"
+
+
+@pytest.mark.gen_test
+async def test_hanging_drop_leaves_the_connection_open(redis8: Backend) -> None:
+    """A hanging drop is silence: the caller's own time-out has to end it; others are served."""
+    async with DroppingProxy(redis8.port, protocol="redis") as proxy:
+        proxy.drop_replies(lambda request: b"PING" in request, hang=True)
+        first, to_first = await asyncio.open_connection("127.0.0.1", proxy.port)
+        to_first.write(resp("PING"))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(first.read(1), 0.2)
+        second, to_second = await asyncio.open_connection("127.0.0.1", proxy.port)
+        to_second.write(resp("PING"))
+        served = await second.readexactly(7)
+        to_first.close()
+        to_second.close()
+
+    assert served == b"+PONG\r\n"
+    assert len(proxy.requests) == 2

@@ -1,0 +1,166 @@
+"""`examples/embed.py` runs as it stands, and does what it shows."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from tornado.httpclient import AsyncHTTPClient
+from tornado.ioloop import IOLoop
+from tornado.web import Application
+
+from stormcellar import SessionManager
+from tests.support.backends import Backend
+from tests.support.browser import Browser
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "embed.py"
+PASSWORD = "open sesame"
+
+
+def _load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("embed", EXAMPLE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+embed = _load()
+
+
+@pytest.fixture
+def sessions(io_loop: IOLoop) -> Iterator[SessionManager]:
+    """The example's sessions, on its own store."""
+    sessions, _ = embed.parse([])
+    yield sessions
+    io_loop.run_sync(sessions.aclose)
+
+
+@pytest.fixture
+def app(sessions: SessionManager) -> Application:
+    """The example."""
+    made: Application = embed.make_app(sessions, password=PASSWORD)
+    return made
+
+
+@pytest.mark.gen_test
+async def test_visits_and_sign_in(browser):
+    """Visits are counted and survive a sign-in, which changes the ID; a sign-out forgets them."""
+    pages = [await browser.get("/"), await browser.get("/")]
+    anonymous = browser.cookies["id"]
+    signed_in = await browser.submit("/", "/login", name="<Alice>", password=PASSWORD)
+    user = browser.cookies["id"]
+    pages.append(await browser.get("/"))
+    signed_out = await browser.submit("/", "/logout")
+    pages.append(await browser.get("/"))
+
+    shown = [re.findall("Hello, (.*)</h1>\n<p>Visit (.*)\\.", page.body.decode())[0] for page in pages]
+    assert shown == [("visitor", "1"), ("visitor", "2"), ("&lt;Alice&gt;", "4"), ("visitor", "1")]
+    assert [signed_in.code, signed_out.code] == [303, 303]
+    assert user != anonymous
+
+
+@pytest.mark.parametrize("fields", [{"password": "wrong"}, {"password": PASSWORD + " "}, {"name": ""}])
+@pytest.mark.gen_test
+async def test_wrong_credentials(fields, browser):
+    """A wrong password, or no name, shows the form again."""
+    response = await browser.submit("/", "/login", **{"name": "alice", "password": PASSWORD, **fields})
+
+    assert response.code == 401
+    assert b"not the password" in response.body
+    assert b"Hello, visitor" in response.body
+
+
+@pytest.mark.gen_test
+async def test_form_without_token(browser):
+    """A form from elsewhere is refused."""
+    response = await browser.fetch("POST", "/login", body=f"name=alice&password={PASSWORD}")
+
+    assert response.code == 403
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["nosuch://x"], "nosuch"),
+        (["--key-file", "/nonexistent"], "/nonexistent"),
+        (["--port", "x"], "--port"),
+    ],
+)
+def test_bad_arguments(arguments, complaint, capsys):
+    """A command line that makes no sense ends with status 2 and one line that says why."""
+    with pytest.raises(SystemExit) as exit_:
+        embed.parse(arguments)
+
+    assert exit_.value.code == 2
+    assert complaint in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_weak_key(tmp_path, capsys):
+    """A key that is too short is refused."""
+    key_file = tmp_path / "key"
+    key_file.write_text("short\n")
+
+    with pytest.raises(SystemExit):
+        embed.parse(["--key-file", str(key_file)])
+
+    assert "at least 32" in capsys.readouterr().err
+
+
+@pytest.mark.gen_test
+async def test_as_a_program(tmp_path):
+    """Run as a program it prints its address, serves there, and ends cleanly when interrupted."""
+    key_file = tmp_path / "key"
+    key_file.write_text("k" * 40 + "\n")
+
+    address, process = await _start("--key-file", str(key_file))
+    browser = Browser(AsyncHTTPClient(), address)
+    page = await browser.get("/")
+    browser.client.close()
+    status, errors = await _stop(process)
+
+    assert b"Visit 1." in page.body
+    assert (status, errors) == (0, b"")
+
+
+@pytest.mark.gen_test
+async def test_sessions_outlive_it_in_redis(tmp_path, redis8: Backend):
+    """With a Redis URL and a key file the same program goes on counting after a restart."""
+    key_file = tmp_path / "key"
+    key_file.write_text("k" * 40 + "\n")
+    browser = Browser(AsyncHTTPClient(), "")
+    pages = []
+
+    for _ in range(2):
+        browser.base, process = await _start(redis8.url, "--key-file", str(key_file))
+        pages.append(await browser.get("/"))
+        await _stop(process)
+    browser.client.close()
+
+    assert [re.findall(rb"Visit (\d+)", page.body) for page in pages] == [[b"1"], [b"2"]]
+
+
+async def _start(*arguments: str) -> tuple[str, asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(EXAMPLE), "--port", "0", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={"PYTHONPATH": str(EXAMPLE.parent.parent)},
+    )
+    assert process.stdout is not None
+    line = (await process.stdout.readline()).decode()
+    assert line.startswith("http://127.0.0.1:"), (await process.communicate())[1].decode()
+    return line.split()[0], process
+
+
+async def _stop(process: asyncio.subprocess.Process) -> tuple[int | None, bytes]:
+    process.send_signal(signal.SIGINT)
+    _, errors = await process.communicate()
+    return process.returncode, errors

@@ -1,0 +1,113 @@
+"""Messages for the next page: kept once, shown once, and no part of what a session holds."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.support.core import SAFE, Core, Visitor
+
+
+@pytest.fixture
+def visitor() -> Visitor:
+    """A visitor to an application with an empty store."""
+    return Visitor(Core())
+
+
+@pytest.mark.gen_test
+async def test_messages_are_shown_once_in_their_order(visitor: Visitor) -> None:  # D7
+    """What one request leaves, the next one takes; the third finds nothing."""
+    first = await visitor.request()
+    first.flash("Saved.")
+    first.flash("Saved.")
+    first.flash("And sent.")
+    await visitor.answer(first)
+
+    second = await visitor.request(SAFE)
+    shown = second.flashes()
+    await visitor.answer(second)
+    left = (await visitor.request(SAFE)).flashes()
+
+    assert shown == ["Saved.", "Saved.", "And sent."]
+    assert second.flashes() == []
+    assert left == []
+
+
+@pytest.mark.gen_test
+async def test_a_message_can_be_shown_by_the_request_that_leaves_it(visitor: Visitor) -> None:
+    """Taken before the response ends, it never reaches the store."""
+    session = await visitor.request()
+    session.flash("Now.")
+    shown = session.flashes()
+    await visitor.answer(session)
+
+    assert shown == ["Now."]
+    assert await visitor.core.everything() == []
+
+
+@pytest.mark.gen_test
+async def test_parallel_requests_lose_no_message(visitor: Visitor) -> None:  # D3
+    """Ten requests at once leave ten messages."""
+    await visitor.writes(cart=1)
+    sessions = [await visitor.request() for _ in range(10)]
+    for number, session in enumerate(sessions):
+        session.flash(f"message {number}")
+    await asyncio.gather(*[session.commit() for session in sessions])
+
+    shown = (await visitor.request(SAFE)).flashes()
+
+    assert sorted(shown) == [f"message {number}" for number in range(10)]
+
+
+@pytest.mark.gen_test
+async def test_messages_are_no_part_of_the_data(visitor: Visitor) -> None:
+    """A session with nothing but messages is empty; with data, only the data shows."""
+    session = await visitor.request()
+    session.flash("Saved.")
+    empty = (bool(session), len(session), list(session))
+    session["cart"] = 1
+    await visitor.answer(session)
+
+    assert empty == (False, 0, [])
+    assert await visitor.reads() == {"cart": 1}
+
+
+@pytest.mark.gen_test
+async def test_messages_cross_a_repeated_sign_in_and_no_other(visitor: Visitor) -> None:  # C3
+    """Who signs in again keeps them; an anonymous session's and another user's are not shown."""
+    anonymous = await visitor.request()
+    anonymous.flash("for a visitor")
+    await anonymous.login("ada")
+    from_anonymous = anonymous.flashes()
+    anonymous.flash("for ada")
+    await visitor.answer(anonymous)
+    again = await visitor.signs_in("ada")
+    kept = again.flashes()
+    over = await visitor.signs_in("bob")
+
+    assert (from_anonymous, kept, over.flashes()) == ([], ["for ada"], [])
+
+
+@pytest.mark.gen_test
+async def test_what_is_no_message_is_refused_or_passed_over(visitor: Visitor) -> None:
+    """Neither nothing nor a number can be left; what somebody else wrote there is not shown."""
+    session = await visitor.request()
+    for wrong in ("", 7, None, ["a"]):
+        with pytest.raises(ValueError, match="non-empty string"):
+            session.flash(wrong)  # type: ignore[arg-type]
+    session["_flash:000:x"] = {"not": "text"}
+
+    assert session.flashes() == []
+
+
+@pytest.mark.gen_test
+async def test_after_sign_out_there_are_no_messages(visitor: Visitor) -> None:
+    """A page may still ask."""
+    session = await visitor.signs_in("ada")
+    session.flash("late")
+    await session.logout()
+
+    assert session.flashes() == []
+    with pytest.raises(RuntimeError, match="signed the session out"):
+        session.flash("too late")
