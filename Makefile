@@ -8,7 +8,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --config-setti
 FOLDERS := $(shell find server stores -type d -not -name __pycache__)
 ARGS ?=
 
-.PHONY: run test lint load profile bench bench-quick bench-smoke scale peers redis mongo clean
+.PHONY: run test lint load profile calls bench bench-quick bench-smoke scale peers redis mongo clean
 
 run: .venv/run
 	$(BIN)/python run.py $(ARGS)
@@ -29,6 +29,10 @@ load: .venv/bench
 # Microseconds of a request by part: HTTP, cookie, store, session, handler.
 profile: .venv/test
 	$(BIN)/python -m benchmarks.profile $(ARGS)
+
+# Calls of our own functions, and their modules, for a read, a write and a sign-in on Redis.
+calls: .venv/test
+	$(BIN)/python -m benchmarks.calls $(ARGS)
 
 # What the benchmarks compare with: environments under var/peers/. Without --prepare it checks what each does.
 peers: .venv/test
@@ -52,6 +56,7 @@ bench-smoke: .venv/bench
 	$(BIN)/python -m benchmarks.bench $(SMOKE) --no-peers --seconds 0.2
 	$(BIN)/python -m benchmarks.scale $(SMOKE) --seconds 0.1 --axis sessions users keys --most 500 --store memory
 	$(BIN)/python -m benchmarks.profile --seconds 0.3
+	$(BIN)/python -m benchmarks.calls --rounds 1
 	$(BIN)/python -m benchmarks.load --users 2 --seconds 2 --store memory
 
 # One database in the foreground at its usual address, to try --store by hand.
