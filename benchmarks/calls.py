@@ -47,12 +47,12 @@ from tornado.web import Application, RequestHandler
 from benchmarks.loop import run
 from benchmarks.server import ROOT, backend
 from benchmarks.subject import Read, Start
-from server import SessionManager, SessionMixin, session_settings
-from server.app import make_http_server
-from stores import open_store
-from tests.browser import Browser, token
-from tests.fakes import Clock
-from tests.site import PASSWORD, USERS, Site
+from stormcellar import SessionManager, SessionMixin, session_settings
+from stormcellar.runtime.server import make_http_server
+from stormcellar.stores import open_store
+from tests.support.browser import Browser, token
+from tests.support.fakes import Clock
+from tests.support.site import PASSWORD, USERS, Site
 
 FOLDERS = (ROOT / "server", ROOT / "stores")
 TRIPS = ("read", "write", "first login", "login")
