@@ -1,4 +1,4 @@
-"""What happens to sessions and sign-ins, told to whoever subscribed: an audit log, a metric, a mail.
+"""Session and sign-in events, for an audit log, metrics or mails.
 
 ::
 
@@ -16,26 +16,26 @@ log = logging.getLogger("stormcellar.events")
 
 
 class Kind(StrEnum):
-    """What happened. The first six are the life of a session; the others are the login server's."""
+    """What happened. The first six concern sessions; the login server emits the others."""
 
     CREATED = "created"
-    """A session came into being."""
+    """A session was created."""
     AUTHENTICATED = "authenticated"
     """A user signed in (reason `sign-in`), or proved again who they are (`again`)."""
     RENEWED = "renewed"
-    """The session ID changed: `asked`, `periodic`, or `limited` by `expire_in`."""
+    """The session ID was rotated: `asked` by the application, `periodic`, or `limited` by `expire_in`."""
     DESTROYED = "destroyed"
-    """A session was ended: by its `logout`, `revoked` from another, beyond the `limit` of its user,
+    """A session was ended: by `logout`, `revoked` from another one, over the `limit` of sessions per user,
     `replaced` at a sign-in, or its `account` was disabled, removed or given another password."""
     EXPIRED = "expired"
-    """A genuine cookie came whose session is over: it reached a limit, or was ended elsewhere."""
+    """A request had a correctly signed cookie of a session that no longer exists."""
     REJECTED = "rejected"
-    """A cookie did not count: it is no `cookie` that we signed, or `superseded` by a newer one."""
+    """A cookie was ignored: its signature is invalid (`cookie`), or a newer one exists (`superseded`)."""
     SIGN_IN_FAILED = "sign_in_failed"
     SIGN_IN_THROTTLED = "sign_in_throttled"
     PASSWORD_CHANGED = "password_changed"  # noqa: S105  a name
     FORM_REJECTED = "form_rejected"
-    """A form came without the token of a form rendered for its browser."""
+    """A form had no valid form token."""
     ORIGIN_REJECTED = "origin_rejected"
     """An unsafe request came from another site."""
     STORE_FAILED = "store_failed"
@@ -45,41 +45,52 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened. Holds no secret."""
+    """One event. Contains no secret."""
 
     kind: Kind
     at_ms: int
     """Unix time in milliseconds."""
     handle: str | None = None
-    """Names the session; authorises nothing."""
+    """Identifies the session; authorises nothing."""
     user: str | None = None
     address: str | None = None
-    """Of the client whose request it was."""
+    """IP address of the client that sent the request."""
     reason: str | None = None
 
 
 class Events:
-    """Passes events on, each to every subscriber, at once and in order."""
+    """Calls every subscriber with each event, synchronously and in order.
 
-    def __init__(self) -> None:
+    Args:
+        now_ms: Returns Unix time in milliseconds.
+    """
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
         self._subscribers: list[Callable[[Event], None]] = []
 
     def subscribe(self, subscriber: Callable[[Event], None]) -> None:
         """Call *subscriber* with each event from now on, on the event loop: it must not block.
 
-        An exception it raises is logged and otherwise without effect.
+        An exception that it raises is logged and has no other effect.
         """
         self._subscribers.append(subscriber)
 
-    @property
-    def has_subscribers(self) -> bool:
-        """Whether anybody would hear of an event."""
-        return bool(self._subscribers)
-
-    def emit(self, event: Event) -> None:
-        """Tell every subscriber."""
+    def emit(
+        self,
+        kind: Kind,
+        *,
+        handle: str | None = None,
+        user: str | None = None,
+        address: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Call every subscriber with an event of this kind and the present time."""
+        if not self._subscribers:
+            return
+        event = Event(kind, self._now_ms(), handle, user, address, reason)
         for subscriber in self._subscribers:
             try:
                 subscriber(event)
-            except Exception:  # whoever listens must not break what is listened to
-                log.exception("a subscriber failed on %s", event.kind)
+            except Exception:  # a failing subscriber must not fail the request
+                log.exception("event subscriber failed on %s", kind)

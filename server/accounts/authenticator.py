@@ -5,7 +5,7 @@ from __future__ import annotations
 from stormcellar.accounts.directory import AccountDirectory, canonical_name
 from stormcellar.accounts.throttle import Throttle
 from stormcellar.errors import Busy, Throttled
-from stormcellar.events import Event, Events, Kind
+from stormcellar.events import Events, Kind
 
 
 class Credentials:
@@ -51,5 +51,4 @@ class Credentials:
         if user is not None and self._accounts.valid_after(user) is None:
             user = None
         reason = None if user is not None else f"unknown:{self._throttle.fingerprint(name)}"
-        now_ms = self._throttle.now_ms()
-        self._events.emit(Event(kind, now_ms, user=user, address=address, reason=reason))
+        self._events.emit(kind, user=user, address=address, reason=reason)

@@ -33,7 +33,7 @@ from stormcellar.app.handlers import (
 )
 from stormcellar.app.handlers.redirect import make_redirect_app
 from stormcellar.app.security_headers import secured
-from stormcellar.events import Event, Kind
+from stormcellar.events import Kind
 from stormcellar.runtime.reloadable import Material
 from stormcellar.runtime.settings import Settings
 from stormcellar.sessions.manager import SessionManager
@@ -181,8 +181,7 @@ class Server:
         # Tornado takes it for each connection anew (tcpserver.py, _handle_connection).
         self._http.ssl_options = self._material.tls
         self._use_keys()
-        event = Event(Kind.RELOADED, self.sessions.now_ms(), reason=", ".join(read) or "nothing")
-        self.sessions.events.emit(event)
+        self.sessions.events.emit(Kind.RELOADED, reason=", ".join(read) or "nothing")
 
     def _use_keys(self) -> None:
         """Accept a new first key now, and sign with it when every process does; drop a missing one now."""

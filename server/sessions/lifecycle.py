@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from stormcellar.errors import SessionChanged, SignInRevoked
-from stormcellar.events import Event, Events, Kind
+from stormcellar.events import Events, Kind
 from stormcellar.lifetime import Lifetime
 from stormcellar.sessions import json_values as values
 from stormcellar.sessions.account_check import Standing
@@ -183,11 +183,10 @@ class Lifecycle:
         user: str | None = None,
     ) -> None:
         """Emit an event about *session*, or about another by its *handle* and *user*."""
-        if not self._events.has_subscribers:
-            return
+        if handle is None:
+            handle, user = session.handle, session.user
         address = session.request.client.address
-        about, whose = (session.handle, session.user) if handle is None else (handle, user)
-        self._events.emit(Event(kind, self.now_ms(), about, whose, address, reason))
+        self._events.emit(kind, handle=handle, user=user, address=address, reason=reason)
 
     # --- pieces of the verbs; each holds session.lock ---
 

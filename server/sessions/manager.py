@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from stormcellar.events import Event, Events, Kind
+from stormcellar.events import Events, Kind
 from stormcellar.lifetime import Lifetime
 from stormcellar.sessions.account_check import Accounts, Standing
 from stormcellar.sessions.cookies import Cookies, SessionId
@@ -63,7 +63,7 @@ class SessionManager:
         self.lifetime = lifetime
         self.secure = secure
         self._touch_after_ms = 1000 * lifetime.touch_after_s
-        self.events = Events()
+        self.events = Events(self.now_ms)
         """Tells what happens; see `stormcellar.events`."""
         self._standing = Standing(accounts, now_ms=self.now_ms)
         self.lifecycle = Lifecycle(
@@ -197,7 +197,7 @@ class SessionManager:
     async def _revoke(self, user: str, handle: Handle, address: str | None) -> bool:
         removed = await self.store.destroy(handle)
         if removed:
-            self.events.emit(Event(Kind.DESTROYED, self.now_ms(), handle, user, address, "revoked"))
+            self.events.emit(Kind.DESTROYED, handle=handle, user=user, address=address, reason="revoked")
         return removed
 
     def _tell(
@@ -209,7 +209,8 @@ class SessionManager:
         user: str | None = None,
         reason: str | None = None,
     ) -> None:
-        self.events.emit(Event(kind, self.now_ms(), handle, user, request.client.address, reason))
+        address = request.client.address
+        self.events.emit(kind, handle=handle, user=user, address=address, reason=reason)
 
     # --- work in flight ---
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from tornado.httputil import HTTPServerRequest
 from tornado.web import HTTPError, RequestHandler
 
-from stormcellar.events import Event, Kind
+from stormcellar.events import Kind
 from stormcellar.sessions.cookies import SessionId, form_basis, mint_secret
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.sessions.request_info import CookieChange, Presence
@@ -111,8 +111,7 @@ class FormMixin(RequestHandler):
 
     def _tell_of_rejection(self, sid: SessionId | None) -> None:
         handle = sid.handle if sid is not None else None
-        event = Event(Kind.FORM_REJECTED, self.sessions.now_ms(), handle, address=self.client_address())
-        self.sessions.events.emit(event)
+        self.sessions.events.emit(Kind.FORM_REJECTED, handle=handle, address=self.client_address())
 
     def _presented(self) -> SessionId | None:
         if not self._sid_is_read:

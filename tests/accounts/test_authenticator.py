@@ -59,7 +59,7 @@ class Desk:
         self.directory = Directory("alice", "bob")
         self.throttle = Throttle(self.store.counters(), key=KEY, rules=Rules(**rules), clock=self.clock)
         self.told: list[Event] = []
-        events = Events()
+        events = Events(self.throttle.now_ms)
         events.subscribe(self.told.append)
         self.credentials = Credentials(self.directory, self.throttle, events)
 

@@ -142,7 +142,7 @@ async def test_a_subscriber_that_fails_harms_nobody(caplog: pytest.LogCaptureFix
 
     assert brief(events) == [(Kind.CREATED, None, None)]
     assert await visitor.reads() == {"a": 1}
-    assert [record.getMessage() for record in caplog.records] == ["a subscriber failed on created"]
+    assert [record.getMessage() for record in caplog.records] == ["event subscriber failed on created"]
 
 
 @pytest.mark.gen_test

@@ -17,7 +17,7 @@ from stormcellar.app.handlers.bodies import FORM, JSON, require_type
 from stormcellar.app.handlers.negotiation import is_local, prefers_json, safe_next
 from stormcellar.app.problems import WORDS, Problem, describe
 from stormcellar.app.security_headers import CACHING, FORGET_ALL
-from stormcellar.events import Event, Kind
+from stormcellar.events import Kind
 from stormcellar.faults import reason
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.stores import StoreUnavailable
@@ -148,7 +148,7 @@ class BaseHandler(Arriving):
         """Tell what happened to this request; see `stormcellar.events`."""
         manager: SessionManager = self.settings[SETTING]
         handle, address = self.presented_handle(), self.client_address()
-        manager.events.emit(Event(kind, manager.now_ms(), handle, user, address, reason))
+        manager.events.emit(kind, handle=handle, user=user, address=address, reason=reason)
 
     def presented_handle(self) -> str | None:
         """Return what names the session of a genuine cookie, whether or not it still counts."""
