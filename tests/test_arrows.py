@@ -59,9 +59,6 @@ CONFINED = {
     "stores": set(),
 }
 
-# Tornado keeps its signed values in tornado.web.
-EXCEPTIONS = {("stormcellar.sessions.signing", "tornado.web.decode_signed_value")}
-
 
 def module_name(path: Path) -> str:
     """Return the import name of the module in the file *path* of this repository."""
@@ -115,8 +112,6 @@ def wrong_arrows(module: str, source: str, *, is_package: bool = False) -> set[s
 
 def may_import(module: str, name: str) -> bool:
     """Whether *module* may import *name*."""
-    if (module, name) in EXCEPTIONS:
-        return True
     top, room = name.partition(".")[0], room_of(module)
     if top != "stormcellar":
         is_named = room in CONFINED.get(top, {room})

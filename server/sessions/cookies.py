@@ -29,7 +29,7 @@ _KEPT = 16
 # A signed value of ours has about 190 bytes; longer ones are not worth a signature check.
 _MAX_VALUE = 512
 # Each takes some 700 bytes.
-_MOST_KNOWN = 8192
+_MAX_CACHED = 8192
 
 SAMESITE = ("Lax", "Strict")
 
@@ -85,8 +85,8 @@ def _base64url(raw: bytes) -> str:
     return b2a_base64(raw, newline=False).translate(_URL_SAFE, b"=").decode()
 
 
-def _session_id(signed: bytes | None) -> SessionId | None:
-    match = _SESSION_ID.fullmatch(signed.decode("latin1")) if signed else None
+def _session_id(signed: bytes) -> SessionId | None:
+    match = _SESSION_ID.fullmatch(signed.decode("latin1"))
     return SessionId(Handle(match[1]), match[2]) if match else None
 
 
@@ -153,8 +153,8 @@ class Cookies:
         self._keys = keys
         self._max_age_s = max_age_s
         self._clock = clock
-        self._known: dict[str, tuple[SessionId, int]] = {}
-        self._known_before: dict[str, tuple[SessionId, int]] = {}
+        self._verified: dict[str, tuple[SessionId, int]] = {}
+        self._verified_before: dict[str, tuple[SessionId, int]] = {}
         self._attributes = f"; HttpOnly; Path=/; SameSite={samesite}" + ("; Secure" if secure else "")
 
     def read(self, headers: Sequence[str]) -> SessionId | None:
@@ -162,33 +162,31 @@ class Cookies:
         value = extract(headers, self.name)
         if value is None or len(value) > _MAX_VALUE or not value.isascii():
             return None
-        known = self._known.get(value) or self._learnt(value)
-        if known is None:
-            # Genuine perhaps, but not of the shape in which we sign.
-            signed = self._keys.verify(self.name, value, max_age_s=self._max_age_s, clock=self._clock)
-            return _session_id(signed)
-        return known[0] if known[1] >= self._clock() - self._max_age_s else None
+        verified = self._verified.get(value) or self._verify(value)
+        if verified is None or verified[1] < self._clock() - self._max_age_s:
+            return None
+        return verified[0]
 
-    def _learnt(self, value: str) -> tuple[SessionId, int] | None:
-        """Return the session ID in *value*, and when it was signed, and know both from now on.
-
-        People come again and again with the same cookie. Of two sets of them the older is forgotten when the
-        newer is full. What is no cookie of ours is never kept.
-        """
-        known = self._known_before.get(value)
-        if known is None:
-            opened = self._keys.opened(self.name, value)
-            sid = _session_id(opened[0]) if opened is not None else None
-            if opened is None or sid is None:
+    def _verify(self, value: str) -> tuple[SessionId, int] | None:
+        """Return the session ID in *value* and when it was signed; cache both if they are valid."""
+        verified = self._verified_before.get(value)
+        if verified is None:
+            signed = self._keys.verify(self.name, value)
+            sid = _session_id(signed[0]) if signed is not None else None
+            if signed is None or sid is None:
                 return None
-            known = sid, opened[1]
-        self._know(value, known)
-        return known
+            verified = sid, signed[1]
+        self._cache(value, verified)
+        return verified
 
-    def _know(self, value: str, known: tuple[SessionId, int]) -> None:
-        if len(self._known) >= _MOST_KNOWN:
-            self._known, self._known_before = {}, self._known
-        self._known[value] = known
+    def _cache(self, value: str, verified: tuple[SessionId, int]) -> None:
+        """Cache *verified*: the same cookies come back again and again.
+
+        There are two generations; when the newer one is full, the older one is dropped.
+        """
+        if len(self._verified) >= _MAX_CACHED:
+            self._verified, self._verified_before = {}, self._verified
+        self._verified[value] = verified
 
     def read_nonce(self, headers: Sequence[str]) -> str | None:
         """Return the nonce presented by a visitor who has no session, if it is well formed."""
@@ -203,7 +201,7 @@ class Cookies:
         """Give the browser *sid*, until it closes, or for *max_age_s* seconds."""
         now_s = self._clock()
         value = self._keys.sign(self.name, f"{sid.handle}.{sid.secret}", clock=lambda: now_s)
-        self._know(value, (sid, int(now_s)))  # it will be back
+        self._cache(value, (sid, int(now_s)))
         self._add(response, f"{self.name}={value}" + (f"; Max-Age={max_age_s}" if max_age_s else ""))
 
     def clear(self, response: CookieSink) -> None:

@@ -79,7 +79,7 @@ def test_a_cookie_seen_before_needs_every_byte() -> None:  # A11
 
 def test_cookies_seen_before_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:  # H7
     """The longest unseen are forgotten, and read all the same; what is forged is never kept."""
-    monkeypatch.setattr("stormcellar.sessions.cookies._MOST_KNOWN", 3)
+    monkeypatch.setattr("stormcellar.sessions.cookies._MAX_CACHED", 3)
     reads = cookies()
     sids = [SessionId.mint() for _ in range(20)]
     headers = [f"id={written(reads, sid)}" for sid in sids]
@@ -87,7 +87,7 @@ def test_cookies_seen_before_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     for _ in range(3):
         assert [reads.read([header]) for header in headers] == sids
         assert not any(reads.read([header[:-1] + "!"]) for header in headers)
-        assert len(reads._known) + len(reads._known_before) <= 6
+        assert len(reads._verified) + len(reads._verified_before) <= 6
 
 
 def test_what_was_written_is_read_back() -> None:
