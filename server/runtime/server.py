@@ -46,7 +46,8 @@ log = logging.getLogger("stormcellar")
 DRAIN_S = 10.0
 SIGN_AFTER_S = 5.0
 """So long a new first key only verifies: by then every process of the site has read it."""
-_HERE = Path(__file__).parents[1] / "app"
+# Resolved: Tornado serves no file outside the folder, and an editable install consists of links.
+_HERE = Path(__file__).resolve().parents[1] / "app"
 
 
 def make_app(manager: SessionManager, context: Context) -> Application:
