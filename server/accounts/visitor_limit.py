@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from stormcellar.accounts.throttle import origin_of
 from stormcellar.errors import Throttled
-from stormcellar.sessions.request_info import Requesting
+from stormcellar.sessions.request_info import RequestInfo
 from stormcellar.stores import Counters, Rule
 
 _HOUR_MS = 3_600_000
@@ -42,7 +42,7 @@ class Newcomers:
         """Count under another key from now on."""
         self._key = key
 
-    async def admit(self, request: Requesting) -> None:
+    async def admit(self, request: RequestInfo) -> None:
         """Count one more for the address of *request*.
 
         Raises:

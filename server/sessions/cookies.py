@@ -31,6 +31,8 @@ _MAX_VALUE = 512
 # Each takes some 700 bytes.
 _MAX_CACHED = 8192
 
+DEFAULT_NAME = "id"
+DEFAULT_SAMESITE = "Lax"
 SAMESITE = ("Lax", "Strict")
 
 
@@ -142,7 +144,7 @@ class Cookies:
         secure: bool,
         max_age_s: float,
         clock: Callable[[], float],
-        samesite: str = "Lax",
+        samesite: str,
     ) -> None:
         check_cookie_name(name)
         if samesite not in SAMESITE:

@@ -1,4 +1,4 @@
-"""What each verb of a session's life does to the store, under which limits. No Tornado here."""
+"""`Lifecycle`: what each verb of a session does in the store, and within which limits."""
 
 from __future__ import annotations
 
@@ -10,68 +10,68 @@ from typing import Any
 from stormcellar.errors import SessionChanged, SignInRevoked
 from stormcellar.events import Events, Kind
 from stormcellar.lifetime import Lifetime
-from stormcellar.sessions import json_values as values
-from stormcellar.sessions.account_check import Standing
-from stormcellar.sessions.atomic_update import Modifier
-from stormcellar.sessions.data_limits import by_sign_in, confine, kept_of, may_store, merge, survivors
-from stormcellar.sessions.record_writer import Rotation, Writer
-from stormcellar.sessions.request_info import CookieChange, Requesting
-from stormcellar.sessions.session import Session
-from stormcellar.stores import Absent, Delta, Outcome, Record, Store, StoreUnavailable
+from stormcellar.sessions import json_values
+from stormcellar.sessions.account_check import AccountCheck
+from stormcellar.sessions.atomic_update import AtomicUpdate
+from stormcellar.sessions.data_limits import merge, surviving_data, surviving_delta, surviving_keys
+from stormcellar.sessions.record_writer import IdChange, RecordWriter
+from stormcellar.sessions.request_info import CookieChange, RequestInfo
+from stormcellar.sessions.state import SessionState
+from stormcellar.stores import Absent, Delta, Handle, Outcome, Record, Store, StoreUnavailable
 from stormcellar.stores.base import check_keys
 
 
 class Lifecycle:
-    """Carries out what `Session` asks for; each verb is one atomic step in the store.
+    """Runs the verbs of `Session`; each is one atomic step in the store.
 
     Args:
-        admit: Asked before a visitor's session is made; whatever it raises is the answer.
-        clock: Unix time in seconds.
+        admit: Awaited before a visitor's session is created; an exception it raises refuses the session.
+        now_ms: Returns Unix time in milliseconds.
     """
 
     def __init__(
         self,
         store: Store,
+        writer: RecordWriter,
         *,
         lifetime: Lifetime,
-        standing: Standing,
+        accounts: AccountCheck,
         events: Events,
-        admit: Callable[[Requesting], Awaitable[None]] | None,
-        clock: Callable[[], float],
+        admit: Callable[[RequestInfo], Awaitable[None]] | None,
+        now_ms: Callable[[], int],
     ) -> None:
         self._store = store
+        self._writer = writer
         self._lifetime = lifetime
-        self._standing = standing
+        self._accounts = accounts
         self._events = events
         self._admit = admit
-        self._clock = clock
-        self._writer = Writer(store, lifetime=lifetime, now_ms=self.now_ms)
-        self._modifier = Modifier(store, self._writer, now_ms=self.now_ms)
+        self._now_ms = now_ms
+        self._update = AtomicUpdate(store, writer, now_ms=now_ms)
 
-    def now_ms(self) -> int:
-        """Return Unix time in milliseconds."""
-        return int(self._clock() * 1000)
+    async def commit(self, state: SessionState, frozen: Delta | None = None) -> None:
+        """Save what is pending, or what remains of *frozen*, and create the record if there is none.
 
-    async def commit(self, session: Session, frozen: Delta | None = None) -> None:
-        """Save what is pending, or of *frozen* what remains, creating the record if there is none.
+        Args:
+            frozen: What was pending when the handler finished.
 
         Raises:
             SessionEnded, SessionChanged, SessionTooLarge, InsecureTransport, StoreUnavailable
         """
-        async with session.lock:
-            delta = session.pending() if frozen is None else session.remaining(frozen)
+        async with state.lock:
+            delta = state.data.pending() if frozen is None else state.data.remaining(frozen)
             if delta is None:
                 return
-            if not may_store(session):
-                session.abandon()
-            elif session.record is None:
-                await self._create(session, data=dict(delta.put))
-            elif await self._writer.apply(session, delta) is not Outcome.APPLIED:
+            if not state.may_store():
+                state.data.drop_pending()
+            elif state.record is None:
+                await self._create(state, data=dict(delta.put))
+            elif await self._writer.apply(state, delta) is not Outcome.APPLIED:
                 raise SessionChanged
 
     async def login(
         self,
-        session: Session,
+        state: SessionState,
         user: str,
         *,
         keep: Collection[str],
@@ -86,205 +86,202 @@ class Lifecycle:
             raise TypeError("keep must be a collection of keys, not one string")
         check_keys(keep)
         user.encode()
-        async with session.lock:
-            before, handle = session.user, session.handle
-            is_remembered = self._is_remembered(session, user, remember)
-            deadline_ms = self._lifetime.deadline_ms(self.now_ms(), is_remembered=is_remembered)
-            change = Rotation(
+        async with state.lock:
+            before, handle = state.user, state.handle
+            is_remembered = self._is_remembered(state, user, remember)
+            deadline_ms = self._lifetime.deadline_ms(self._now_ms(), is_remembered=is_remembered)
+            change = IdChange(
                 user=user,
-                auth_ms=self.now_ms() if auth_ms is None else auth_ms,
-                deadline_ms=self._limited(session, deadline_ms),
+                auth_ms=self._now_ms() if auth_ms is None else auth_ms,
+                deadline_ms=self._limited(state, deadline_ms),
                 is_remembered=is_remembered,
-                keep=survivors(session, user, keep),
+                keep=surviving_keys(before, user, keep),
             )
-            is_rotated = await self._bind(session, change, afresh=afresh)
-            await self._confirm(session)
+            is_rotated = await self._bind(state, change, afresh=afresh)
+            await self._check_account(state)
             if is_rotated and before not in (None, user):
-                self.tell(Kind.DESTROYED, session, reason="replaced", handle=handle, user=before)
-            self.tell(Kind.AUTHENTICATED, session, reason="again" if before == user else "sign-in")
-        await self._end_beyond_limit(session, user)
+                self._emit(Kind.DESTROYED, state, reason="replaced", handle=handle, user=before)
+            self._emit(Kind.AUTHENTICATED, state, reason="again" if before == user else "sign-in")
+        if self._lifetime.max_per_user is not None:
+            await self._end_oldest(state, user, self._lifetime.max_per_user)
 
-    async def logout(self, session: Session) -> None:
+    async def logout(self, state: SessionState) -> None:
         """See `Session.logout`."""
-        async with session.lock:
-            cookie = session.cookie
-            if session.record is not None:
-                if await self._store.destroy(session.record.handle):
-                    self.tell(Kind.DESTROYED, session, reason="logout")
+        async with state.lock:
+            cookie = state.cookie
+            if state.record is not None:
+                if await self._store.destroy(state.record.handle):
+                    self._emit(Kind.DESTROYED, state, reason="logout")
                 cookie = CookieChange.CLEAR
-            elif session.unsettled is not None:
-                await self._end_unsettled(session)
+            elif state.unsettled is not None:
+                await self._end_unsettled(state, state.unsettled)
                 cookie = CookieChange.CLEAR
-            session.ended(cookie=cookie)
+            state.end(cookie=cookie)
 
-    async def renew(self, session: Session) -> None:
+    async def renew(self, state: SessionState) -> None:
         """See `Session.renew`."""
-        async with session.lock:
-            if session.record is not None:
-                await self._replace_id(session, self._unchanged(session, session.record), reason="asked")
+        async with state.lock:
+            if state.record is not None:
+                await self._rotate(state, self._same(state, state.record), reason="asked")
 
-    async def limit(self, session: Session, seconds: float) -> None:
+    async def limit(self, state: SessionState, seconds: float) -> None:
         """See `Session.expire_in`."""
-        async with session.lock:
-            session.limit_s = min(seconds, session.limit_s or seconds)
-            if session.record is not None:
-                change = self._unchanged(session, session.record)
-                deadline_ms = self._limited(session, change.deadline_ms)
-                await self._replace_id(session, replace(change, deadline_ms=deadline_ms), reason="limited")
+        async with state.lock:
+            state.limit_s = min(seconds, state.limit_s or seconds)
+            if state.record is not None:
+                change = self._same(state, state.record)
+                deadline_ms = self._limited(state, change.deadline_ms)
+                await self._rotate(state, replace(change, deadline_ms=deadline_ms), reason="limited")
 
-    async def renew_in_passing(self, session: Session, frozen: Delta) -> None:
-        """See `Session.save`. The response depends on what is saved, not on the renewal.
+    async def commit_and_renew(self, state: SessionState, frozen: Delta) -> None:
+        """Save what remains of *frozen* and rotate the ID, if no other request rotated or ended it.
 
-        Whoever renewed it first, or ended it, decides; *frozen* is then saved as `commit` does, under the old
-        ID, which the grace covers.
+        Otherwise *frozen* is saved under the old ID, which is still valid during the grace. The response
+        depends on what is saved, not on the rotation.
         """
-        async with session.lock:
-            record, delta = session.record, session.remaining(frozen)
-            if record is not None and session.cookie is CookieChange.KEEP:
+        async with state.lock:
+            record, delta = state.record, state.data.remaining(frozen)
+            if record is not None and state.cookie is CookieChange.KEEP:
                 grace_ms = round(1000 * self._lifetime.grace_s)
-                change = replace(self._unchanged(session, record), grace_ms=grace_ms)
+                change = replace(self._same(state, record), grace_ms=grace_ms)
                 with suppress(*(() if delta else (StoreUnavailable,))):
-                    outcome = await self._writer.rotate(session, delta or Delta(), change)
+                    outcome = await self._writer.rotate(state, delta or Delta(), change)
                     if outcome is Outcome.APPLIED:
-                        self.tell(Kind.RENEWED, session, reason="periodic")
+                        self._emit(Kind.RENEWED, state, reason="periodic")
                         return
-        await self.commit(session, frozen)
+        await self.commit(state, frozen)
 
-    async def modify(self, session: Session, key: str, change: Callable[[Any], Any]) -> Any:
+    async def modify(self, state: SessionState, key: str, change: Callable[[Any], Any]) -> Any:
         """See `Session.modify`."""
-        await self.commit(session)
-        async with self._modifier.turn(session) as until, session.lock:
-            if session.record is not None:
-                value = await self._modifier.replace(session, key, change, until=until)
-            elif may_store(session):
+        await self.commit(state)
+        async with self._update.exclusive(state) as until, state.lock:
+            if state.record is not None:
+                value = await self._update.replace(state, key, change, until=until)
+            elif state.may_store():
                 value = change(None)
-                delta = Delta({key: values.encode(value)})
-                await self._create(session, data=dict(delta.put))
+                delta = Delta({key: json_values.encode(value)})
+                await self._create(state, data=dict(delta.put))
             else:
                 return change(None)
-            session.replaced(key, value)
+            state.set_value(key, value)
             return value
 
-    async def touch(self, session: Session) -> None:
-        """Record that the session was used. Whatever the outcome, no response depends on it."""
-        await self._writer.touch(session)
-
-    def expires_ms(self, session: Session) -> int:
-        """Return when *session*, which has a record, ends if nothing happens after this request."""
-        return self._writer.expires_ms(session, now_ms=self.now_ms())
-
-    def tell(
-        self,
-        kind: Kind,
-        session: Session,
-        *,
-        reason: str | None = None,
-        handle: str | None = None,
-        user: str | None = None,
-    ) -> None:
-        """Emit an event about *session*, or about another by its *handle* and *user*."""
-        if handle is None:
-            handle, user = session.handle, session.user
-        address = session.request.client.address
-        self._events.emit(kind, handle=handle, user=user, address=address, reason=reason)
-
-    # --- pieces of the verbs; each holds session.lock ---
+    # --- pieces of the verbs; the caller holds state.lock ---
 
     async def _create(
-        self, session: Session, *, data: dict[str, bytes], user: str | None = None, **options: Any
+        self, state: SessionState, *, data: dict[str, bytes], user: str | None = None, **options: Any
     ) -> None:
         if user is None and self._admit is not None:
-            await self._admit(session.request)
-        await self._writer.create(session, data=data, user=user, **options)
-        self.tell(Kind.CREATED, session)
+            await self._admit(state.request)
+        await self._writer.create(state, data=data, user=user, **options)
+        self._emit(Kind.CREATED, state)
 
-    async def _bind(self, session: Session, change: Rotation, *, afresh: bool) -> bool:
-        """Give the user this session under a new ID, or another one; return whether it is this one."""
-        pending = session.pending() or Delta()
-        delta = pending if change.keep is None else confine(pending, change.keep)
+    async def _bind(self, state: SessionState, change: IdChange, *, afresh: bool) -> bool:
+        """Give the user this session under a new ID, or another session; return whether it is this one."""
+        pending = state.data.pending() or Delta()
+        delta = pending if change.keep is None else surviving_delta(pending, change.keep)
         kept: Mapping[str, bytes] = {}
-        held = session.record
+        held = state.record
         if held is not None:
-            if await self._writer.rotate(session, delta, change) is Outcome.APPLIED:
-                session.confine(session.record.data if session.record else ())
+            if await self._writer.rotate(state, delta, change) is Outcome.APPLIED:
+                state.retain(state.record.data if state.record else ())
                 return True
-            left = await self._take_over(session)
+            left = await self._end_renewed(state)
             if left is None and not afresh:
                 raise SessionChanged
-            # A double click, or a logout elsewhere: who proved their password gets a session of their own.
-            kept = {} if left is None else kept_of(left.data, change.keep)
+            # A double click, or a sign-out elsewhere: who proved a password gets a session of their own.
+            kept = {} if left is None else surviving_data(left.data, change.keep)
             delta = Delta() if left is None else delta
         await self._create(
-            session,
+            state,
             data=merge(kept, delta),
             before=kept,
             user=change.user,
             auth_ms=change.auth_ms,
             is_remembered=change.is_remembered,
         )
-        # Of what was read before, only what is still so: it would be written over what is newer.
+        # Of the values read before, keep the unchanged ones: others would overwrite newer ones.
         fresh = [key for key, raw in kept.items() if held is not None and held.data.get(key) == raw]
-        session.confine({*fresh, *delta.put})
-        await self._end_unsettled(session)
+        state.retain({*fresh, *delta.put})
+        if state.unsettled is not None:
+            await self._end_unsettled(state, state.unsettled)
         return False
 
-    async def _take_over(self, session: Session) -> Record | None:
-        """End the session that was renewed in passing while this request was under way; return its record.
+    async def _end_renewed(self, state: SessionState) -> Record | None:
+        """End the session whose ID was renewed periodically during this request; return its record.
 
-        Its ID cannot be rotated by the old one, so it goes on as another session. Of several requests that
-        try it one succeeds, and after a sign-out none.
+        The old ID cannot rotate it, so the user gets another session. Of several requests that try this, one
+        succeeds; after a sign-out, none.
         """
-        assert session.sid is not None
-        found = await self._store.load(session.sid.credential, now_ms=self.now_ms())
+        assert state.sid is not None
+        found = await self._store.load(state.sid.credential, now_ms=self._now_ms())
         if isinstance(found, Absent) or not await self._store.destroy(found.handle):
             return None
-        self.tell(Kind.DESTROYED, session, reason="replaced", handle=found.handle, user=found.user)
+        self._emit(Kind.DESTROYED, state, reason="replaced", handle=found.handle, user=found.user)
         return found
 
-    async def _end_unsettled(self, session: Session) -> None:
-        record = session.unsettled
-        if record is not None and await self._store.destroy(record.handle):
-            self.tell(Kind.DESTROYED, session, reason="account", handle=record.handle, user=record.user)
+    async def _end_unsettled(self, state: SessionState, record: Record) -> None:
+        if await self._store.destroy(record.handle):
+            self._emit(Kind.DESTROYED, state, reason="account", handle=record.handle, user=record.user)
 
-    def _limited(self, session: Session, deadline_ms: int) -> int:
-        if session.limit_s is None:
+    def _limited(self, state: SessionState, deadline_ms: int) -> int:
+        if state.limit_s is None:
             return deadline_ms
-        return min(deadline_ms, self.now_ms() + round(1000 * session.limit_s))
+        return min(deadline_ms, self._now_ms() + round(1000 * state.limit_s))
 
-    def _unchanged(self, session: Session, record: Record) -> Rotation:
-        return Rotation(
+    def _same(self, state: SessionState, record: Record) -> IdChange:
+        """Return a change of the ID that changes nothing else."""
+        return IdChange(
             user=record.user,
             auth_ms=record.auth_ms,
             deadline_ms=record.deadline_ms,
-            is_remembered=self._writer.is_remembered(session),
+            is_remembered=self._lifetime.remember_s is not None and state.is_remembered,
         )
 
-    async def _replace_id(self, session: Session, change: Rotation, *, reason: str) -> None:
-        if await self._writer.rotate(session, session.pending() or Delta(), change) is not Outcome.APPLIED:
+    async def _rotate(self, state: SessionState, change: IdChange, *, reason: str) -> None:
+        delta = state.data.pending() or Delta()
+        if await self._writer.rotate(state, delta, change) is not Outcome.APPLIED:
             raise SessionChanged
-        self.tell(Kind.RENEWED, session, reason=reason)
+        self._emit(Kind.RENEWED, state, reason=reason)
 
-    def _is_remembered(self, session: Session, user: str, asked: bool | None) -> bool:
-        """Whether a sign-in is one that lasts; a proof, for which nobody is asked, leaves it as it was."""
+    def _is_remembered(self, state: SessionState, user: str, remember: bool | None) -> bool:
+        """Whether the session lasts after sign-in; a second proof by the same user changes nothing."""
         if self._lifetime.remember_s is None:
             return False
-        return session.user == user and session.is_remembered if asked is None else asked
+        return state.user == user and state.is_remembered if remember is None else remember
 
-    async def _confirm(self, session: Session) -> None:
-        record = session.record
-        if record is None or self._standing.counts(record):
+    async def _check_account(self, state: SessionState) -> None:
+        record = state.record
+        if record is None or self._accounts.counts(record):
             return
-        self.tell(Kind.DESTROYED, session, reason="account")
-        # First, so that nobody is signed in even if the store fails: the record does not count either way.
-        session.ended(cookie=CookieChange.CLEAR)
+        self._emit(Kind.DESTROYED, state, reason="account")
+        # Before the store call, so that nobody is signed in even if that fails: the record counts for nobody.
+        state.end(cookie=CookieChange.CLEAR)
         await self._store.destroy(record.handle)
         raise SignInRevoked
 
-    async def _end_beyond_limit(self, session: Session, user: str) -> None:
-        limit = self._lifetime.max_per_user
-        if limit is None:
-            return
-        records = await self._store.of_user(user, now_ms=self.now_ms())
-        for record in sorted(records, key=by_sign_in, reverse=True)[limit:]:
+    async def _end_oldest(self, state: SessionState, user: str, limit: int) -> None:
+        records = await self._store.of_user(user, now_ms=self._now_ms())
+        for record in sorted(records, key=sign_in_order, reverse=True)[limit:]:
             if await self._store.destroy(record.handle):
-                self.tell(Kind.DESTROYED, session, reason="limit", handle=record.handle, user=user)
+                self._emit(Kind.DESTROYED, state, reason="limit", handle=record.handle, user=user)
+
+    def _emit(
+        self,
+        kind: Kind,
+        state: SessionState,
+        *,
+        reason: str | None = None,
+        handle: str | None = None,
+        user: str | None = None,
+    ) -> None:
+        """Emit an event about the session of this request, or about the one of *handle* and *user*."""
+        if handle is None and state.record is not None:
+            handle, user = state.record.handle, state.record.user
+        address = state.request.client.address
+        self._events.emit(kind, handle=handle, user=user, address=address, reason=reason)
+
+
+def sign_in_order(record: Record) -> tuple[int, Handle]:
+    """Return the sort key for sessions by sign-in; the handle decides between two of one millisecond."""
+    return record.auth_ms or 0, record.handle

@@ -1,4 +1,4 @@
-"""`SessionManager`: an application's sessions, with their cookies, their store and the work in flight."""
+"""`SessionManager`: the sessions of an application: cookies, store, and saves in flight."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from typing import Any
 
 from stormcellar.events import Events, Kind
 from stormcellar.lifetime import Lifetime
-from stormcellar.sessions.account_check import Accounts, Standing
-from stormcellar.sessions.cookies import Cookies, SessionId
+from stormcellar.sessions.account_check import AccountCheck, Accounts
+from stormcellar.sessions.cookies import DEFAULT_NAME, DEFAULT_SAMESITE, Cookies, SessionId
 from stormcellar.sessions.csrf import FormTokens
-from stormcellar.sessions.data_limits import by_sign_in
-from stormcellar.sessions.lifecycle import Lifecycle
-from stormcellar.sessions.request_info import Presence, Requesting
-from stormcellar.sessions.session import Session
+from stormcellar.sessions.lifecycle import Lifecycle, sign_in_order
+from stormcellar.sessions.record_writer import RecordWriter
+from stormcellar.sessions.request_info import Presence, RequestInfo
+from stormcellar.sessions.session import Session, state_of
 from stormcellar.sessions.signing import KeyRing
+from stormcellar.sessions.state import SessionState
 from stormcellar.stores import Absent, Handle, Record, Store, StoreUnavailable
 
 log = logging.getLogger("stormcellar.sessions")
 
-_NEWS = {Absent.SUPERSEDED: (Kind.REJECTED, "superseded"), Absent.ENDED: (Kind.EXPIRED, None)}
-_PRESENCE = {Absent.SUPERSEDED: Presence.SUPERSEDED, Absent.ENDED: Presence.ENDED}
+_DAY_S = 86_400
 
 
 class SessionManager:
-    """Keeps the sessions of an application; one a process.
+    """The sessions of an application; one per process.
 
     Args:
-        store: Where they live.
+        store: Where the sessions are stored.
         secrets: Signing keys of at least 32 bytes; the first signs, all verify.
         lifetime: The limits of a session's life.
         secure: The application is served over TLS: the cookie is `__Host-` and Secure. Without it a request
             that is not loopback gets no session cookie.
         cookie_name: Without the prefix, which *secure* adds.
-        accounts: If given, a session of a user counts only while `valid_after` says so.
-        samesite: Of the cookies: `Lax`, or `Strict`.
-        admit: Asked before a visitor's session is made; whatever it raises is the answer.
-        clock: Unix time in seconds.
+        accounts: If given, a session of a user counts only while `valid_after` allows it.
+        samesite: The SameSite attribute of the cookies: `Lax` or `Strict`.
+        admit: Awaited before a visitor's session is created; an exception it raises refuses the session.
+        clock: Returns Unix time in seconds.
 
     Raises:
-        ValueError: Keys or a cookie name that will not do.
+        ValueError: A key, the cookie name or *samesite* is not valid.
     """
 
     def __init__(
@@ -53,29 +53,37 @@ class SessionManager:
         secrets: Sequence[bytes | str],
         lifetime: Lifetime = Lifetime(),  # noqa: B008  frozen
         secure: bool = False,
-        cookie_name: str = "id",
+        cookie_name: str = DEFAULT_NAME,
         accounts: Accounts | None = None,
-        samesite: str = "Lax",
-        admit: Callable[[Requesting], Awaitable[None]] | None = None,
+        samesite: str = DEFAULT_SAMESITE,
+        admit: Callable[[RequestInfo], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.store = store
         self.lifetime = lifetime
         self.secure = secure
-        self._touch_after_ms = 1000 * lifetime.touch_after_s
         self.events = Events(self.now_ms)
-        """Tells what happens; see `stormcellar.events`."""
-        self._standing = Standing(accounts, now_ms=self.now_ms)
+        """Session and sign-in events; see `stormcellar.events`."""
+        self._clock = clock
+        self._touch_after_ms = 1000 * lifetime.touch_after_s
+        self._accounts = AccountCheck(accounts, now_ms=self.now_ms)
+        self._writer = RecordWriter(store, lifetime=lifetime, now_ms=self.now_ms)
         self.lifecycle = Lifecycle(
-            store, lifetime=lifetime, standing=self._standing, events=self.events, admit=admit, clock=clock
+            store,
+            self._writer,
+            lifetime=lifetime,
+            accounts=self._accounts,
+            events=self.events,
+            admit=admit,
+            now_ms=self.now_ms,
         )
         self._make_cookies = partial(
             Cookies,
             name=cookie_name,
             secure=secure,
             samesite=samesite,
-            # A day beyond the deadline: the store decides, the signature only bounds what it is asked.
-            max_age_s=lifetime.longest_s + 86_400,
+            # The store decides about the deadline; the signature only saves it pointless loads.
+            max_age_s=lifetime.longest_s + _DAY_S,
             clock=clock,
         )
         self.use_keys(secrets)
@@ -83,60 +91,71 @@ class SessionManager:
 
     def now_ms(self) -> int:
         """Return Unix time in milliseconds by this manager's clock."""
-        return self.lifecycle.now_ms()
+        return int(self._clock() * 1000)
 
     def use_keys(self, secrets: Sequence[bytes | str]) -> None:
         """Sign with the first of *secrets* from now on, and accept what any of them signed.
 
         Raises:
-            ValueError: Keys that will not do; the ones in use stay.
+            ValueError: A key is not valid; the present keys stay.
         """
         keys = KeyRing(secrets)
         self.cookies = self._make_cookies(keys)
         self.forms = FormTokens(keys.derive("form token"))
 
-    # --- a request's session ---
+    # --- the session of a request ---
 
-    async def load(self, sid: SessionId | None, request: Requesting) -> Session:
-        """Return the session behind *sid*: one store call, none without a cookie.
+    async def load(self, sid: SessionId | None, request: RequestInfo) -> Session:
+        """Return the session of *sid*: one store call, none without a cookie.
 
         Raises:
             StoreUnavailable: No answer.
         """
         if sid is None:
-            return Session(self.lifecycle, request, Presence.NONE)
-        found = await self.store.load(sid.credential, now_ms=self.now_ms())
-        if isinstance(found, Absent):
-            kind, reason = _NEWS[found]
-            self._tell(kind, sid.handle, request, reason=reason)
-            return Session(self.lifecycle, request, _PRESENCE[found], sid=sid)
-        if not self._standing.counts(found):
-            if self._standing.is_changing(found):
-                # Nobody is signed in by it, but neither record nor cookie is taken from whoever changes it.
-                session = Session(self.lifecycle, request, Presence.SUPERSEDED, sid=sid)
-                session.unsettled = found
-                return session
-            self._tell(Kind.DESTROYED, found.handle, request, user=found.user, reason="account")
-            self.spawn(self.store.destroy(found.handle))
-            return Session(self.lifecycle, request, Presence.ENDED, sid=sid)
-        return Session(self.lifecycle, request, Presence.LIVE, sid=sid, record=found)
+            state = SessionState(request, Presence.NONE)
+        else:
+            found = await self.store.load(sid.credential, now_ms=self.now_ms())
+            if isinstance(found, Absent):
+                state = self._absent(sid, request, found)
+            elif self._accounts.counts(found):
+                state = SessionState(request, Presence.LIVE, sid=sid, record=found)
+            else:
+                state = self._revoked(sid, request, found)
+        return Session(self.lifecycle, state)
 
-    def reject(self, request: Requesting) -> None:
-        """Tell of a cookie that is no ID which we signed."""
-        self._tell(Kind.REJECTED, None, request, reason="cookie")
+    def _absent(self, sid: SessionId, request: RequestInfo, why: Absent) -> SessionState:
+        if why is Absent.SUPERSEDED:
+            self._emit(Kind.REJECTED, request, handle=sid.handle, reason="superseded")
+            return SessionState(request, Presence.SUPERSEDED, sid=sid)
+        self._emit(Kind.EXPIRED, request, handle=sid.handle)
+        return SessionState(request, Presence.ENDED, sid=sid)
 
-    def touch(self, session: Session) -> None:
+    def _revoked(self, sid: SessionId, request: RequestInfo, record: Record) -> SessionState:
+        """Return the state of a session whose account no longer allows its sign-in; end it."""
+        if self._accounts.is_changing(record):
+            # Nobody is signed in by it, but the request may be the one that changes the account: keep both
+            # its record and its cookie.
+            return SessionState(request, Presence.SUPERSEDED, sid=sid, unsettled=record)
+        self._emit(Kind.DESTROYED, request, handle=record.handle, user=record.user, reason="account")
+        self.spawn(self.store.destroy(record.handle))
+        return SessionState(request, Presence.ENDED, sid=sid)
+
+    def reject(self, request: RequestInfo) -> None:
+        """Emit an event for a cookie whose signature is invalid."""
+        self._emit(Kind.REJECTED, request, reason="cookie")
+
+    def touch(self, state: SessionState) -> None:
         """Record in the background that the session was used, if that is due."""
-        record, now_ms = session.record, self.now_ms()
+        record, now_ms = state.record, self.now_ms()
         if record is None or now_ms - record.seen_ms < self._touch_after_ms:
             return
         if self.lifetime.wants_touch(record, now_ms=now_ms):
-            self.spawn(self.lifecycle.touch(session))
+            self.spawn(self._writer.touch(state))
 
-    def wants_renewal(self, session: Session) -> bool:
-        """Whether the session ID is old enough to be changed in passing; see `Lifetime.renew_s`."""
-        record = session.record
-        if self.lifetime.renew_s is None or record is None or not session.request.may_set_cookie:
+    def wants_renewal(self, state: SessionState) -> bool:
+        """Whether the session ID is old enough to be rotated; see `Lifetime.renew_s`."""
+        record = state.record
+        if self.lifetime.renew_s is None or record is None or not state.request.may_set_cookie:
             return False
         return self.lifetime.wants_renewal(record, now_ms=self.now_ms())
 
@@ -152,31 +171,32 @@ class SessionManager:
         return self.now_ms() - session.record.auth_ms < 1000 * within_s
 
     def idle_left_s(self, session: Session) -> int | None:
-        """Return the whole seconds until *session* ends if nothing more happens; None without a record.
+        """Return the whole seconds until *session* expires if nothing more happens; None without a record.
 
-        Where this request counts as activity it is as if that was recorded already.
+        If this request counts as activity, it is included.
         """
         record, now_ms = session.record, self.now_ms()
         if record is None:
             return None
-        due = self.lifetime.wants_touch(record, now_ms=now_ms)
-        expires_ms = max(record.expires_ms, self.lifecycle.expires_ms(session) if due else 0)
+        expires_ms = record.expires_ms
+        if self.lifetime.wants_touch(record, now_ms=now_ms):
+            expires_ms = max(expires_ms, self._writer.expires_ms(state_of(session), now_ms=now_ms))
         return max(0, expires_ms - now_ms) // 1000
 
     def deadline_left_s(self, session: Session) -> int | None:
-        """Return the whole seconds until *session* ends whatever happens; None without a record."""
+        """Return the whole seconds until *session* ends, active or not; None without a record."""
         record = session.record
         return None if record is None else max(0, record.deadline_ms - self.now_ms()) // 1000
 
-    # --- a user's sessions ---
+    # --- the sessions of a user ---
 
     async def of_user(self, user: str) -> list[Record]:
         """Return the sessions of *user* that count, newest sign-in first; `data` is empty."""
         records = await self.store.of_user(user, now_ms=self.now_ms())
-        return sorted(filter(self._standing.counts, records), key=by_sign_in, reverse=True)
+        return sorted(filter(self._accounts.counts, records), key=sign_in_order, reverse=True)
 
     async def revoke(self, user: str, handle: str, *, address: str | None = None) -> bool:
-        """End one session of *user*; False if they have none by that handle, whoever else may.
+        """End the session *handle* of *user*; return False if *user* has no such session.
 
         Args:
             address: Of the client that asked for it, for the event.
@@ -184,9 +204,9 @@ class SessionManager:
         return handle in await self._handles(user) and await self._revoke(user, Handle(handle), address)
 
     async def revoke_others(self, user: str, *, than: str, address: str | None = None) -> int:
-        """End every session of *user* but the one with the handle *than*; return how many.
+        """End every session of *user* except the one with the handle *than*; return how many.
 
-        Those too that do not count any more, so that nothing is left of them.
+        This includes sessions that no longer count.
         """
         others = [handle for handle in await self._handles(user) if handle != than]
         return sum([await self._revoke(user, each, address) for each in others])
@@ -200,12 +220,12 @@ class SessionManager:
             self.events.emit(Kind.DESTROYED, handle=handle, user=user, address=address, reason="revoked")
         return removed
 
-    def _tell(
+    def _emit(
         self,
         kind: Kind,
-        handle: str | None,
-        request: Requesting,
+        request: RequestInfo,
         *,
+        handle: str | None = None,
         user: str | None = None,
         reason: str | None = None,
     ) -> None:
@@ -215,10 +235,10 @@ class SessionManager:
     # --- work in flight ---
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run *work* so that no hang-up cancels it and `aclose` waits for it."""
+        """Run *work* as a task that a closed connection does not cancel and that `aclose` waits for."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._landed)
+        task.add_done_callback(self._finish)
         return task
 
     async def drain(self) -> None:
@@ -231,7 +251,7 @@ class SessionManager:
         await self.drain()
         await self.store.aclose()
 
-    def _landed(self, task: asyncio.Task[Any]) -> None:
+    def _finish(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return

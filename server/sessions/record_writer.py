@@ -1,4 +1,4 @@
-"""`Writer`: the three ways in which a session reaches its record: create, apply, rotate."""
+"""`RecordWriter`: the three ways in which a session writes its record: create, apply, rotate."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from types import MappingProxyType
 
 from stormcellar.errors import InsecureTransport
 from stormcellar.lifetime import Lifetime
-from stormcellar.sessions.data_limits import kept_of, merge, require_size
-from stormcellar.sessions.session import Session
+from stormcellar.sessions.data_limits import merge, require_size, surviving_data
+from stormcellar.sessions.state import SessionState
 from stormcellar.stores import Delta, Outcome, Record, Store
 
 log = logging.getLogger("stormcellar.sessions")
@@ -19,8 +19,8 @@ _TOUCH = Delta()
 
 
 @dataclass(frozen=True, slots=True)
-class Rotation:
-    """What a change of the session ID sets besides; see `Store.rotate`."""
+class IdChange:
+    """What changes together with the session ID; see `Store.rotate`."""
 
     user: str | None
     auth_ms: int | None
@@ -30,18 +30,18 @@ class Rotation:
     grace_ms: int = 0
 
 
-class Writer:
-    """Writes to the store, within the limits, and tells the session what was written.
+class RecordWriter:
+    """Writes to the store, within the limits, and updates the state with what was written.
 
-    Each method is one atomic step in the store. The caller holds `session.lock`.
+    Each method is one atomic step in the store. The caller holds `state.lock`.
 
     Raises:
-        InsecureTransport: From what would set a cookie. Nothing was written.
-        SessionTooLarge: From what writes data. Nothing was written.
-        StoreUnavailable: From any; the session knows of nothing written.
+        InsecureTransport: From methods that set a cookie. Nothing was written.
+        SessionTooLarge: From methods that write data. Nothing was written.
+        StoreUnavailable: From every method; the state is unchanged.
 
     Args:
-        now_ms: Unix time in milliseconds.
+        now_ms: Returns Unix time in milliseconds.
     """
 
     def __init__(self, store: Store, *, lifetime: Lifetime, now_ms: Callable[[], int]) -> None:
@@ -51,7 +51,7 @@ class Writer:
 
     async def create(
         self,
-        session: Session,
+        state: SessionState,
         *,
         data: dict[str, bytes],
         before: Mapping[str, bytes] = MappingProxyType({}),
@@ -59,17 +59,17 @@ class Writer:
         auth_ms: int | None = None,
         is_remembered: bool = False,
     ) -> None:
-        """Make the record of a new session, with an ID of its own.
+        """Create the record of a new session, with a new ID.
 
         Args:
-            before: What *data* was in the session that this one takes the place of.
+            before: The data of the session that this one replaces; only growth beyond it is refused.
         """
-        self._require_transport(session)
+        self._require_transport(state)
         require_size(data, before=before)
-        sid, now_ms = session.mint(), self._now_ms()
+        sid, now_ms = state.mint(), self._now_ms()
         deadline_ms = self._lifetime.deadline_ms(now_ms, is_remembered=is_remembered)
-        if session.limit_s is not None:
-            deadline_ms = min(deadline_ms, now_ms + round(1000 * session.limit_s))
+        if state.limit_s is not None:
+            deadline_ms = min(deadline_ms, now_ms + round(1000 * state.limit_s))
         expires_ms = self._lifetime.expires_ms(
             user=user, now_ms=now_ms, deadline_ms=deadline_ms, is_remembered=is_remembered
         )
@@ -82,37 +82,37 @@ class Writer:
             seen_ms=now_ms,
             expires_ms=expires_ms,
             deadline_ms=deadline_ms,
-            client=session.request.client.encode(is_remembered=is_remembered),
+            client=state.request.client.encode(is_remembered=is_remembered),
             data=data,
         )
         await self._store.create(record)
-        session.became(record, sid)
+        state.set_record(record, sid)
 
-    async def apply(self, session: Session, delta: Delta) -> Outcome:
+    async def apply(self, state: SessionState, delta: Delta) -> Outcome:
         """Save *delta*, and slide the expiry."""
-        record, sid = session.record, session.sid
+        record, sid = state.record, state.sid
         assert record is not None and sid is not None
         data = merge(record.data, delta)
         require_size(data, before=record.data)
         now_ms = self._now_ms()
-        expires_ms = self.expires_ms(session, now_ms=now_ms)
+        expires_ms = self.expires_ms(state, now_ms=now_ms)
         outcome = await self._store.apply(sid.credential, delta, now_ms=now_ms, expires_ms=expires_ms)
         if outcome is Outcome.APPLIED:
-            session.wrote(
+            state.set_written(
                 data, seen_ms=max(record.seen_ms, now_ms), expires_ms=max(record.expires_ms, expires_ms)
             )
         return outcome
 
-    async def rotate(self, session: Session, delta: Delta, change: Rotation) -> Outcome:
-        """Change the ID, save *delta*, and set what is given; see `Store.rotate`."""
-        record, sid = session.record, session.sid
+    async def rotate(self, state: SessionState, delta: Delta, change: IdChange) -> Outcome:
+        """Rotate the ID, save *delta*, and set the fields of *change*; see `Store.rotate`."""
+        record, sid = state.record, state.sid
         assert record is not None and sid is not None
-        kept = kept_of(record.data, change.keep)
+        kept = surviving_data(record.data, change.keep)
         data = merge(kept, delta)
-        self._require_transport(session)
+        self._require_transport(state)
         require_size(data, before=kept)
         new, now_ms = sid.renewed() if change.grace_ms else sid.rotated(), self._now_ms()
-        client = session.request.client.encode(is_remembered=change.is_remembered)
+        client = state.request.client.encode(is_remembered=change.is_remembered)
         expires_ms = self._lifetime.expires_ms(
             user=change.user,
             now_ms=now_ms,
@@ -133,7 +133,7 @@ class Writer:
             grace_ms=change.grace_ms,
         )
         if outcome is Outcome.APPLIED:
-            session.became(
+            state.set_record(
                 Record(
                     *new.credential,
                     user=change.user,
@@ -150,33 +150,29 @@ class Writer:
             )
         return outcome
 
-    async def touch(self, session: Session) -> None:
-        """Slide the expiry alone. Needs no lock: it changes nothing that the session knows."""
-        sid, now_ms = session.sid, self._now_ms()
-        if session.record is not None and sid is not None:
-            expires_ms = self.expires_ms(session, now_ms=now_ms)
+    async def touch(self, state: SessionState) -> None:
+        """Record that the session was used, and slide its expiry. Changes no state, so it needs no lock."""
+        sid, now_ms = state.sid, self._now_ms()
+        if state.record is not None and sid is not None:
+            expires_ms = self.expires_ms(state, now_ms=now_ms)
             await self._store.apply(sid.credential, _TOUCH, now_ms=now_ms, expires_ms=expires_ms)
 
-    def expires_ms(self, session: Session, *, now_ms: int) -> int:
-        """Return when *session*, which has a record and is active now, ends if nothing more happens."""
-        record = session.record
+    def expires_ms(self, state: SessionState, *, now_ms: int) -> int:
+        """Return when a session with a record, active now, expires if nothing more happens."""
+        record = state.record
         assert record is not None
         return self._lifetime.expires_ms(
             user=record.user,
             now_ms=now_ms,
             deadline_ms=record.deadline_ms,
-            is_remembered=self.is_remembered(session),
+            is_remembered=self._lifetime.remember_s is not None and state.is_remembered,
         )
 
-    def is_remembered(self, session: Session) -> bool:
-        """Whether *session* has the limits of those who are kept signed in."""
-        return self._lifetime.remember_s is not None and session.is_remembered
-
-    def _require_transport(self, session: Session) -> None:
-        if not session.request.may_set_cookie:
+    def _require_transport(self, state: SessionState) -> None:
+        if not state.request.may_set_cookie:
             log.error(
                 "no session cookie for %s: plain HTTP, and the client or the Host is beyond this machine; "
                 "serve over TLS with SessionManager(secure=True), or run.py --behind-proxy",
-                session.request.client.address,
+                state.request.client.address,
             )
             raise InsecureTransport

@@ -1,4 +1,4 @@
-"""What a request brings to its session, and what its response does to the cookie."""
+"""What a session needs to know about its request, and what the response does to the cookie."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from contextlib import suppress
 from enum import Enum, auto
 from typing import Any, NamedTuple, Protocol
 
-from stormcellar.sessions import json_values as values
+from stormcellar.sessions import json_values
 
 MAX_ADDRESS = 64
 MAX_AGENT = 256
 
 
 class Presence(Enum):
-    """What stands behind the cookie of a request."""
+    """What the session cookie of a request refers to."""
 
     NONE = auto()
-    """No cookie of ours, or one that is malformed or badly signed: a visitor."""
+    """There is no session cookie, or it is malformed or its signature is invalid: a visitor."""
     LIVE = auto()
     SUPERSEDED = auto()
-    """The session lives under a newer cookie, or is about to. Reads as anonymous; the cookie stays."""
+    """The session has a newer cookie, or will get one. It reads as anonymous; the cookie is kept."""
     ENDED = auto()
-    """The session is over. Reads as anonymous; the cookie is cleared."""
-    OVER = auto()
-    """This request signed it out."""
+    """The session is over. It reads as anonymous; the cookie is cleared."""
+    SIGNED_OUT = auto()
+    """This request signed the session out."""
 
 
 class CookieChange(Enum):
@@ -35,51 +35,51 @@ class CookieChange(Enum):
 
 
 class Client(NamedTuple):
-    """Who sent the request, as "your sessions" shows it. Unverified."""
+    """The client that sent the request, as the page "Your sessions" shows it. Not verified."""
 
     address: str
     agent: str
 
     def encode(self, *, is_remembered: bool = False) -> bytes:
-        """Return the JSON that a record keeps; address and agent are cut to 64 and 256 characters.
+        """Return the JSON for `Record.client`; address and agent are cut to 64 and 256 characters.
 
         Args:
-            is_remembered: They asked to be kept signed in. No handler can write here, unlike to the data.
+            is_remembered: The user asked to be kept signed in. Unlike the data, handlers cannot write this.
         """
         client: dict[str, Any] = {
             "address": _text(self.address, MAX_ADDRESS),
             "agent": _text(self.agent, MAX_AGENT),
         }
-        return values.encode(client | {"remember": True} if is_remembered else client)
+        return json_values.encode(client | {"remember": True} if is_remembered else client)
 
 
 def decoded_client(raw: bytes) -> dict[str, Any]:
-    """Return what `Client.encode` wrote; nothing if somebody else wrote it."""
-    with suppress(values.NotJSON):
-        client = values.decode(raw)
+    """Return what `Client.encode` wrote; an empty dict if it is something else."""
+    with suppress(json_values.NotJSON):
+        client = json_values.decode(raw)
         if isinstance(client, dict):
             return client
     return {}
 
 
-class Requesting(Protocol):
-    """What the session layer must know about a request; most requests are never asked."""
+class RequestInfo(Protocol):
+    """What the session layer needs to know about a request. Each property is read only when needed."""
 
     @property
     def client(self) -> Client:
-        """Who sent it."""
+        """The client that sent it."""
 
     @property
     def is_safe(self) -> bool:
-        """Whether it is GET, HEAD or OPTIONS: what it writes to a session that is over is merely dropped."""
+        """Whether it is GET, HEAD or OPTIONS: a write to a session that is over is dropped, not refused."""
 
     @property
     def may_set_cookie(self) -> bool:
-        """Whether the transport is fit for a session cookie."""
+        """Whether the transport is safe enough for a session cookie."""
 
 
-class Request(NamedTuple):
-    """The same, said beforehand."""
+class FixedRequestInfo(NamedTuple):
+    """A `RequestInfo` of given values."""
 
     client: Client
     is_safe: bool = True

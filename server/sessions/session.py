@@ -1,4 +1,4 @@
-"""`Session`: a mutable mapping that knows what it changed, and the verbs of a session's life."""
+"""`Session`: what a handler uses. A mapping that tracks its changes, and the verbs of a session."""
 
 from __future__ import annotations
 
@@ -10,37 +10,49 @@ from functools import lru_cache
 from secrets import token_hex
 from typing import Any
 
+from stormcellar.sessions.lifecycle import Lifecycle
 from stormcellar.sessions.state import SessionState
 from stormcellar.sessions.tracked_data import Unreadable
-from stormcellar.stores import Delta
+from stormcellar.stores import Record
 
 log = logging.getLogger("stormcellar.session")
 
 FLASH = "_flash:"
-"""Begins the keys of messages for the next page."""
+"""Prefix of the keys that hold flash messages."""
 
 
-class Session(SessionState, MutableMapping[str, Any]):
+class Session(MutableMapping[str, Any]):
     """The session of one request: a mapping from key to JSON value.
 
-    Keys match `[A-Za-z_][A-Za-z0-9_:-]{0,63}`. Values are what JSON has: None, bool, int, float, str, list,
-    dict with str keys. Changes, nested ones too, are saved with the response as one atomic delta; a value
-    that was only read is not written. Falsy while empty, so test `is not None` where that is meant.
+    Keys match `[A-Za-z_][A-Za-z0-9_:-]{0,63}`. Values are JSON: None, bool, int, float, str, list, and dict
+    with str keys. Changes, nested ones too, are saved with the response as one atomic delta; a value that
+    was only read is not written. An empty session is falsy: test `is not None` where that is meant.
 
-    Made by `SessionManager.load`; one request, one task at a time.
+    `SessionManager.load` creates it. It belongs to one request and to one task at a time.
     """
+
+    __slots__ = ("_lifecycle", "_state")
+
+    def __init__(self, lifecycle: Lifecycle, state: SessionState) -> None:
+        self._lifecycle = lifecycle
+        self._state = state
 
     # --- who ---
 
     @property
     def user(self) -> str | None:
         """Who is signed in, or None."""
-        return self.record.user if self.record is not None else None
+        return self._state.user
 
     @property
     def handle(self) -> str | None:
-        """What names this session in logs and lists; None while there is no record."""
-        return self.record.handle if self.record is not None else None
+        """Identifies this session in logs and lists; None while there is no record."""
+        return self._state.handle
+
+    @property
+    def record(self) -> Record | None:
+        """The stored times, user and client, as this request knows them; None while there is no record."""
+        return self._state.record
 
     # --- the verbs ---
 
@@ -53,18 +65,18 @@ class Session(SessionState, MutableMapping[str, Any]):
         remember: bool | None = None,
         afresh: bool = True,
     ) -> None:
-        """Sign *user* in, with a new session ID, in one atomic step; the old ID is dead from then on.
+        """Sign *user* in and rotate the session ID, in one atomic step. The old ID is invalid from then on.
 
         Args:
             user: Any non-empty string that UTF-8 can encode.
             keep: The keys that survive sign-in from an anonymous session. Signing in again as the same user
-                keeps everything, over another user nothing.
-            auth_ms: When the user proved who they are, if that was before now: take it before the password
-                is checked, so that a password change meanwhile counts.
-            remember: Keep them signed in when the browser closes, within `Lifetime.remember_s`; without that
-                setting it means nothing. None: as they were, if it is the same user.
-            afresh: If the session ended or was rotated meanwhile, make them another one, as for somebody who
-                fills in a sign-in form. False: raise SessionChanged, as for a proof within the session.
+                keeps all keys; signing in over another user keeps none.
+            auth_ms: When the user proved who they are, if that was before now (Unix time in milliseconds).
+                Read the clock before the password is checked, so that a password change meanwhile counts.
+            remember: Keep the user signed in after the browser closes, within `Lifetime.remember_s`; without
+                that setting it has no effect. None: as before, if it is the same user.
+            afresh: If the session ended or was rotated meanwhile, create another one, as a sign-in form
+                does. False: raise SessionChanged, as for a second proof within the session.
 
         Raises:
             SessionChanged: Not *afresh*, and the session ended or was rotated meanwhile; nothing was done.
@@ -72,71 +84,73 @@ class Session(SessionState, MutableMapping[str, Any]):
             InsecureTransport: This request must not be given a session cookie; nothing was done.
             StoreUnavailable: No answer. The cookie is untouched, unless the ID is known to have changed.
         """
-        self._require_open()
-        await _to_its_end(
-            self._keeper.login(self, user, keep=keep, auth_ms=auth_ms, remember=remember, afresh=afresh)
+        self._state.require_open()
+        await _shielded(
+            self._lifecycle.login(
+                self._state, user, keep=keep, auth_ms=auth_ms, remember=remember, afresh=afresh
+            )
         )
 
     async def logout(self) -> None:
-        """End the session in the store, then clear the cookie. Does nothing where there is none."""
-        self._require_open()
-        await self._keeper.logout(self)
+        """End the session in the store, then clear the cookie. Does nothing if there is no session."""
+        self._state.require_open()
+        await self._lifecycle.logout(self._state)
 
     async def renew(self) -> None:
-        """Change the session ID, at a change of privilege. Does nothing without a record.
+        """Rotate the session ID, at a change of privilege. Does nothing without a record.
 
         Raises:
             SessionChanged: The session ended or was rotated meanwhile.
         """
-        self._require_open()
-        await _to_its_end(self._keeper.renew(self))
+        self._state.require_open()
+        await _shielded(self._lifecycle.renew(self._state))
 
     async def expire_in(self, seconds: float) -> None:
-        """End this session in so many seconds whatever its activity: never later than it would have ended.
+        """End this session after *seconds*, active or not, but never later than without this call.
 
-        Changes the session ID; where there is no record yet, the one that this request makes is so limited.
-        Holds until a later request signs somebody in, or takes a proof, which starts the time anew.
+        Rotates the session ID. If there is no record yet, the one that this request creates is limited. The
+        limit lasts until a later request signs a user in or takes a second proof.
 
         Raises:
             ValueError: Not a positive number.
             SessionChanged: The session ended or was rotated meanwhile.
         """
-        self._require_writable()
+        self._state.require_writable()
         if not 0 < seconds < math.inf:
             raise ValueError(f"a session expires in a positive number of seconds, not {seconds!r}")
-        await _to_its_end(self._keeper.limit(self, seconds))
+        await _shielded(self._lifecycle.limit(self._state, seconds))
 
     async def commit(self) -> None:
-        """Save now what the response would save.
+        """Save now what would be saved with the response.
 
         Raises:
             SessionChanged, SessionEnded, SessionTooLarge, StoreUnavailable
         """
-        self._require_open()
-        await self._keeper.commit(self)
+        self._state.require_open()
+        await self._lifecycle.commit(self._state)
 
     async def modify(self, key: str, change: Callable[[Any], Any]) -> Any:
         """Replace the value of *key* by `change(value)`, atomically against every other request.
 
-        *change* is given the current value (None if absent) and may be called again if another request
-        was faster. What else is pending is saved first.
+        *change* gets the current value (None if absent) and is called again if another request was faster.
+        Other pending changes are saved first.
 
         Returns:
-            The new value. Where a safe request's session is over, it is given but not stored.
+            The new value. If the session of a safe request is over, it is returned but not stored.
 
         Raises:
-            SessionChanged: The session ended or was rotated, or others were faster for two seconds.
+            SessionChanged: The session ended or was rotated, or other requests were faster for two seconds.
             SessionEnded, SessionTooLarge, StoreUnavailable
         """
-        self._require_writable()
-        return await self._keeper.modify(self, key, change)
+        self._state.require_writable()
+        return await self._lifecycle.modify(self._state, key, change)
 
     # --- messages for the next page ---
 
     def flash(self, message: str) -> None:
-        """Keep *message*, plain text, for the next page that asks for `flashes()`.
+        """Keep *message*, plain text, for the next page that calls `flashes()`.
 
-        Each has a key of its own, which iteration leaves out, so that parallel requests lose none.
+        Each message has its own key, so parallel requests lose none. Iteration omits these keys.
         """
         if not isinstance(message, str) or not message:
             raise ValueError("a message is a non-empty string")
@@ -144,7 +158,7 @@ class Session(SessionState, MutableMapping[str, Any]):
         self[f"{FLASH}{number:03}:{token_hex(8)}"] = message
 
     def flashes(self) -> list[str]:
-        """Return the messages that wait, oldest first, and forget them."""
+        """Return the messages, oldest first, and remove them."""
         keys = self._flash_keys()
         messages = [self[key] for key in keys]
         for key in keys:
@@ -152,32 +166,32 @@ class Session(SessionState, MutableMapping[str, Any]):
         return [message for message in messages if isinstance(message, str)]
 
     def _flash_keys(self) -> list[str]:
-        return sorted(key for key in self._contents.names() if key.startswith(FLASH) and key in self)
+        return sorted(key for key in self._state.data.names() if key.startswith(FLASH) and key in self)
 
     # --- the mapping ---
 
     def __getitem__(self, key: str) -> Any:
         try:
-            return self._contents.read(key)
+            return self._state.data.read(key)
         except Unreadable:
             _log_unreadable(self.handle, key)
             raise
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._require_writable()
-        self._contents.write(key, value)
+        self._state.require_writable()
+        self._state.data.write(key, value)
 
     def __delitem__(self, key: str) -> None:
-        self._require_writable()
-        self._contents.delete(key)
+        self._state.require_writable()
+        self._state.data.delete(key)
 
     def clear(self) -> None:
         """Remove every key, those with an unreadable value too."""
-        self._require_writable()
-        self._contents.clear()
+        self._state.require_writable()
+        self._state.data.clear()
 
     def __iter__(self) -> Iterator[str]:
-        names = self._contents.names()
+        names = self._state.data.names()
         return iter([key for key in names if not key.startswith(FLASH) and key in self])
 
     def __len__(self) -> int:
@@ -187,30 +201,23 @@ class Session(SessionState, MutableMapping[str, Any]):
         return any(True for _ in self)
 
     def __repr__(self) -> str:
-        return f"<Session {self.handle} {self.presence.name.lower()}>"
-
-    # --- what the mixin needs ---
-
-    async def save(self, frozen: Delta, *, renew: bool = False) -> None:
-        """Save what was pending when the handler finished; sealed or not.
-
-        Waits for a verb that is still at work, and leaves out what that took back.
-
-        Args:
-            renew: Change the session ID in passing, if nothing happens to it meanwhile.
-        """
-        await (self._keeper.renew_in_passing if renew else self._keeper.commit)(self, frozen)
+        return f"<Session {self.handle} {self._state.presence.name.lower()}>"
 
 
-async def _to_its_end(verb: Coroutine[Any, Any, None]) -> None:
-    """Await *verb*, which goes on if the handler gives up on it: it may get the only copy of a new secret.
+def state_of(session: Session) -> SessionState:
+    """Return the state behind *session*, for the manager and for web adapters."""
+    return session._state
 
-    It holds the session's lock meanwhile, for which the response waits.
+
+async def _shielded(verb: Coroutine[Any, Any, None]) -> None:
+    """Await *verb*; a cancelled handler does not stop it, since it may hold the only copy of a new secret.
+
+    It holds the lock of the session, and the response waits for that lock.
     """
     await asyncio.shield(asyncio.get_running_loop().create_task(verb))
 
 
 @lru_cache(maxsize=1024)
 def _log_unreadable(handle: str | None, key: str) -> None:
-    # The cache makes this once per session and key, in bounded memory.
+    # The cache logs this once per session and key, in bounded memory.
     log.error("session %s holds a value for %r that is not JSON; it reads as absent", handle, key)

@@ -1,4 +1,4 @@
-"""`SessionState`: where a request's session stands. For the verbs and the mixin, not for handlers."""
+"""`SessionState`: the session of one request, for the session layer and web adapters; not for handlers."""
 
 from __future__ import annotations
 
@@ -7,114 +7,139 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+from stormcellar.errors import SessionEnded
 from stormcellar.sessions.cookies import SessionId, mint_secret
-from stormcellar.sessions.keeper import Keeper
-from stormcellar.sessions.request_info import CookieChange, Presence, Requesting, decoded_client
-from stormcellar.sessions.tracked_data import Contents
-from stormcellar.stores import Delta, Record
+from stormcellar.sessions.request_info import CookieChange, Presence, RequestInfo, decoded_client
+from stormcellar.sessions.tracked_data import TrackedData
+from stormcellar.stores import Record
 
 
 class SessionState:
-    """The record behind a request, as loaded and as written since, and what becomes of the cookie."""
+    """The record of a request's session, its changed data, and what the response does to the cookie.
+
+    Args:
+        sid: The session ID of the request's cookie, if the cookie is valid.
+        record: As loaded; None if the session is not live.
+        unsettled: The record of a sign-in that does not count because its account changed a moment ago.
+    """
 
     cookie = CookieChange.KEEP
     sealed: str | None = None
+    """Why the session can no longer change; None while it can."""
     limit_s: float | None = None
-    """What `expire_in` said in this request, of the record there is and of one that is still to come."""
-    unsettled: Record | None = None
-    """The record of a sign-in that does not count since its account changed just now; see `Standing`."""
+    """The argument of `expire_in` in this request; also limits a record that is created later."""
+    reserved: str | None = None
+    """The secret that a form of this response is bound to, until a session uses it."""
     _lock: asyncio.Lock | None = None
-    _reserved: str | None = None
 
     def __init__(
         self,
-        keeper: Keeper,
-        request: Requesting,
+        request: RequestInfo,
         presence: Presence,
         *,
         sid: SessionId | None = None,
         record: Record | None = None,
+        unsettled: Record | None = None,
     ) -> None:
-        self._keeper = keeper
         self.request = request
         self.presence = presence
         self.sid = sid
         self.record = record
-        self._contents = Contents({} if record is None else record.data)
+        self.unsettled = unsettled
+        self.data = TrackedData({} if record is None else record.data)
         if presence is Presence.ENDED:
             self.cookie = CookieChange.CLEAR
 
+    # --- what it is now ---
+
+    @property
+    def user(self) -> str | None:
+        """Who is signed in, or None."""
+        return None if self.record is None else self.record.user
+
+    @property
+    def handle(self) -> str | None:
+        """The handle of the record, or None."""
+        return None if self.record is None else self.record.handle
+
     @property
     def is_remembered(self) -> bool:
-        """Whether its user asked to be kept signed in."""
+        """Whether the user asked to be kept signed in."""
         return self.record is not None and decoded_client(self.record.client).get("remember") is True
 
     @property
     def is_busy(self) -> bool:
-        """Whether a verb is at work, so that the cookie is not decided yet."""
+        """Whether a verb is running, so that the cookie is not decided yet."""
         return self._lock is not None and self._lock.locked()
 
     @property
+    def is_unchanged(self) -> bool:
+        """Whether no data can have changed and no verb is running. Compares no value."""
+        return self.data.is_unchanged and (self._lock is None or not self._lock.locked())
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the response may contain what no other browser should see."""
+        return not self.data.is_untouched or (self.record is not None and self.record.user is not None)
+
+    @property
     def lock(self) -> asyncio.Lock:
-        """What a verb holds while it is at work."""
+        """The lock that a verb holds while it runs."""
         if self._lock is None:
             self._lock = asyncio.Lock()
         return self._lock
 
-    @property
-    def is_unchanged(self) -> bool:
-        """Whether nothing can be pending, and no verb is at work. Looks at no value."""
-        return self._contents.is_unchanged and (self._lock is None or not self._lock.locked())
-
-    @property
-    def is_private(self) -> bool:
-        """Whether a response to this request may show what only its browser should see."""
-        is_users = self.record is not None and self.record.user is not None
-        return is_users or not self._contents.is_untouched
-
-    def pending(self) -> Delta | None:
-        """Return what changed since the load, or None.
+    def may_store(self) -> bool:
+        """Whether a write may reach a record: a session that is over never gets a new one.
 
         Raises:
-            NotJSON: A value was made so by a nested change.
+            SessionEnded: It may not, and the request is unsafe.
         """
-        return self._contents.pending()
+        if self.presence in (Presence.SUPERSEDED, Presence.ENDED) and not self.request.is_safe:
+            raise SessionEnded
+        return self.presence in (Presence.NONE, Presence.LIVE)
 
-    def remaining(self, frozen: Delta) -> Delta | None:
-        """Return the part of *frozen*, pending at its time, that no verb has saved or taken back since."""
-        return self._contents.remaining(frozen)
+    def require_open(self) -> None:
+        """Raise RuntimeError if the session is sealed."""
+        if self.sealed:
+            raise RuntimeError(f"the session can no longer change: {self.sealed}")
+
+    def require_writable(self) -> None:
+        """Raise RuntimeError if the session is sealed, or this request signed it out."""
+        self.require_open()
+        if self.presence is Presence.SIGNED_OUT:
+            raise RuntimeError("this request signed the session out; only login() may follow")
+
+    # --- secrets ---
 
     def reserve(self) -> str:
-        """Return the secret that the next session made for this request will have.
+        """Return the secret of the next session that this request creates.
 
-        A form rendered before it is known whether there will be a session is bound to this.
+        A form that is rendered before a session exists is bound to it.
         """
-        self._reserved = self._reserved or mint_secret()
-        return self._reserved
-
-    @property
-    def reserved(self) -> str | None:
-        """The secret that was promised to a form and has not been used for a session."""
-        return self._reserved
+        self.reserved = self.reserved or mint_secret()
+        return self.reserved
 
     def mint(self) -> SessionId:
         """Return the ID of a new session, with the reserved secret if there is one."""
-        return SessionId.mint(self._reserved)
+        return SessionId.mint(self.reserved)
 
-    def became(self, record: Record, sid: SessionId) -> None:
-        """Take over *record*, just written, whose ID the browser must be given."""
+    # --- what the store holds now ---
+
+    def set_record(self, record: Record, sid: SessionId) -> None:
+        """Record that *record* was created or rotated; the response sets the cookie to *sid*."""
         self.record = record
         self.sid = sid
         self.presence = Presence.LIVE
         self.cookie = CookieChange.SET
-        self._reserved = None
-        self._contents.stored_is(record.data)
+        self.reserved = None
+        self.data.set_stored(record.data)
 
-    def wrote(self, data: Mapping[str, bytes], *, seen_ms: int, expires_ms: int) -> None:
-        """Take over that the record holds *data* now. Later changes of the same values still count."""
+    def set_written(self, data: Mapping[str, bytes], *, seen_ms: int, expires_ms: int) -> None:
+        """Record that the store now holds *data*; values changed since are still pending."""
         was = self.record
         assert was is not None
-        # In every request that writes, and `dataclasses.replace` takes three times as long.
+        # `dataclasses.replace` takes three times as long, and every request that writes runs this.
         self.record = Record(
             was.handle,
             was.verifier,
@@ -128,48 +153,37 @@ class SessionState:
             was.client,
             data,
         )
-        self._contents.stored_is(data)
+        self.data.set_stored(data)
 
-    def saw(self, key: str, raw: bytes | None) -> None:
-        """Take over what the store holds of *key* now; the rest stays as loaded, or it would look changed."""
+    def set_stored_value(self, key: str, raw: bytes | None) -> None:
+        """Record what the store now holds under *key*. Other keys stay as loaded, or they look changed."""
         assert self.record is not None
         data = {k: v for k, v in self.record.data.items() if k != key}
         self.record = replace(self.record, data=data if raw is None else {**data, key: raw})
-        self._contents.stored_is(self.record.data)
+        self.data.set_stored(self.record.data)
 
-    def replaced(self, key: str, value: Any) -> None:
-        """Take over that *value* was stored under *key*, whatever the handler knew of it before."""
-        self._contents.replaced(key, value)
+    def set_value(self, key: str, value: Any) -> None:
+        """Record that *value* was stored under *key*, instead of what the handler read before."""
+        self.data.set_value(key, value)
 
-    def ended(self, *, cookie: CookieChange) -> None:
-        """Take over that this request signed the session out."""
+    def end(self, *, cookie: CookieChange) -> None:
+        """Record that this request ended the session."""
         self.record = None
         self.sid = None
-        self.presence = Presence.OVER
+        self.presence = Presence.SIGNED_OUT
         self.cookie = cookie
-        self._contents = Contents({})
+        self.data = TrackedData({})
 
-    def confine(self, keys: Collection[str]) -> None:
-        """Forget every value but those of *keys*; objects the handler holds of those stay live."""
-        self._contents.confine(keys)
+    # --- changes that are not saved ---
 
-    def abandon(self) -> None:
-        """Drop what is pending; the handler can still read it."""
-        self._contents.abandon()
+    def retain(self, keys: Collection[str]) -> None:
+        """Drop every value but those of *keys*; objects that the handler holds of those stay tracked."""
+        self.data.retain(keys)
 
-    def forget(self) -> None:
+    def drop_data(self) -> None:
         """Drop what is pending and what was read."""
-        self._contents.confine(())
+        self.data.retain(())
 
     def seal(self, reason: str) -> None:
-        """Refuse every change from here on, with *reason*."""
+        """Refuse every later change, with *reason*."""
         self.sealed = reason
-
-    def _require_open(self) -> None:
-        if self.sealed:
-            raise RuntimeError(f"the session can no longer change: {self.sealed}")
-
-    def _require_writable(self) -> None:
-        self._require_open()
-        if self.presence is Presence.OVER:
-            raise RuntimeError("this request signed the session out; only login() may follow")

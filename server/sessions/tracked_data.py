@@ -1,11 +1,11 @@
-"""`Contents`: a session's values as one request sees them, and what it changed."""
+"""`TrackedData`: a session's values as one request sees them, and what it changed."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from stormcellar.sessions import json_values as values
+from stormcellar.sessions import json_values
 from stormcellar.stores import Delta
 from stormcellar.stores.base import check_keys
 
@@ -14,12 +14,13 @@ class Unreadable(KeyError):
     """The value stored under a key is not JSON; the key reads as absent."""
 
 
-class Contents:
-    """The values behind a `Session`: decoded when first read, compared with what is stored when it is saved.
+class TrackedData:
+    """The values of a `Session`: decoded when first read, compared with the stored ones when they are saved.
 
     Args:
-        stored: Key to JSON bytes, as loaded and as this request has written since. Not what others write
-            meanwhile: against that, a value that was only read would look changed, and undo their work.
+        stored: Key to JSON bytes, as loaded and as this request wrote since. It excludes what other requests
+            write meanwhile: compared with that, a value that was only read would look changed, and saving it
+            would undo their work.
     """
 
     def __init__(self, stored: Mapping[str, bytes]) -> None:
@@ -30,72 +31,81 @@ class Contents:
         self._watched: dict[str, bytes | None] = {}
         self._pending: Delta | None = None
         self.is_unchanged = True
-        """Whether nothing was written or deleted yet, nor a value read that can be changed in place."""
+        """Whether nothing was written or deleted yet, and no value was read that can change in place."""
 
-    # --- what a handler does ---
+    # --- reading and changing ---
 
     @property
     def is_untouched(self) -> bool:
-        """Whether no value was looked at, nor written."""
+        """Whether no value was read or written."""
         return not (self._values or self._dropped)
 
     def names(self) -> list[str]:
-        """Return the keys stored or written; some may be deleted or unreadable."""
+        """Return the keys that are stored or written; some may be deleted or unreadable."""
         return [*self._stored, *(key for key in self._values if key not in self._stored)]
 
     def read(self, key: str) -> Any:
         """Return the value of *key*, the same object each time, so that a nested change is noticed.
 
         Raises:
-            KeyError: There is none; Unreadable if what is stored is not JSON.
+            KeyError: There is none; Unreadable if the stored value is not JSON.
         """
         if key in self._values:
             return self._values[key]
-        value = self._values[key] = self._decode(key)
+        if key in self._dropped or key not in self._stored:
+            raise KeyError(key)
+        try:
+            value = json_values.decode(self._stored[key])
+        except json_values.NotJSON:
+            raise Unreadable(key) from None
+        if isinstance(value, list | dict):
+            self._watched[key] = None
+            self.is_unchanged = False
+        self._values[key] = value
         return value
 
     def write(self, key: str, value: Any) -> None:
-        """Set *key*, or raise ValueError (TypeError for a key that is no string) if it cannot be stored."""
-        raw = values.encode(value)
+        """Set *key*; raise ValueError if it cannot be stored, or TypeError if the key is not a string."""
+        raw = json_values.encode(value)
         check_keys((key,))
-        self._take(key, value, raw)
+        self._set(key, value, raw)
 
     def delete(self, key: str) -> None:
-        """Remove *key*, also one with an unreadable value; KeyError if there is none."""
+        """Remove *key*, even with an unreadable value; raise KeyError if it does not exist."""
         if key not in self._values and (key in self._dropped or key not in self._stored):
             raise KeyError(key)
         self._values.pop(key, None)
         self._watched.pop(key, None)
         self._dropped.add(key)
-        self._touched()
+        self._mark_changed()
 
     def clear(self) -> None:
         """Remove every key, those with an unreadable value too."""
         self._dropped |= self._values.keys() | self._stored.keys()
         self._values.clear()
         self._watched.clear()
-        self._touched()
+        self._mark_changed()
 
-    # --- what is to be saved ---
+    # --- saving ---
 
     def pending(self) -> Delta | None:
         """Return what differs from what is stored, or None.
 
         Raises:
-            NotJSON: A value was made so by a nested change.
+            NotJSON: A nested change made a value that is not JSON.
         """
         put = {}
         for key, raw in self._watched.items():
-            raw = values.encode(self._values[key]) if raw is None else raw
+            raw = json_values.encode(self._values[key]) if raw is None else raw
             if not self._is_stored(key, raw):
                 put[key] = raw
         self._pending = _delta(put, frozenset(self._dropped & self._stored.keys()))
         return self._pending
 
     def remaining(self, frozen: Delta) -> Delta | None:
-        """Return the part of *frozen*, pending at its time, that was neither saved nor taken back since."""
+        """Return the part of *frozen*, an earlier result of `pending`, that is neither saved nor undone."""
         if frozen is self._pending:
-            return frozen  # nothing happened since
+            return frozen  # nothing changed since
         put = {
             key: raw
             for key, raw in frozen.put.items()
@@ -103,68 +113,56 @@ class Contents:
         }
         return _delta(put, frozen.drop & self._dropped)
 
-    def stored_is(self, stored: Mapping[str, bytes]) -> None:
-        """Take over what this request has just written; whatever changed meanwhile is still pending."""
+    def set_stored(self, stored: Mapping[str, bytes]) -> None:
+        """Record that this request has written *stored*; values changed since are still pending."""
         self._stored = stored
         self._dropped &= stored.keys()
         self._pending = None
 
-    def replaced(self, key: str, value: Any) -> None:
-        """Take over that *value* was stored under *key*, whatever the handler knew of it before."""
-        self._take(key, value, values.encode(value))
+    def set_value(self, key: str, value: Any) -> None:
+        """Record that *value* was stored under *key*, instead of what the handler read before."""
+        self._set(key, value, json_values.encode(value))
 
-    # --- what is to be forgotten ---
+    # --- dropping changes ---
 
-    def confine(self, keys: Collection[str]) -> None:
-        """Forget every value but those of *keys*; objects the handler holds of those stay live."""
+    def retain(self, keys: Collection[str]) -> None:
+        """Drop every value but those of *keys*; objects that the handler holds of those stay tracked."""
         self._values = {key: value for key, value in self._values.items() if key in keys}
         self._watched = {key: raw for key, raw in self._watched.items() if key in self._values}
         self._dropped.intersection_update(keys)
         self._pending = None
 
-    def abandon(self) -> None:
-        """Drop what is pending; it can still be read."""
+    def drop_pending(self) -> None:
+        """Drop what is pending; the handler can still read it."""
         self._watched.clear()
         self._dropped.clear()
         self._pending = None
 
-    def _take(self, key: str, value: Any, raw: bytes) -> None:
+    def _set(self, key: str, value: Any, raw: bytes) -> None:
         self._values[key] = value
         self._watched[key] = None if isinstance(value, list | dict) else raw
         self._dropped.discard(key)
-        self._touched()
+        self._mark_changed()
 
-    def _touched(self) -> None:
+    def _mark_changed(self) -> None:
         self.is_unchanged = False
         self._pending = None
-
-    def _decode(self, key: str) -> Any:
-        if key in self._dropped or key not in self._stored:
-            raise KeyError(key)
-        try:
-            value = values.decode(self._stored[key])
-        except values.NotJSON:
-            raise Unreadable(key) from None
-        if isinstance(value, list | dict):
-            self._watched[key] = None
-            self.is_unchanged = False
-        return value
 
     def _is_stored(self, key: str, raw: bytes) -> bool:
         stored = self._stored.get(key)
         if stored is None or stored == raw:
             return stored == raw
-        if _has_one_form(stored):
+        if _is_canonical(stored):
             return False
         try:
-            # Another writer's JSON may have other spaces; what counts is the value.
-            return values.encode(values.decode(stored)) == raw
-        except values.NotJSON:
+            # The JSON of another program may have other spaces; the values are compared.
+            return json_values.encode(json_values.decode(stored)) == raw
+        except json_values.NotJSON:
             return False
 
 
-def _has_one_form(raw: bytes) -> bool:
-    """Whether *raw* is a number or a string that JSON can write in no other way."""
+def _is_canonical(raw: bytes) -> bool:
+    """Whether *raw* is a number or a string that has no other form in JSON."""
     return raw.isdigit() or (raw[:1] == raw[-1:] == b'"' and b"\\" not in raw)
 
 

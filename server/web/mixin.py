@@ -1,31 +1,30 @@
 """`SessionMixin`: the session of a Tornado request, loaded in `prepare`, saved before the first byte.
 
-The order of things in Tornado 6.6 that this builds on: the body is parsed, `check_xsrf_cookie` runs,
-`prepare`, the method, `finish`. Each private name of `RequestHandler` used here is pinned by a test.
+The order in Tornado 6.6 that this relies on: the body is parsed, `check_xsrf_cookie` runs, then `prepare`,
+the method and `finish`. A test pins each private name of `RequestHandler` that is used here.
 """
 
 from __future__ import annotations
 
-from asyncio import CancelledError, Future
-from collections.abc import Coroutine
-from contextlib import suppress
+from asyncio import Future
 from types import TracebackType
 from typing import Any
 
-from tornado.concurrent import future_set_result_unless_cancelled
-from tornado.log import app_log, gen_log
+from tornado.log import gen_log
 from tornado.websocket import WebSocketHandler
 
 from stormcellar.errors import InsecureTransport, SessionError, answer_of
-from stormcellar.sessions.json_values import NotJSON
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.sessions.request_info import CookieChange
-from stormcellar.sessions.session import Session
+from stormcellar.sessions.session import state_of
+from stormcellar.sessions.state import SessionState
 from stormcellar.stores import Delta, StoreUnavailable
-from stormcellar.web.csrf_mixin import SETTING, FormMixin
-from stormcellar.web.held_response import CookieLines, FrozenResponse, settle_cookies, tell_caches
+from stormcellar.web.csrf_mixin import CsrfMixin
+from stormcellar.web.held_response import delta_to_save, send_when_saved
 from stormcellar.web.reauthentication import ReauthenticationMixin
-from stormcellar.web.tornado_request import Incoming
+from stormcellar.web.session_handler import SETTING, HandlerState
+from stormcellar.web.session_headers import settle_cookies, write_session_headers
+from stormcellar.web.tornado_request import TornadoRequest
 
 
 def session_settings(manager: SessionManager, **settings: Any) -> dict[str, Any]:
@@ -33,12 +32,17 @@ def session_settings(manager: SessionManager, **settings: Any) -> dict[str, Any]
 
     Switches on the form token check and Tornado's `cross_origin_protection`. Further *settings* are added;
     `login_url` is `/login` unless given.
+
+    Raises:
+        ValueError: *settings* contains `stormcellar`, the setting that holds the manager.
     """
+    if SETTING in settings:
+        raise ValueError(f"the setting {SETTING!r} is reserved for the session manager; rename yours")
     defaults = {"login_url": "/login", "xsrf_cookies": True, "cross_origin_protection": True}
     return {**defaults, **settings, SETTING: manager}
 
 
-class SessionMixin(ReauthenticationMixin, FormMixin):
+class SessionMixin(ReauthenticationMixin, CsrfMixin):
     """Gives a handler `self.session`. Put it before `RequestHandler` in the bases.
 
     An overridden `prepare` must `await super().prepare()` first.
@@ -47,29 +51,10 @@ class SessionMixin(ReauthenticationMixin, FormMixin):
     session_activity = True
     """Whether this handler's requests count as activity of the session."""
 
-    _accessed = False
-    _retry_after_s: int | None = None
-    _answered: Future[None] | None = None
-    """While the session is saved: resolves when the response was sent."""
-
-    # --- what a handler uses ---
-
-    @property
-    def session(self) -> Session:
-        """The session of this request.
-
-        Raises:
-            RuntimeError: Before `SessionMixin.prepare` has run.
-        """
-        if self._session is None:
-            raise RuntimeError("the session is not loaded yet: await super().prepare() first")
-        self._accessed = True
-        return self._session
-
     def get_current_user(self) -> str | None:
         """Return who is signed in, for `self.current_user` and `@tornado.web.authenticated`."""
-        if self._session is None and self._status_code >= 400:
-            return None  # an error before prepare(): its page may still ask
+        if self._stormcellar.session is None and self._status_code >= 400:
+            return None  # an error page before prepare() may use it
         return self.session.user
 
     # --- load ---
@@ -81,16 +66,17 @@ class SessionMixin(ReauthenticationMixin, FormMixin):
             await overridden
         if self._finished:
             return
-        sessions, sid = self.sessions, self._presented()
-        incoming = Incoming(self.request, self.client_address(), sessions.secure)
-        if sid is None and sessions.cookies.is_presented(self.request.headers.get_list("Cookie")):
-            sessions.reject(incoming)
-        self._session = session = await sessions.load(sid, incoming)
+        held = self._stormcellar
+        request = TornadoRequest(self.request, self.client_address(), held.sessions.secure)
+        if held.is_rejected:
+            held.sessions.reject(request)
+        held.session = session = await held.sessions.load(held.sid, request)
+        held.state = state = state_of(session)
         if self._headers_written:
-            session.seal("the response has begun")
+            state.seal("the response has begun")
         elif isinstance(self, WebSocketHandler):
-            # A commit at 101 would hang the client: no response follows that could carry it.
-            session.seal("a WebSocket handshake saves nothing")
+            # No response follows a handshake (101) that could carry a cookie; a save would hang the client.
+            state.seal("a WebSocket handshake saves nothing")
 
     # --- save ---
 
@@ -100,101 +86,25 @@ class SessionMixin(ReauthenticationMixin, FormMixin):
         Returns:
             A future that resolves when the response was sent, or could not be.
         """
-        session = self._session
-        if self._finished or session is None:
+        held = self._stormcellar
+        state = held.state
+        if self._finished or state is None:
             return super().finish(chunk)
         if chunk is not None:
             self.write(chunk)
-        if session.is_unchanged and self.sessions.lifetime.renew_s is None:
-            return self._finish_unchanged(session)
-        if self._is_refused_by_tornado():
-            return super().finish()
-        delta, renew = self._delta_to_save(session), self._is_renewal_due(session)
-        if delta is not None or renew or session.is_busy:
-            return self._finish_when_saved(session, delta or Delta(), renew=renew)
-        return self._finish_unchanged(session)
-
-    def _finish_unchanged(self, session: Session) -> Future[None]:
+        if not state.is_unchanged or held.sessions.lifetime.renew_s is not None:
+            if self._write_buffer and _has_no_body(self._status_code):
+                return super().finish()  # it raises, which must happen before the session is saved
+            delta = delta_to_save(self, state)
+            renew = self.session_activity and self._status_code < 500 and _wants_renewal(held)
+            if delta is not None or renew or state.is_busy:
+                lifecycle = held.sessions.lifecycle
+                save = lifecycle.commit_and_renew if renew else lifecycle.commit
+                return send_when_saved(self, held, save(state, delta or Delta()), super().finish)
         sent = super().finish()
-        if self.session_activity and session.record is not None and session.cookie is CookieChange.KEEP:
-            self.sessions.touch(session)
+        if self.session_activity and state.record is not None and state.cookie is CookieChange.KEEP:
+            held.sessions.touch(state)
         return sent
-
-    def _is_refused_by_tornado(self) -> bool:
-        """Whether finish() raises for this body, which must not be told after the session was saved."""
-        has_no_body = self._status_code in (204, 304) or 100 <= self._status_code < 200
-        return has_no_body and bool(self._write_buffer)
-
-    def _delta_to_save(self, session: Session) -> Delta | None:
-        if self._status_code >= 500:
-            session.forget()
-        elif session.sealed:
-            _drop_late_changes(session)
-        else:
-            try:
-                return session.pending()
-            except NotJSON:
-                session.forget()  # or the error page would fail over it again
-                raise
-        return None
-
-    def _is_renewal_due(self, session: Session) -> bool:
-        is_let = self.session_activity and not session.sealed and self._status_code < 500
-        return is_let and self.sessions.wants_renewal(session)
-
-    def _finish_when_saved(self, session: Session, delta: Delta, *, renew: bool) -> Future[None]:
-        response = FrozenResponse(self)
-        session.seal("the response is finished")
-        self._answered = answered = Future[None]()
-        # Tornado must take the response for finished, or it runs the handler after a redirect in prepare().
-        self._finished = True
-        self._hear_no_more()
-        saving = session.save(delta, renew=renew)
-        self.sessions.spawn(self._save_then_finish(session, saving, response, answered))
-        return answered
-
-    def _hear_no_more(self) -> None:
-        """Do what makes Tornado leave a finished handler alone: no hang-up, no more body, no method."""
-        request: Any = self.request
-        request.connection.set_close_callback(None)
-        for name in ("data_received", request.method.lower()):
-            setattr(self, name, _ignore)
-
-    async def _save_then_finish(
-        self,
-        session: Session,
-        saving: Coroutine[Any, Any, None],
-        response: FrozenResponse,
-        answered: Future[None],
-    ) -> None:
-        try:
-            await saving
-        except (Exception, CancelledError) as error:  # whatever a store raises, the client gets an answer
-            self._reopen(response)
-            session.forget()
-            self._answer_exception(error)
-        else:
-            self._reopen(response)
-            try:
-                # Not awaited: a client that reads slowly must not hold up a shutdown.
-                sent = super().finish()
-            except Exception as error:  # as Tornado does for one from finish() in the handler
-                self._answer_exception(error)
-            else:
-                sent.add_done_callback(lambda _: future_set_result_unless_cancelled(answered, None))
-                return
-        future_set_result_unless_cancelled(answered, None)
-
-    def _reopen(self, response: FrozenResponse) -> None:
-        self._finished = False
-        self._answered = None
-        response.restore(self)
-
-    def _answer_exception(self, error: BaseException) -> None:
-        try:
-            self._handle_request_exception(error)
-        except Exception:
-            app_log.error("Exception in exception handler", exc_info=True)
 
     # --- send ---
 
@@ -204,76 +114,46 @@ class SessionMixin(ReauthenticationMixin, FormMixin):
         Raises:
             RuntimeError: Session changes are pending: `await self.session.commit()` before.
         """
-        if self._answered is not None:
-            return self._answered
+        held = self._stormcellar
+        if held.answered is not None:
+            return held.answered
         if not self._headers_written:
-            if not include_footers:
-                self._require_saved()
-            self._write_session_headers()
+            if held.state is not None and not include_footers:
+                _require_saved(held.state)
+            if "_new_cookie" in self.__dict__:
+                settle_cookies(self)
+            if held.retry_after_s is not None:
+                self.set_header("Retry-After", str(held.retry_after_s))
+            write_session_headers(held, self._headers)
         return super().flush(include_footers)
 
-    def _require_saved(self) -> None:
-        session = self._session
-        if session is not None and (session.is_busy or session.pending() is not None):
-            raise RuntimeError("the session has unsaved changes: await self.session.commit() before flush()")
-
     def check_etag_header(self) -> bool:
-        """Compare with what the client has, if it says that it has anything."""
+        """Compare the ETag only if the client sent one: computing it takes time."""
         return "If-None-Match" in self.request.headers and super().check_etag_header()
-
-    def _write_session_headers(self) -> None:
-        if "_new_cookie" in self.__dict__:
-            settle_cookies(self)
-        if self._retry_after_s is not None:
-            self.set_header("Retry-After", str(self._retry_after_s))
-        session, carries_secret, is_private = self._session, self._has_form, False
-        if session is not None:
-            session.sealed = "the response has begun"
-            carries_secret |= session.cookie is not CookieChange.KEEP
-            is_private = session.is_private
-        if carries_secret:
-            self._write_cookie()
-            self._write_nonce()
-        if carries_secret or is_private or self._accessed:
-            tell_caches(self._headers, forbid=carries_secret or is_private, whatever_was_said=carries_secret)
-
-    def _write_cookie(self) -> None:
-        session = self._session
-        if session is None:
-            return
-        cookies, lines = self.sessions.cookies, CookieLines(self._headers)
-        if session.cookie is CookieChange.SET and session.sid is not None:
-            cookies.write(lines, session.sid, max_age_s=self._cookie_max_age_s(session))
-        elif session.cookie is CookieChange.CLEAR:
-            cookies.clear(lines)
-
-    def _cookie_max_age_s(self, session: Session) -> int | None:
-        """Return how long the browser keeps the cookie; None: until it closes."""
-        lasts = self.sessions.lifetime.remember_s is not None and session.is_remembered
-        return self.sessions.deadline_left_s(session) if lasts else None
 
     # --- errors ---
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
-        """Answer a session's or a store's error with its own status; see `stormcellar.errors`."""
-        if self._answered is not None:
+        """Answer an error of the session layer or of the store with its status; see `stormcellar.errors`."""
+        held = self._stormcellar
+        if held.answered is not None:
             gen_log.error("Cannot send error response after finish()")
             return
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
         if (answer := answer_of(error)) is not None:
-            status_code, self._retry_after_s = answer
+            status_code, held.retry_after_s = answer
         if not self._headers_written:
-            self._has_form = False  # it goes with the body that send_error() drops
+            held.has_form = False  # send_error() drops the body that contains it
             if isinstance(error, SessionError | StoreUnavailable):
                 self.__dict__.pop("_new_cookie", None)
-                if self._session is not None:
-                    self._session.forget()
+                if held.state is not None:
+                    held.state.drop_data()
         super().send_error(status_code, **kwargs)
 
     def log_exception(
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """Log the errors that have their own answer in one line, without a trace."""
+        """Log errors that have their own status in one line, without a traceback."""
         if isinstance(value, InsecureTransport):
             return  # logged where it was raised, with what to do about it
         if answer_of(value) is not None:
@@ -284,13 +164,14 @@ class SessionMixin(ReauthenticationMixin, FormMixin):
             super().log_exception(typ, value, tb)
 
 
-def _drop_late_changes(session: Session) -> None:
-    with suppress(NotJSON):
-        if session.pending() is None:
-            return
-    gen_log.error("session %s changed too late to be saved: %s", session.handle, session.sealed)
-    session.forget()
+def _has_no_body(status_code: int) -> bool:
+    return status_code in (204, 304) or 100 <= status_code < 200
 
 
-def _ignore(*args: object, **kwargs: object) -> None:
-    """Stand in for a method of a handler whose response is finished."""
+def _wants_renewal(held: HandlerState) -> bool:
+    return held.state is not None and not held.state.sealed and held.sessions.wants_renewal(held.state)
+
+
+def _require_saved(state: SessionState) -> None:
+    if state.is_busy or state.data.pending() is not None:
+        raise RuntimeError("the session has unsaved changes: await self.session.commit() before flush()")

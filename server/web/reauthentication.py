@@ -5,32 +5,26 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from tornado.httputil import url_concat
-from tornado.web import RequestHandler, authenticated
+from tornado.web import authenticated
 
 from stormcellar.errors import ReauthenticationRequired
-
-if TYPE_CHECKING:
-    from stormcellar.web.mixin import SessionMixin
-
-P = ParamSpec("P")
-H = TypeVar("H", bound="SessionMixin")
-Method = Callable[Concatenate[H, P], Awaitable[None] | None]
+from stormcellar.web.session_handler import SessionHandler
 
 
-class ReauthenticationMixin(RequestHandler):
-    """The part of `SessionMixin` that asks again."""
+class ReauthenticationMixin(SessionHandler):
+    """The part of `SessionMixin` for a second proof of who the user is."""
 
     async def reauthenticate(self) -> bool:
-        """Have the user prove again who they are, for `server.reauthenticated`. Override to ask in place.
+        """Let the user prove again who they are, for `reauthenticated`. Override it to ask in place.
 
-        As it stands, a page leads to the setting `reauthenticate_url` with `?next=`, and anything else is
-        refused: nothing that was posted is kept or sent again.
+        By default a GET redirects to the setting `reauthenticate_url` with `?next=`, and any other request is
+        refused: what was posted is neither kept nor sent again.
 
         Returns:
-            Whether they have just done so. If not, this has answered the request.
+            Whether the user has just done so. If not, this method has answered the request.
 
         Raises:
             ReauthenticationRequired: Nothing was done.
@@ -42,17 +36,22 @@ class ReauthenticationMixin(RequestHandler):
         return False
 
 
+P = ParamSpec("P")
+H = TypeVar("H", bound=ReauthenticationMixin)
+Method = Callable[Concatenate[H, P], Awaitable[None] | None]
+
+
 def reauthenticated(
     within: float | None = None,
 ) -> Callable[[Method[H, P]], Callable[Concatenate[H, P], Awaitable[None]]]:
-    """Let a method of a `SessionMixin` handler run only soon after the user proved who they are::
+    """Run a method of a `SessionMixin` handler only if the user proved recently who they are::
 
         @reauthenticated(within=300)
         async def post(self): ...
 
-    Else the handler's `reauthenticate()` decides. Whoever is not signed in is treated as by
-    `tornado.web.authenticated`. A proof ends with `session.login(session.user)`: it changes the session ID,
-    keeps the data and starts the time anew.
+    Otherwise the handler's `reauthenticate()` decides. A visitor is treated as by
+    `tornado.web.authenticated`. After a new proof call `session.login(session.user)`: it rotates the session
+    ID, keeps the data and restarts the time.
 
     Args:
         within: Seconds; None: `Lifetime.reauth_s`.

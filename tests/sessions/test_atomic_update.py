@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from stormcellar import SessionChanged
-from stormcellar.sessions import atomic_update as modifier
+from stormcellar.sessions import atomic_update
 from stormcellar.sessions.request_info import CookieChange
+from stormcellar.sessions.session import state_of
 from stormcellar.stores import Outcome
 from stormcellar.stores.memory import MemoryStore
 from tests.support.core import Core, Visitor, with_stored
@@ -74,7 +75,7 @@ async def test_the_handler_sees_the_new_value(core: Core) -> None:  # D3
     session["n"] = 0
     await session.modify("log", lambda log: [*log, "b"])
     await session.modify("n", one_more)
-    seen, delta = (list(session["log"]), session["n"]), session.pending()
+    seen, delta = (list(session["log"]), session["n"]), state_of(session).data.pending()
     session["log"].append("c")
     await visitor.answer(session)
 
@@ -145,7 +146,7 @@ async def test_a_session_that_ended_meanwhile_is_a_conflict(core: Core) -> None:
 
     counting = asyncio.create_task(after_conflict.modify("n", one_more))
     await gate.reached()
-    await core.manager.store.destroy(after_conflict.sid.handle)  # type: ignore[union-attr]
+    await core.manager.store.destroy(state_of(after_conflict).sid.handle)  # type: ignore[union-attr]
     gate.open()
 
     with pytest.raises(SessionChanged):
@@ -165,7 +166,7 @@ class Contended(MemoryStore):
 @pytest.mark.gen_test
 async def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A counter that always loses gives up with a conflict instead of trying for ever."""
-    monkeypatch.setattr(modifier, "PATIENCE_S", 0.02)
+    monkeypatch.setattr(atomic_update, "TIMEOUT_S", 0.02)
     core = Core(Contended())
     visitor = Visitor(core)
     await visitor.writes(n=1)
@@ -180,7 +181,7 @@ async def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.gen_test
 async def test_waiting_for_a_turn_ends_too(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind one that hangs in the store the next gives up; it has then not been tried."""
-    monkeypatch.setattr(modifier, "PATIENCE_S", 0.02)
+    monkeypatch.setattr(atomic_update, "TIMEOUT_S", 0.02)
     visitor = Visitor(core)
     await visitor.writes(n=1)
     first, second = await visitor.request(), await visitor.request()

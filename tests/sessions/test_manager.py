@@ -10,6 +10,7 @@ import pytest
 from stormcellar import SessionManager
 from stormcellar.sessions.cookies import SessionId
 from stormcellar.sessions.request_info import Presence
+from stormcellar.sessions.session import state_of
 from stormcellar.stores import StoreUnavailable
 from stormcellar.stores.memory import MemoryStore
 from tests.support.cookie_samples import Response
@@ -57,7 +58,7 @@ async def test_a_request_costs_one_call_and_a_visitor_none(core: Core) -> None: 
 
     await Visitor(core).request(SAFE)
     session = await visitor.request(SAFE)
-    core.manager.touch(session)
+    core.manager.touch(state_of(session))
     await core.manager.drain()
 
     assert core.store.calls == {"load": 1}
@@ -72,7 +73,7 @@ async def test_touches_are_throttled(core: Core) -> None:  # B7
 
     for _ in range(9):
         core.clock.advance(20)
-        core.manager.touch(await visitor.request(SAFE))
+        core.manager.touch(state_of(await visitor.request(SAFE)))
         await core.manager.drain()
     record, now_ms = await core.stored(visitor.sid), core.manager.now_ms()
 
@@ -89,12 +90,12 @@ async def test_reading_alone_keeps_a_session_up_to_its_deadline(core: Core) -> N
 
     for _ in range(47):
         core.clock.advance(900)
-        core.manager.touch(await visitor.request(SAFE))
+        core.manager.touch(state_of(await visitor.request(SAFE)))
         await core.manager.drain()
     core.clock.advance(900)
 
     assert core.store.calls == {"load": 47, "apply": 46}
-    assert (await visitor.request()).presence is Presence.ENDED
+    assert state_of(await visitor.request()).presence is Presence.ENDED
 
 
 @pytest.mark.gen_test
@@ -106,7 +107,7 @@ async def test_a_touch_that_comes_too_late_harms_nothing(core: Core) -> None:  #
     late, leaving = await visitor.request(SAFE), await visitor.request()
     await leaving.logout()
 
-    core.manager.touch(late)
+    core.manager.touch(state_of(late))
     await core.manager.drain()
 
     assert await core.everything() == []
@@ -125,7 +126,7 @@ async def test_background_work_that_fails_is_logged(core: Core, caplog: pytest.L
     core.store.fail["apply"] = StoreUnavailable("apply")
 
     with caplog.at_level(logging.WARNING, "stormcellar"):
-        core.manager.touch(await visitor.request(SAFE))
+        core.manager.touch(state_of(await visitor.request(SAFE)))
         core.manager.spawn(bug())
         await core.manager.drain()
     logged = {record.getMessage(): bool(record.exc_info) for record in caplog.records}

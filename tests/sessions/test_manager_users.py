@@ -10,7 +10,8 @@ import pytest
 from stormcellar import Event, Kind, Lifetime, SignInRevoked
 from stormcellar.sessions.cookies import SessionId
 from stormcellar.sessions.request_info import CookieChange, Presence
-from tests.support.core import Core, Standing, Visitor
+from stormcellar.sessions.session import state_of
+from tests.support.core import AccountTimes, Core, Visitor
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ async def test_one_session_can_be_revoked(core: Core) -> None:  # C8
     again = await core.manager.revoke("ada", there.sid.handle)
 
     assert (revoked, again) == (True, False)
-    assert (await there.request()).presence is Presence.ENDED
+    assert state_of(await there.request()).presence is Presence.ENDED
     assert (await here.request()).user == "ada"
 
 
@@ -112,7 +113,7 @@ async def test_sign_in_ends_the_oldest_beyond_the_bound() -> None:  # C12
 @pytest.mark.gen_test
 async def test_a_session_counts_while_its_account_stands(core: Core) -> None:  # C11
     """A sign-in must be later than `valid_after`, to the millisecond; the record of one that is not goes."""
-    accounts = Standing({"ada": core.manager.now_ms() - 1})
+    accounts = AccountTimes({"ada": core.manager.now_ms() - 1})
     core = Core(accounts=accounts, clock=core.clock)
     visitor = Visitor(core)
     await visitor.signs_in("ada")
@@ -124,16 +125,20 @@ async def test_a_session_counts_while_its_account_stands(core: Core) -> None:  #
     session = await visitor.request()
     await core.manager.drain()
 
-    assert (before, session.user, session.presence) == ("ada", None, Presence.ENDED)
-    assert session.cookie is CookieChange.CLEAR
+    assert (before, session.user, state_of(session).presence) == ("ada", None, Presence.ENDED)
+    assert state_of(session).cookie is CookieChange.CLEAR
     assert await core.everything() == []
-    assert (at_once.user, at_once.presence, at_once.cookie) == (None, Presence.SUPERSEDED, CookieChange.KEEP)
+    assert (at_once.user, state_of(at_once).presence, state_of(at_once).cookie) == (
+        None,
+        Presence.SUPERSEDED,
+        CookieChange.KEEP,
+    )
 
 
 @pytest.mark.gen_test
 async def test_a_deleted_account_fails_closed() -> None:  # C11
     """Without an account neither the next request nor the list of sessions knows the user."""
-    accounts = Standing({"ada": 0})
+    accounts = AccountTimes({"ada": 0})
     core = Core(accounts=accounts)
     visitor = Visitor(core)
     await visitor.signs_in("ada")
@@ -148,7 +153,7 @@ async def test_a_deleted_account_fails_closed() -> None:  # C11
 @pytest.mark.gen_test
 async def test_an_account_that_ended_says_nothing_of_visitors() -> None:
     """An anonymous session needs no account."""
-    core = Core(accounts=Standing({}))
+    core = Core(accounts=AccountTimes({}))
     visitor = Visitor(core)
 
     await visitor.writes(a=1)
@@ -161,7 +166,7 @@ async def test_an_account_that_ended_says_nothing_of_visitors() -> None:
 @pytest.mark.parametrize("change", ["disabled", "new password"])
 async def test_an_account_that_changes_during_sign_in_wins(has_session: bool, change: str) -> None:  # C11
     """What counts is when the password was checked: a change since then ends the sign-in and its record."""
-    accounts = Standing({"ada": 0})
+    accounts = AccountTimes({"ada": 0})
     core = Core(accounts=accounts)
     visitor = Visitor(core)
     if has_session:
@@ -180,9 +185,9 @@ async def test_an_account_that_changes_during_sign_in_wins(has_session: bool, ch
     with pytest.raises(SignInRevoked):
         await signing_in
 
-    assert (session.user, session.presence, visitor.take(session)) == (
+    assert (session.user, state_of(session).presence, visitor.take(session)) == (
         None,
-        Presence.OVER,
+        Presence.SIGNED_OUT,
         CookieChange.CLEAR,
     )
     assert await core.everything() == []
@@ -191,7 +196,7 @@ async def test_an_account_that_changes_during_sign_in_wins(has_session: bool, ch
 @pytest.mark.gen_test
 async def test_who_changes_the_password_stays_signed_in() -> None:  # C8
     """Signing in with a time just after `valid_after` keeps this session and ends all earlier ones."""
-    accounts = Standing({"ada": 0})
+    accounts = AccountTimes({"ada": 0})
     core = Core(accounts=accounts)
     here, there = Visitor(core), Visitor(core)
     await here.signs_in("ada")
@@ -214,7 +219,7 @@ async def test_who_changes_the_password_stays_signed_in() -> None:  # C8
 @pytest.mark.gen_test
 async def test_a_moment_that_never_comes_ends_sessions_at_once(valid_after: Any, core: Core) -> None:  # C11
     """A directory that says so means it: no minute is waited for, and nothing comes back."""
-    accounts = Standing({"ada": 0})
+    accounts = AccountTimes({"ada": 0})
     core = Core(accounts=accounts, clock=core.clock)
     visitor = Visitor(core)
     await visitor.signs_in("ada")
@@ -223,7 +228,7 @@ async def test_a_moment_that_never_comes_ends_sessions_at_once(valid_after: Any,
     await core.manager.drain()
     accounts.users["ada"] = 0
 
-    assert session.presence is Presence.ENDED
+    assert state_of(session).presence is Presence.ENDED
     assert (await visitor.request()).user is None
 
 
@@ -231,7 +236,7 @@ async def test_a_moment_that_never_comes_ends_sessions_at_once(valid_after: Any,
 @pytest.mark.gen_test
 async def test_a_session_of_before_the_change_is_not_left_behind(then: str, core: Core) -> None:  # C10, I9
     """Whoever signs in anew, or out, within the minute ends it, and it is told."""
-    accounts = Standing({"ada": 0})
+    accounts = AccountTimes({"ada": 0})
     core = Core(accounts=accounts, clock=core.clock)
     visitor = Visitor(core)
     await visitor.signs_in("ada")

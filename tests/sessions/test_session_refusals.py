@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from stormcellar.sessions.session import state_of
 from tests.support.core import SAFE, Core, Visitor, with_stored
 from tests.support.value_samples import circular, nested
 
@@ -32,7 +33,13 @@ async def test_an_unreadable_value_reads_as_absent(
 
     with caplog.at_level(logging.ERROR, "stormcellar"):
         session = await visitor.request()
-        seen = (dict(session), len(session), "bad" in session, session.get("bad"), session.pending())
+        seen = (
+            dict(session),
+            len(session),
+            "bad" in session,
+            session.get("bad"),
+            state_of(session).data.pending(),
+        )
         await visitor.reads()
     logged = [record.getMessage() for record in caplog.records]
     await visitor.writes(bad="good again")
@@ -71,7 +78,7 @@ async def test_what_is_not_json_is_refused_at_assignment(core: Core, value: Any)
     with pytest.raises(ValueError):
         session["x"] = value
 
-    assert (dict(session), session.pending()) == ({"x": 1}, None)
+    assert (dict(session), state_of(session).data.pending()) == ({"x": 1}, None)
 
 
 @pytest.mark.gen_test
@@ -118,7 +125,7 @@ async def test_a_sealed_session_can_be_read_only(core: Core) -> None:
     await visitor.writes(a=[1])
 
     session = await visitor.request()
-    session.seal("the response is finished")
+    state_of(session).seal("the response is finished")
     for attempt in (
         lambda: session.__setitem__("b", 1),
         lambda: session.__delitem__("a"),
@@ -137,7 +144,7 @@ async def test_a_sealed_session_can_be_read_only(core: Core) -> None:
         with pytest.raises(RuntimeError, match="the response is finished"):
             await verb
 
-    assert (session["a"], session.get("b"), session.pending()) == ([1], None, None)
+    assert (session["a"], session.get("b"), state_of(session).data.pending()) == ([1], None, None)
 
 
 @pytest.mark.gen_test

@@ -7,8 +7,8 @@ from typing import Any
 from stormcellar import Lifetime, SessionManager
 from stormcellar.sessions.account_check import Accounts
 from stormcellar.sessions.cookies import SessionId
-from stormcellar.sessions.request_info import Client, CookieChange, Request
-from stormcellar.sessions.session import Session
+from stormcellar.sessions.request_info import Client, CookieChange, FixedRequestInfo
+from stormcellar.sessions.session import Session, state_of
 from stormcellar.stores import Delta, Record, Store
 from stormcellar.stores.memory import MemoryStore
 from tests.support.fakes import Clock, SteeredStore
@@ -16,12 +16,12 @@ from tests.support.fakes import Clock, SteeredStore
 KEY = b"a signing key of the tests, 38 bytes .."
 CLIENT = Client("192.0.2.7", "Mozilla/5.0 (a test)")
 
-SAFE = Request(CLIENT, is_safe=True)
-UNSAFE = Request(CLIENT, is_safe=False)
-INSECURE = Request(CLIENT, is_safe=False, may_set_cookie=False)
+SAFE = FixedRequestInfo(CLIENT, is_safe=True)
+UNSAFE = FixedRequestInfo(CLIENT, is_safe=False)
+INSECURE = FixedRequestInfo(CLIENT, is_safe=False, may_set_cookie=False)
 
 
-class Standing:
+class AccountTimes:
     """An account directory of which only the standing of its users matters: user -> valid_after in ms."""
 
     def __init__(self, users: dict[str, int]) -> None:
@@ -76,7 +76,7 @@ class Visitor:
         """Return a second tab of this browser as of now, whose requests *core* answers."""
         return Visitor(core or self.core, self.sid)
 
-    async def request(self, request: Request = UNSAFE) -> Session:
+    async def request(self, request: FixedRequestInfo = UNSAFE) -> Session:
         """Begin a request."""
         return await self.core.manager.load(self.sid, request)
 
@@ -87,9 +87,10 @@ class Visitor:
 
     def take(self, session: Session) -> CookieChange:
         """Do with the cookie what the response of *session* says."""
-        if session.cookie is not CookieChange.KEEP:
-            self.sid = session.sid if session.cookie is CookieChange.SET else None
-        return session.cookie
+        state = state_of(session)
+        if state.cookie is not CookieChange.KEEP:
+            self.sid = state.sid if state.cookie is CookieChange.SET else None
+        return state.cookie
 
     async def writes(self, **data: Any) -> Session:
         """Save *data* in one request."""

@@ -16,7 +16,8 @@ from tornado.web import Application, RequestHandler
 
 from stormcellar import SessionManager, SessionMixin, session_settings
 from stormcellar.sessions.cookies import SessionId
-from stormcellar.sessions.request_info import Client, Request
+from stormcellar.sessions.request_info import Client, FixedRequestInfo
+from stormcellar.sessions.session import state_of
 from stormcellar.stores import Handle, Record
 from stormcellar.stores.memory import MemoryStore
 from tests.support.browser import Browser
@@ -59,16 +60,17 @@ class Lab:
         self, browser: Browser, *, user: str | None = None, auth_ms: int | None = None, **data: Any
     ) -> SessionId:
         """Give *browser* a live session; return its ID. Counts no call of the store."""
-        session = await self.sessions.load(None, Request(Client("127.0.0.1", "test")))
+        session = await self.sessions.load(None, FixedRequestInfo(Client("127.0.0.1", "test")))
         session.update(data)
         if user is None:
             await session.commit()
         else:
             await session.login(user, keep=data, auth_ms=auth_ms)
-        assert session.sid is not None
-        browser.cookies[self.sessions.cookies.name] = self.signed(session.sid)
+        sid = state_of(session).sid
+        assert sid is not None
+        browser.cookies[self.sessions.cookies.name] = self.signed(sid)
         self.store.calls.clear()
-        return session.sid
+        return sid
 
     def signed(self, sid: SessionId) -> str:
         """Return the value of the cookie for *sid*."""
@@ -78,7 +80,7 @@ class Lab:
 
     async def supersede(self, sid: SessionId) -> None:
         """Rotate the session behind *sid*, as another request would."""
-        other = await self.sessions.load(sid, Request(Client("127.0.0.1", "test")))
+        other = await self.sessions.load(sid, FixedRequestInfo(Client("127.0.0.1", "test")))
         await other.renew()
         self.store.calls.clear()
 

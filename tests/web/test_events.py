@@ -12,7 +12,7 @@ from tornado.ioloop import IOLoop
 
 from stormcellar import Event, Kind, Lifetime, SignInRevoked
 from tests.support.browser import Browser
-from tests.support.core import CLIENT, SAFE, Core, Standing, Visitor
+from tests.support.core import CLIENT, SAFE, AccountTimes, Core, Visitor
 from tests.support.embedding import Lab, look, post_json
 
 
@@ -92,7 +92,7 @@ async def test_a_cookie_whose_session_is_over_is_told() -> None:  # B4, I1
 @pytest.mark.gen_test
 async def test_every_way_to_end_a_session_has_its_reason() -> None:  # C8, C10, C12, I1
     """Revoked by the user, beyond their limit, or because of the account."""
-    standing = Standing({"ada": 0})
+    standing = AccountTimes({"ada": 0})
     core = Core(accounts=standing, lifetime=Lifetime(max_per_user=2))
     first, second, third = Visitor(core), Visitor(core), Visitor(core)
     for each in (first, second, third):
@@ -119,7 +119,7 @@ async def test_every_way_to_end_a_session_has_its_reason() -> None:  # C8, C10, 
 @pytest.mark.gen_test
 async def test_a_sign_in_that_is_revoked_at_once_does_not_count_as_one() -> None:  # C11
     """The session came and went; nobody was authenticated."""
-    core = Core(accounts=Standing({}))
+    core = Core(accounts=AccountTimes({}))
     events = told(core)
     with pytest.raises(SignInRevoked):
         await Visitor(core).signs_in("ada")

@@ -313,7 +313,7 @@ async def test_prepare_of_another_mixin(lab, browser):
     class Before(RequestHandler):
         async def prepare(self):
             await asyncio.sleep(0)
-            ran.append(self._session)
+            ran.append(self._stormcellar.session)
 
     lab.serve("/", bases=(SessionMixin, Before), get=look)
 

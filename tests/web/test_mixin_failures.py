@@ -11,6 +11,7 @@ from tornado.ioloop import IOLoop
 from tornado.web import authenticated
 
 from stormcellar import Lifetime, SessionChanged
+from stormcellar.sessions.session import state_of
 from stormcellar.stores import StoreFull, StoreUnavailable
 from tests.support.embedding import Lab, count, errors, look, post_json, set_names
 
@@ -292,7 +293,7 @@ async def test_handler_may_catch_the_error(lab, browser):
         try:
             await self.session.commit()
         except SessionChanged:
-            self.session.forget()
+            state_of(self.session).drop_data()
             self.write("never mind")
 
     lab.serve("/", get=get)
@@ -384,7 +385,7 @@ async def test_session_before_prepare(lab, browser, caplog):
 async def test_application_without_the_settings(lab, browser, caplog):
     """An application that was not given `session_settings` is answered, and the log says what is missing."""
     lab.serve("/", get=look)
-    del lab.app.settings["session_manager"]
+    del lab.app.settings["stormcellar"]
 
     response = await browser.get("/")
 

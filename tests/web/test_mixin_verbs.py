@@ -597,7 +597,7 @@ class TestAccounts:
         lab.serve("/", get=_who, post=sign_in)
         signing_in = asyncio.create_task(post_json(browser, "/"))
         await gate.reached()
-        lab.sessions._standing._accounts.disabled = True
+        lab.sessions._accounts._accounts.disabled = True
         gate.open()
 
         response = await signing_in
@@ -611,7 +611,7 @@ class TestAccounts:
         """A disabled account's session is over with the next request, and its cookie cleared."""  # C11
         await lab.open_session(browser, user="alice")
         lab.serve("/", get=_who)
-        lab.sessions._standing._accounts.disabled = True
+        lab.sessions._accounts._accounts.disabled = True
 
         response = await browser.get("/")
 

@@ -13,7 +13,8 @@ from tornado.ioloop import IOLoop
 from stormcellar import Lifetime, SessionChanged
 from stormcellar.events import Event, Kind
 from stormcellar.sessions.cookies import SessionId
-from stormcellar.sessions.request_info import Client, Presence, Request
+from stormcellar.sessions.request_info import Client, FixedRequestInfo, Presence
+from stormcellar.sessions.session import state_of
 from stormcellar.stores import Delta, StoreUnavailable
 from tests.support.browser import Browser, token
 from tests.support.core import Core, Visitor
@@ -44,7 +45,7 @@ def _set(self: Any, number: str) -> None:
 
 async def presence(lab: Lab, sid: SessionId) -> Presence:
     """Return what stands behind *sid* now."""
-    return (await lab.sessions.load(sid, Request(Client("127.0.0.1", "test")))).presence
+    return (state_of(await lab.sessions.load(sid, FixedRequestInfo(Client("127.0.0.1", "test"))))).presence
 
 
 def held(lab: Lab, browser: Browser) -> SessionId:
@@ -305,7 +306,7 @@ async def in_grace(core: Core, **data: Any) -> tuple[Visitor, Visitor]:
     core.clock.advance(900)
     new = old.twin()
     renewing = await new.request()
-    await renewing.save(Delta(), renew=True)
+    await core.manager.lifecycle.commit_and_renew(state_of(renewing), Delta())
     new.take(renewing)
     assert new.sid != old.sid
     return old, new

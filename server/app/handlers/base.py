@@ -21,8 +21,9 @@ from stormcellar.events import Kind
 from stormcellar.faults import reason
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.stores import StoreUnavailable
-from stormcellar.web.csrf_mixin import SETTING, require_origin
+from stormcellar.web.csrf_mixin import require_origin
 from stormcellar.web.mixin import SessionMixin
+from stormcellar.web.session_handler import SETTING
 from stormcellar.web.tornado_request import SAFE_METHODS
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -179,11 +180,6 @@ class PageHandler(SessionMixin, BaseHandler):
     ) -> None:
         """Log and tell as `BaseHandler` does."""
         BaseHandler.log_exception(self, typ, value, tb)
-
-    def presented_handle(self) -> str | None:
-        """See `BaseHandler`."""
-        sid = self._presented()
-        return None if sid is None else sid.handle
 
     def session_data(self) -> dict[str, Any]:
         """Return what the session holds, by key, so that no store's own order shows through."""

@@ -80,7 +80,7 @@ class Logout(Page):
 
     def check_xsrf_cookie(self) -> None:
         """Ask a visitor without a session for no token: there is nothing to protect, and nothing happens."""
-        if self._presented() is None:
+        if self.presented_handle() is None:
             BaseHandler.check_xsrf_cookie(self)
         else:
             super().check_xsrf_cookie()

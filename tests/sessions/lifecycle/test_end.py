@@ -7,6 +7,7 @@ import pytest
 from stormcellar import SessionChanged
 from stormcellar.sessions.cookies import SessionId
 from stormcellar.sessions.request_info import CookieChange, Presence
+from stormcellar.sessions.session import state_of
 from stormcellar.stores import Delta
 from tests.support.core import Core, Visitor
 
@@ -31,7 +32,7 @@ async def test_sign_out_destroys_the_record(core: Core) -> None:  # C5
 
     assert (change, session.user, dict(session)) == (CookieChange.CLEAR, None, {})
     assert await core.everything() == []
-    assert (await stolen.request()).presence is Presence.ENDED
+    assert state_of(await stolen.request()).presence is Presence.ENDED
 
 
 @pytest.mark.gen_test
@@ -87,7 +88,11 @@ async def test_sign_out_with_an_old_cookie(core: Core) -> None:  # C6
     ended = await before.request()
     await ended.logout()
 
-    assert (superseded.cookie, alive, ended.cookie) == (CookieChange.KEEP, "ada", CookieChange.CLEAR)
+    assert (state_of(superseded).cookie, alive, state_of(ended).cookie) == (
+        CookieChange.KEEP,
+        "ada",
+        CookieChange.CLEAR,
+    )
 
 
 # --- renewal ---
@@ -108,7 +113,7 @@ async def test_renewal_changes_the_id_alone(core: Core) -> None:  # B3, C2
     visitor.take(session)
     after = await core.stored(visitor.sid)
 
-    assert (await old.request()).presence is Presence.SUPERSEDED
+    assert state_of(await old.request()).presence is Presence.SUPERSEDED
     assert after.data == {"a": b"1", "b": b"2"}
     assert (after.user, after.created_ms, after.auth_ms, after.deadline_ms) == (
         before.user,
@@ -127,8 +132,8 @@ async def test_renewal_without_a_record_does_nothing(core: Core) -> None:
 
     await session.renew()
 
-    assert (core.store.calls.total(), session.cookie) == (0, CookieChange.KEEP)
-    assert session.pending() is not None
+    assert (core.store.calls.total(), state_of(session).cookie) == (0, CookieChange.KEEP)
+    assert state_of(session).data.pending() is not None
 
 
 @pytest.mark.gen_test
@@ -143,7 +148,7 @@ async def test_renewal_of_what_is_gone_is_a_conflict(core: Core, meanwhile: str)
     with pytest.raises(SessionChanged):
         await slow.renew()
 
-    assert slow.cookie is CookieChange.KEEP
+    assert state_of(slow).cookie is CookieChange.KEEP
 
 
 @pytest.mark.gen_test

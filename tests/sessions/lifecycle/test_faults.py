@@ -9,9 +9,9 @@ import pytest
 from stormcellar import Lifetime
 from stormcellar.sessions.cookies import SessionId
 from stormcellar.sessions.request_info import CookieChange, Presence
-from stormcellar.sessions.session import Session
+from stormcellar.sessions.session import Session, state_of
 from stormcellar.stores import StoreFull, StoreUnavailable
-from tests.support.core import Core, Standing, Visitor
+from tests.support.core import SAFE, AccountTimes, Core, Visitor
 
 Verb = Callable[[Session], Awaitable[object]]
 
@@ -46,13 +46,13 @@ async def test_a_store_that_fails_leaves_the_cookie(
     (core.store.fail if when == "before" else core.store.fail_after)[step] = StoreUnavailable(step)
 
     session = await visitor.request()
-    presence = session.presence
+    presence = state_of(session).presence
     session["x"] = 1
     with pytest.raises(StoreUnavailable):
         await verb(session)
 
-    assert session.cookie is CookieChange.KEEP
-    assert (session.presence, session.user) == (presence, None)
+    assert state_of(session).cookie is CookieChange.KEEP
+    assert (state_of(session).presence, session.user) == (presence, None)
     assert session["x"] == 1
 
 
@@ -116,7 +116,7 @@ async def test_a_bound_that_cannot_be_kept_leaves_the_new_cookie(step: str) -> N
 @pytest.mark.gen_test
 async def test_a_revoked_sign_in_is_not_saved_by_a_failing_store() -> None:  # C11
     """If the record cannot be destroyed, nobody is signed in all the same, in this request or the next."""
-    core = Core(accounts=Standing({}))
+    core = Core(accounts=AccountTimes({}))
     visitor = Visitor(core)
     core.store.fail["destroy"] = StoreUnavailable("destroy")
 
@@ -125,8 +125,12 @@ async def test_a_revoked_sign_in_is_not_saved_by_a_failing_store() -> None:  # C
         await session.login("ada")
     (record,) = await core.everything()
 
-    assert (session.user, session.presence, session.cookie) == (None, Presence.OVER, CookieChange.CLEAR)
-    assert not core.manager._standing.counts(record)
+    assert (session.user, state_of(session).presence, state_of(session).cookie) == (
+        None,
+        Presence.SIGNED_OUT,
+        CookieChange.CLEAR,
+    )
+    assert not core.manager._accounts.counts(record)
 
 
 @pytest.mark.gen_test
@@ -142,7 +146,7 @@ async def test_an_unfinished_rotation_costs_a_new_sign_in_at_most(core: Core) ->
     visitor.take(session)
     core.store.fail_after.clear()
     again = await visitor.request()
-    presence = again.presence
+    presence = state_of(again).presence
     await again.login("ada")
     visitor.take(again)
 
@@ -156,4 +160,4 @@ async def test_an_unexpected_error_is_not_swallowed(core: Core) -> None:
     core.store.fail["load"] = ZeroDivisionError("a bug in a store")
 
     with pytest.raises(ZeroDivisionError):
-        await core.manager.load(SessionId.mint(), (await Visitor(core).request()).request)
+        await core.manager.load(SessionId.mint(), SAFE)

@@ -8,6 +8,7 @@ import pytest
 
 from stormcellar.sessions.cookies import SessionId
 from stormcellar.sessions.request_info import CookieChange, Presence
+from stormcellar.sessions.session import state_of
 from tests.support.core import SAFE, Core, Visitor
 
 HOUR_S = 3600
@@ -31,7 +32,7 @@ async def test_a_visitor_who_writes_nothing_leaves_no_trace(core: Core) -> None:
     read = session.get("cart")
     change = await visitor.answer(session)
 
-    assert (read, change, session.presence) == (None, CookieChange.KEEP, Presence.NONE)
+    assert (read, change, state_of(session).presence) == (None, CookieChange.KEEP, Presence.NONE)
     assert core.store.calls.total() == 0
 
 
@@ -42,7 +43,11 @@ async def test_the_first_write_makes_one_record_and_one_cookie(core: Core) -> No
 
     session = await visitor.writes(a=1, b=2)
 
-    assert (session.cookie, session.presence, session.user) == (CookieChange.SET, Presence.LIVE, None)
+    assert (state_of(session).cookie, state_of(session).presence, session.user) == (
+        CookieChange.SET,
+        Presence.LIVE,
+        None,
+    )
     assert core.store.calls == {"create": 1}
     assert (await core.stored(visitor.sid)).data == {"a": b"1", "b": b"2"}
 
@@ -54,7 +59,7 @@ async def test_an_unknown_id_is_never_adopted(core: Core) -> None:  # A2, C1
     visitor = Visitor(core, planted)
 
     session = await visitor.request()
-    before = (session.presence, session.cookie)
+    before = (state_of(session).presence, state_of(session).cookie)
     await session.login("ada")
     visitor.take(session)
 
@@ -94,8 +99,8 @@ async def test_sign_in_changes_the_id_and_kills_the_old_one(core: Core) -> None:
 
     assert visitor.sid is not None and before.sid is not None
     assert visitor.sid.secret != before.sid.secret
-    assert (old.presence, old.user, dict(old)) == (Presence.SUPERSEDED, None, {})
-    assert (new.presence, new.user) == (Presence.LIVE, "ada")
+    assert (state_of(old).presence, old.user, dict(old)) == (Presence.SUPERSEDED, None, {})
+    assert (state_of(new).presence, new.user) == (Presence.LIVE, "ada")
 
 
 @pytest.mark.gen_test

@@ -6,6 +6,7 @@ import pytest
 
 from stormcellar import SessionEnded
 from stormcellar.sessions.request_info import CookieChange, Presence
+from stormcellar.sessions.session import state_of
 from tests.support.core import SAFE, UNSAFE, Core, Visitor
 
 
@@ -43,7 +44,7 @@ async def test_what_is_over_reads_as_anonymous(
 
     session = await visitor.request(SAFE)
 
-    assert (session.presence, session.cookie) == (presence, cookie)
+    assert (state_of(session).presence, state_of(session).cookie) == (presence, cookie)
     assert (session.user, session.handle, dict(session)) == (None, None, {})
 
 
@@ -54,13 +55,13 @@ async def test_a_safe_request_drops_what_it_wrote(core: Core, how: str) -> None:
     visitor = await over(core, how)
 
     session = await visitor.request(SAFE)
-    cookie = session.cookie
+    cookie = state_of(session).cookie
     session["visits"] = [1]
     await session.commit()
     counted = await session.modify("n", lambda n: (n or 0) + 1)
-    seen, delta = session["visits"], session.pending()
+    seen, delta = session["visits"], state_of(session).data.pending()
 
-    assert (seen, delta, counted, session.cookie) == ([1], None, 1, cookie)
+    assert (seen, delta, counted, state_of(session).cookie) == ([1], None, 1, cookie)
     assert core.store.calls == {"load": 1}
 
 
@@ -118,24 +119,24 @@ async def test_a_form_is_bound_to_the_session_made_after_it(core: Core) -> None:
     visitor = Visitor(core)
 
     session = await visitor.request(SAFE)
-    promised = session.reserve()
-    again, before = session.reserve(), session.reserved
+    promised = state_of(session).reserve()
+    again, before = state_of(session).reserve(), state_of(session).reserved
     session["a"] = 1
     await visitor.answer(session)
 
     assert (again, before) == (promised, promised)
     assert visitor.sid is not None
-    assert (visitor.sid.secret, session.reserved) == (promised, None)
+    assert (visitor.sid.secret, state_of(session).reserved) == (promised, None)
 
 
 @pytest.mark.gen_test
 async def test_a_promise_without_a_session_stays_a_promise(core: Core) -> None:  # A15
     """If no session is made the promised secret is left for the nonce cookie, and no store is asked."""
     session = await Visitor(core).request(SAFE)
-    promised = session.reserve()
+    promised = state_of(session).reserve()
     await session.commit()
 
-    assert (session.reserved, core.store.calls.total()) == (promised, 0)
+    assert (state_of(session).reserved, core.store.calls.total()) == (promised, 0)
 
 
 @pytest.mark.gen_test
@@ -147,6 +148,10 @@ async def test_two_requests_are_promised_different_secrets(core: Core) -> None:
     session = await visitor.request()
     await session.logout()
 
-    promised = {session.reserve(), (await Visitor(core).request()).reserve(), visitor.sid.secret}
+    promised = {
+        state_of(session).reserve(),
+        state_of(await Visitor(core).request()).reserve(),
+        visitor.sid.secret,
+    }
 
     assert len(promised) == 3

@@ -13,6 +13,7 @@ from tornado.ioloop import IOLoop
 
 from stormcellar import Lifetime, SessionChanged, SessionEnded
 from stormcellar.sessions.request_info import CookieChange, Presence
+from stormcellar.sessions.session import state_of
 from stormcellar.stores import Store, open_store
 from stormcellar.stores.memory import MemoryStore
 from tests.support.core import SAFE, Core, Visitor
@@ -84,7 +85,9 @@ async def test_sign_out_is_final_against_writers_in_flight(cores: tuple[Core, Co
             leaving.logout(),
             *(outcome(writer.commit) for writer in writers[4:]),
         )
-        late = [writer.cookie for writer in writers if writer.cookie is not CookieChange.KEEP]
+        late = [
+            state_of(writer).cookie for writer in writers if state_of(writer).cookie is not CookieChange.KEEP
+        ]
         left += [*await here.everything(), *await there.everything(), *late]
         assert set(results) <= {"saved", "session_changed", None}
 
@@ -106,7 +109,7 @@ async def test_a_slow_writer_cannot_bring_a_session_back(cores: tuple[Core, Core
     await (await visitor.request()).logout()
     gate.open()
 
-    assert (await saving, slow.cookie) == ("session_changed", CookieChange.KEEP)
+    assert (await saving, state_of(slow).cookie) == ("session_changed", CookieChange.KEEP)
     assert await here.everything() == []
 
 
@@ -126,7 +129,7 @@ async def test_a_slow_writer_cannot_write_after_a_rotation(cores: tuple[Core, Co
     await visitor.writes(fresh=True)
     gate.open()
 
-    assert (await saving, slow.cookie) == ("session_changed", CookieChange.KEEP)
+    assert (await saving, state_of(slow).cookie) == ("session_changed", CookieChange.KEEP)
     assert await visitor.reads() == {"cart": ["apples"], "fresh": True}
 
 
@@ -267,11 +270,14 @@ async def test_what_one_process_does_the_other_sees_at_once(cores: tuple[Core, C
     seen = await visitor.twin(there).reads()
     assert other.sid is not None
     revoked = await there.manager.revoke("ada", other.sid.handle)
-    after_revocation = (await other.request()).presence
+    after_revocation = state_of(await other.request()).presence
     await (await visitor.twin(there).request()).logout()
 
     assert (seen, revoked) == ({"a": 1}, True)
-    assert (after_revocation, (await visitor.request()).presence) == (Presence.ENDED, Presence.ENDED)
+    assert (after_revocation, state_of(await visitor.request()).presence) == (
+        Presence.ENDED,
+        Presence.ENDED,
+    )
 
 
 @pytest.mark.gen_test
@@ -287,7 +293,7 @@ async def test_a_sign_out_that_began_before_a_rotation_ends_the_session(
     await visitor.signs_in("ada")
     await leaving.logout()
 
-    assert (await visitor.request()).presence is Presence.ENDED
+    assert state_of(await visitor.request()).presence is Presence.ENDED
     assert await here.manager.of_user("ada") == []
 
 
@@ -299,7 +305,7 @@ async def test_expiry_is_exact_on_every_store(cores: tuple[Core, Core]) -> None:
     await visitor.signs_in("ada")
 
     here.clock.advance(1800 - 0.001)
-    live = (await visitor.twin(there).request()).presence
+    live = (state_of(await visitor.twin(there).request())).presence
     here.clock.advance(0.001)
 
-    assert (live, (await visitor.twin(there).request()).presence) == (Presence.LIVE, Presence.ENDED)
+    assert (live, (state_of(await visitor.twin(there).request())).presence) == (Presence.LIVE, Presence.ENDED)

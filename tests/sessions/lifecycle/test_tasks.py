@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stormcellar.sessions.request_info import CookieChange, Presence
-from stormcellar.sessions.session import Session
+from stormcellar.sessions.session import Session, state_of
 from tests.support.core import Core, Visitor
 
 
@@ -30,12 +30,13 @@ async def started(work: Awaitable[Any]) -> asyncio.Task[Any]:
     return task
 
 
-def finished(session: Session) -> Awaitable[None]:
+def finished(core: Core, session: Session) -> Awaitable[None]:
     """Do as a handler's `finish()` does: freeze what is pending, seal, and save it."""
-    frozen = session.pending()
-    session.seal("the response is finished")
+    state = state_of(session)
+    frozen = state.data.pending()
+    state.seal("the response is finished")
     assert frozen is not None
-    return session.save(frozen)
+    return core.manager.lifecycle.commit(state, frozen)
 
 
 # --- changes during a commit ---
@@ -177,13 +178,13 @@ async def test_a_sign_in_at_work_filters_what_the_response_saves(core: Core) -> 
 
     signing_in = await started(session.login("ada", keep={"cart"}))
     await gate.reached()
-    busy = session.is_busy
-    saving = await started(finished(session))
+    busy = state_of(session).is_busy
+    saving = await started(finished(core, session))
     gate.open()
     await asyncio.gather(signing_in, saving)
     visitor.take(session)
 
-    assert (busy, session.is_busy) == (True, False)
+    assert (busy, state_of(session).is_busy) == (True, False)
     assert ((await visitor.request()).user, await visitor.reads()) == ("ada", {"cart": ["apples"]})
     assert core.store.calls["apply"] == 0
 
@@ -199,7 +200,7 @@ async def test_a_sign_out_at_work_leaves_nothing_to_save(core: Core) -> None:  #
 
     signing_out = await started(session.logout())
     await gate.reached()
-    saving = await started(finished(session))
+    saving = await started(finished(core, session))
     gate.open()
     await asyncio.gather(signing_out, saving)
 
@@ -221,7 +222,7 @@ async def test_a_commit_at_work_is_not_repeated(core: Core, verb: str) -> None:
     committing = await started(session.commit())
     await first.reached()
     session["b"] = 2
-    saving = await started(finished(session))
+    saving = await started(finished(core, session))
     first.open()
     await committing
     visitor.take(session)
@@ -240,7 +241,7 @@ async def test_a_change_after_the_finish_is_not_saved(core: Core) -> None:
     session = await visitor.request()
     session["cart"] = ["apples"]
 
-    saving = finished(session)
+    saving = finished(core, session)
     session["cart"].append("pears")
     await saving
     visitor.take(session)
@@ -274,7 +275,7 @@ async def test_a_commit_that_waited_for_a_sign_out_does_nothing(core: Core) -> N
 
     await asyncio.gather(session.logout(), session.commit())
 
-    assert (await core.everything(), session.presence) == ([], Presence.OVER)
+    assert (await core.everything(), state_of(session).presence) == ([], Presence.SIGNED_OUT)
 
 
 @pytest.mark.gen_test
@@ -302,10 +303,10 @@ async def test_a_handler_that_gives_up_on_a_new_id_still_gets_it(core: Core, ver
 
     giving_up.cancel()
     await asyncio.wait([giving_up])
-    busy = session.is_busy
+    busy = state_of(session).is_busy
     gate.open()
-    async with session.lock:
+    async with state_of(session).lock:
         pass
 
-    assert (giving_up.cancelled(), busy, session.cookie) == (True, True, CookieChange.SET)
-    assert (await core.stored(session.sid)).user == session.user
+    assert (giving_up.cancelled(), busy, state_of(session).cookie) == (True, True, CookieChange.SET)
+    assert (await core.stored(state_of(session).sid)).user == session.user

@@ -1,0 +1,101 @@
+"""`SessionHandler`: the session of a handler, and everything else that the mixins keep on it."""
+
+from __future__ import annotations
+
+from asyncio import Future
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from tornado.web import RequestHandler
+
+from stormcellar.sessions.cookies import SessionId
+from stormcellar.sessions.manager import SessionManager
+from stormcellar.sessions.session import Session
+from stormcellar.sessions.state import SessionState
+
+SETTING = "stormcellar"
+"""The application setting that holds the `SessionManager`."""
+
+
+class HandlerState:
+    """What the mixins keep on a handler, under the one name `_stormcellar`.
+
+    It holds no handler: a reference cycle would leave every request to the garbage collector.
+    """
+
+    session: Session | None = None
+    """None until `SessionMixin.prepare` has run."""
+    state: SessionState | None = None
+    """Of *session*."""
+    is_accessed = False
+    """Whether the handler used `self.session`."""
+    has_form = False
+    """Whether the response contains a form token."""
+    nonce: str | None = None
+    """A nonce that this response sets although no session is loaded."""
+    retry_after_s: int | None = None
+    answered: Future[None] | None = None
+    """While the session is saved: resolves when the response was sent."""
+
+    def __init__(self, settings: Mapping[str, Any], cookie_headers: list[str]) -> None:
+        self._settings = settings
+        self._cookie_headers = cookie_headers
+
+    @cached_property
+    def sessions(self) -> SessionManager:
+        """The manager that was passed to `session_settings`."""
+        manager = self._settings.get(SETTING)
+        if not isinstance(manager, SessionManager):
+            raise RuntimeError("no session manager: Application(..., **session_settings(manager))")
+        return manager
+
+    @cached_property
+    def sid(self) -> SessionId | None:
+        """The session ID in the request's cookie, if its signature is valid."""
+        return self.sessions.cookies.read(self._cookie_headers)
+
+    @property
+    def request_nonce(self) -> str | None:
+        """The nonce in the request's cookies: a visitor with a form has one."""
+        return self.sessions.cookies.read_nonce(self._cookie_headers)
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether the request has a session cookie that is not valid."""
+        return self.sid is None and self.sessions.cookies.is_presented(self._cookie_headers)
+
+
+class SessionHandler(RequestHandler):
+    """Base of the mixins. Its only private name is `_stormcellar`."""
+
+    @cached_property
+    def _stormcellar(self) -> HandlerState:
+        return HandlerState(self.application.settings, self.request.headers.get_list("Cookie"))
+
+    @property
+    def sessions(self) -> SessionManager:
+        """The manager that was passed to `session_settings`."""
+        return self._stormcellar.sessions
+
+    @property
+    def session(self) -> Session:
+        """The session of this request.
+
+        Raises:
+            RuntimeError: Before `SessionMixin.prepare` has run.
+        """
+        held = self._stormcellar
+        if held.session is None:
+            raise RuntimeError("the session is not loaded yet: await super().prepare() first")
+        held.is_accessed = True
+        return held.session
+
+    def presented_handle(self) -> str | None:
+        """Return the handle in the session cookie, if its signature is valid; the session may be over."""
+        sid = self._stormcellar.sid
+        return None if sid is None else sid.handle
+
+    def client_address(self) -> str:
+        """Return the client's address; override it where a trusted proxy passes the address on."""
+        return self.request.remote_ip or ""
