@@ -5,19 +5,21 @@ from __future__ import annotations
 import importlib
 import re
 
-from stormcellar.stores.base import (
+from stormcellar.stores.base import Store
+from stormcellar.stores.counters import Counters, Rule, Tally
+from stormcellar.stores.errors import DuplicateSession, StoreError, StoreFull, StoreRefused, StoreUnavailable
+from stormcellar.stores.records import (
     Absent,
     Credential,
     Delta,
     Handle,
     Outcome,
     Record,
-    Store,
     StoreOptions,
     Verifier,
+    check_keys,
+    check_user,
 )
-from stormcellar.stores.counters import Counters, Rule, Tally
-from stormcellar.stores.errors import DuplicateSession, StoreError, StoreFull, StoreRefused, StoreUnavailable
 
 __all__ = [
     "Absent",
@@ -37,6 +39,8 @@ __all__ = [
     "StoreUnavailable",
     "Tally",
     "Verifier",
+    "check_keys",
+    "check_user",
     "open_store",
 ]
 

@@ -12,7 +12,7 @@ from typing import Any
 from stormcellar.addresses import Network, host_name
 from stormcellar.sessions.cookies import check_cookie_name
 from stormcellar.stores import StoreOptions
-from stormcellar.stores.base import check_keys
+from stormcellar.stores.records import check_keys
 
 ENVIRONMENT_PREFIX = "STORMCELLAR_"
 LOG_LEVELS = ("debug", "info", "warning", "error")

@@ -18,7 +18,7 @@ from stormcellar.sessions.record_writer import IdChange, RecordWriter
 from stormcellar.sessions.request_info import CookieChange, RequestInfo
 from stormcellar.sessions.state import SessionState
 from stormcellar.stores import Absent, Delta, Handle, Outcome, Record, Store, StoreUnavailable
-from stormcellar.stores.base import check_keys
+from stormcellar.stores.records import check_keys
 
 
 class Lifecycle:

@@ -7,7 +7,7 @@ from typing import Any
 
 from stormcellar.sessions import json_values
 from stormcellar.stores import Delta
-from stormcellar.stores.base import check_keys
+from stormcellar.stores.records import check_keys
 
 
 class Unreadable(KeyError):

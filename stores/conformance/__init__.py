@@ -39,7 +39,7 @@ from dataclasses import replace
 
 import pytest
 
-from stormcellar.stores.base import Absent, Credential, Delta, Outcome, Record, Store
+from stormcellar.stores.base import Store
 from stormcellar.stores.conformance.apply import ApplyContract
 from stormcellar.stores.conformance.cancel import CancelContract
 from stormcellar.stores.conformance.cases import (
@@ -66,6 +66,7 @@ from stormcellar.stores.conformance.live import LiveContract
 from stormcellar.stores.conformance.races import RaceContract
 from stormcellar.stores.conformance.rotate import RotateContract
 from stormcellar.stores.errors import DuplicateSession
+from stormcellar.stores.records import Absent, Credential, Delta, Outcome, Record
 
 __all__ = ["CountersContract", "StoreContract"]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from stormcellar.stores.base import Absent, Credential, Delta, Outcome, Store
+from stormcellar.stores.base import Store
 from stormcellar.stores.conformance.cases import (
     BINARY,
     HOUR,
@@ -21,6 +21,7 @@ from stormcellar.stores.conformance.cases import (
     new_verifier,
     rotated,
 )
+from stormcellar.stores.records import Absent, Credential, Delta, Outcome
 
 
 class ApplyContract:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from stormcellar.stores.base import Absent, Credential, Delta, Record, Store
+from stormcellar.stores.base import Store
 from stormcellar.stores.conformance.cases import (
     HOUR,
     NOW,
@@ -19,6 +19,7 @@ from stormcellar.stores.conformance.cases import (
     new_verifier,
     rotated,
 )
+from stormcellar.stores.records import Absent, Credential, Delta, Record
 
 CANCELLATIONS, COUNTED_TURNS = 40, 10
 

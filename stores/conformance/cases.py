@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from stormcellar.stores.base import Absent, Credential, Delta, Handle, Outcome, Record, Store, Verifier
+from stormcellar.stores.base import Store
+from stormcellar.stores.records import Absent, Credential, Delta, Handle, Outcome, Record, Verifier
 
 # Near the real time, because backends reap by their own clock. It stands still from the import on, so what
 # must be live expires half an hour from it, or more, and what must be reaped ten minutes before it.

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from stormcellar.stores.base import Credential, Delta, Handle, Store
+from stormcellar.stores.base import Store
 from stormcellar.stores.conformance.cases import (
     HOUR,
     MINUTE,
@@ -21,6 +21,7 @@ from stormcellar.stores.conformance.cases import (
     new_verifier,
     rotated,
 )
+from stormcellar.stores.records import Credential, Delta, Handle
 
 HEARD_S = 10.0
 """How long a push may take, connecting included."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from stormcellar.stores.base import Credential, Delta, Handle, Outcome, Record, Store
+from stormcellar.stores.base import Store
 from stormcellar.stores.conformance.cases import (
     HOSTILE_USERS,
     HOUR,
@@ -27,6 +27,7 @@ from stormcellar.stores.conformance.cases import (
     rotated,
     scanned,
 )
+from stormcellar.stores.records import Credential, Delta, Handle, Outcome, Record
 
 
 class IndexContract:

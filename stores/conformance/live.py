@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stormcellar.stores.base import Absent, Credential, Delta, Outcome, Store
+from stormcellar.stores.base import Store
 from stormcellar.stores.conformance.cases import (
     BINARY,
     HOUR,
@@ -23,6 +23,7 @@ from stormcellar.stores.conformance.cases import (
     rotated,
     scanned,
 )
+from stormcellar.stores.records import Absent, Credential, Delta, Outcome
 
 
 class LiveContract:

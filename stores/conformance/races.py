@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stormcellar.stores.base import Credential, Delta, Outcome, Record, Store
+from stormcellar.stores.base import Store
 from stormcellar.stores.conformance.cases import (
     HOUR,
     MINUTE,
@@ -26,6 +26,7 @@ from stormcellar.stores.conformance.cases import (
     scanned,
 )
 from stormcellar.stores.errors import DuplicateSession
+from stormcellar.stores.records import Credential, Delta, Outcome, Record
 
 
 class RaceContract:

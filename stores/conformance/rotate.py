@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stormcellar.stores.base import Absent, Credential, Delta, Outcome, Store
+from stormcellar.stores.base import Store
 from stormcellar.stores.conformance.cases import (
     BINARY,
     HOUR,
@@ -24,6 +24,7 @@ from stormcellar.stores.conformance.cases import (
     rotated,
     scanned,
 )
+from stormcellar.stores.records import Absent, Credential, Delta, Outcome
 
 
 class RotateContract:

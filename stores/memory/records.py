@@ -17,7 +17,7 @@ from dataclasses import replace
 from marshal import dumps, loads
 from struct import Struct, error
 
-from stormcellar.stores.base import Absent, Handle, Record, Verifier
+from stormcellar.stores.records import Absent, Handle, Record, Verifier
 
 _HEAD = Struct("<Bq5i32sHH")
 """Kind, created; rotated, sign-in, seen, expires, deadline; verifier; the lengths of user and client."""

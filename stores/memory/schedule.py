@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Callable
 
-from stormcellar.stores.base import Handle
+from stormcellar.stores.records import Handle
 
 BUCKET_BITS = 14
 """A bucket is 2 ** 14 ms wide, a hundredth of half an hour: of a million sessions one then has 9000."""

@@ -7,19 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from typing import Self
 
-from stormcellar.stores.base import (
-    Absent,
-    Credential,
-    Delta,
-    Handle,
-    Outcome,
-    Record,
-    Store,
-    StoreOptions,
-    Verifier,
-    check_keys,
-    check_user,
-)
+from stormcellar.stores.base import Store
 from stormcellar.stores.errors import DuplicateSession, StoreFull
 from stormcellar.stores.memory.counters import MemoryCounters
 from stormcellar.stores.memory.records import (
@@ -34,6 +22,18 @@ from stormcellar.stores.memory.records import (
 )
 from stormcellar.stores.memory.schedule import Schedule
 from stormcellar.stores.memory.table import Table, UserIndex
+from stormcellar.stores.records import (
+    Absent,
+    Credential,
+    Delta,
+    Handle,
+    Outcome,
+    Record,
+    StoreOptions,
+    Verifier,
+    check_keys,
+    check_user,
+)
 
 RECLAIMED_PER_CALL = 8
 """More than the one record a call can add, so that the dead never pile up, and few enough not to be felt."""

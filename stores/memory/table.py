@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-from stormcellar.stores.base import Handle
+from stormcellar.stores.records import Handle
 
 V = TypeVar("V")
 

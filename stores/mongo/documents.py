@@ -7,7 +7,7 @@ Pure functions from the values of the contract to BSON and back; `MongoStore` se
 
 Times are BSON dates, which are 64-bit milliseconds, so nothing is rounded and the TTL index reads the same
 `expires` as every filter. Optional fields are absent rather than null. A caller's value is never a field
-name or an operator: keys match `base.KEY`, filters compare by `$eq`, updates quote by `$literal`.
+name or an operator: keys match `records.KEY`, filters compare by `$eq`, updates quote by `$literal`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from pymongo import ASCENDING, IndexModel
 
-from stormcellar.stores.base import Delta, Handle, Record, Verifier, check_keys, check_user
+from stormcellar.stores.records import Delta, Handle, Record, Verifier, check_keys, check_user
 
 Document = dict[str, Any]
 

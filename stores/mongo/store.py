@@ -13,24 +13,24 @@ from typing import Self, TypeVar
 import pymongo
 from pymongo.asynchronous.collection import AsyncCollection
 
-from stormcellar.stores.base import (
-    Absent,
-    Credential,
-    Delta,
-    Handle,
-    Outcome,
-    Record,
-    Store,
-    StoreOptions,
-    Verifier,
-    check_user,
-)
+from stormcellar.stores.base import Store
 from stormcellar.stores.mongo import documents
 from stormcellar.stores.mongo.counters import MongoCounters
 from stormcellar.stores.mongo.documents import Document
 from stormcellar.stores.mongo.loads import Loads
 from stormcellar.stores.mongo.updates import Update, Updates, is_ordinary
 from stormcellar.stores.mongo.wire import Endings, calling, connect, read
+from stormcellar.stores.records import (
+    Absent,
+    Credential,
+    Delta,
+    Handle,
+    Outcome,
+    Record,
+    StoreOptions,
+    Verifier,
+    check_user,
+)
 
 T = TypeVar("T")
 

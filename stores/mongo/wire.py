@@ -23,9 +23,9 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
-from stormcellar.stores.base import Handle, StoreOptions
 from stormcellar.stores.errors import DuplicateSession, StoreError, StoreFull, StoreRefused, StoreUnavailable
 from stormcellar.stores.mongo.documents import CODEC, ENDINGS, Document
+from stormcellar.stores.records import Handle, StoreOptions
 
 T = TypeVar("T")
 

@@ -24,7 +24,7 @@ import logging
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from stormcellar.stores.base import Absent, Delta, Handle, Record, Verifier, check_user
+from stormcellar.stores.records import Absent, Delta, Handle, Record, Verifier, check_user
 
 LOG = logging.getLogger(__name__)
 

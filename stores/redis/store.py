@@ -9,19 +9,19 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, Self
 
-from stormcellar.stores.base import (
+from stormcellar.stores.base import Store
+from stormcellar.stores.errors import DuplicateSession, StoreError, StoreRefused, StoreUnavailable
+from stormcellar.stores.records import (
     Absent,
     Credential,
     Delta,
     Handle,
     Outcome,
     Record,
-    Store,
     StoreOptions,
     Verifier,
     check_keys,
 )
-from stormcellar.stores.errors import DuplicateSession, StoreError, StoreRefused, StoreUnavailable
 from stormcellar.stores.redis.counters import RedisCounters
 from stormcellar.stores.redis.records import (
     META,

@@ -12,7 +12,7 @@ from redis.asyncio.connection import AbstractConnection, SSLConnection, UnixDoma
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from stormcellar.stores.base import StoreOptions
+from stormcellar.stores.records import StoreOptions
 
 _TLS_OPTIONS = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 _OPTIONS = {

@@ -9,7 +9,7 @@ from stormcellar.app.handlers.base import PageHandler
 from stormcellar.app.handlers.bodies import JSON, json_object
 from stormcellar.app.handlers.words import iso_utc
 from stormcellar.app.problems import Problem
-from stormcellar.stores.base import check_keys
+from stormcellar.stores.records import check_keys
 
 MAX_SAFE_INTEGER = 2**53
 

@@ -11,8 +11,8 @@ from types import MappingProxyType
 import pytest
 
 from stormcellar.stores import Delta, Record
-from stormcellar.stores.base import check_keys
 from stormcellar.stores.conformance.cases import HOSTILE_KEYS, NOW, new_record
+from stormcellar.stores.records import check_keys
 
 
 def test_record_is_made_of_its_fields_in_their_order() -> None:
