@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple
 
 from benchmarks.server import STORES, backend
-from stormcellar.stores import Absent, Credential, Delta, Outcome, Store, open_store
+from stormcellar.stores import Absent, Credential, Delta, Outcome, Rotation, Store, open_store
 from stormcellar.stores.conformance.cases import NOW, new_record, new_verifier
 
 DATA = {"name": b'"somebody"', "pad": b'"' + b"x" * 270 + b'"'}
@@ -55,15 +55,16 @@ class Session:
         verifier = new_verifier()
         outcome = await self.store.rotate(
             self.credential,
-            verifier,
-            Delta(),
-            keep=frozenset(DATA),
-            user=user,
-            auth_ms=NOW if user else None,
-            client=b"{}",
+            Rotation(
+                new_verifier=verifier,
+                user=user,
+                auth_ms=NOW if user else None,
+                client=b"{}",
+                expires_ms=self.record.expires_ms,
+                deadline_ms=self.record.deadline_ms,
+                keep=frozenset(DATA),
+            ),
             now_ms=NOW,
-            expires_ms=self.record.expires_ms,
-            deadline_ms=self.record.deadline_ms,
         )
         _require(outcome is Outcome.APPLIED)
         self.credential = Credential(self.record.handle, verifier)

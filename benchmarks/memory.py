@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
-from stormcellar.stores import Credential, Delta, Handle, Record, Verifier
+from stormcellar.stores import Credential, Delta, Handle, Record, Rotation, Verifier
 from stormcellar.stores.memory import MemoryStore
 
 NOW, IDLE, DEADLINE = 1_800_000_000_000, 1_800_000, 43_200_000
@@ -145,15 +145,19 @@ async def _writes_us(store: MemoryStore, sessions: int) -> Figures:
     )
     times = {"now_ms": END - 1, "expires_ms": END + IDLE - 1}
     nothing, write = Delta(), Delta(put={"name": b'"somebody else"'})
-    new_verifier = _credential(0).verifier
-    sign_in: dict[str, Any] = {"keep": None, "user": "somebody", "auth_ms": END, "client": b"", **times}
+    sign_in = Rotation(
+        new_verifier=_credential(0).verifier,
+        user="somebody",
+        auth_ms=END,
+        client=b"",
+        expires_ms=END + IDLE - 1,
+        deadline_ms=END + DEADLINE,
+        keep=None,
+    )
     return {
         "touch, us": await _mean_us(store.apply(each, nothing, **times) for each in touched),
         "apply, us": await _mean_us(store.apply(each, write, **times) for each in written),
-        "rotate, us": await _mean_us(
-            store.rotate(each, new_verifier, nothing, **sign_in, deadline_ms=END + DEADLINE)
-            for each in rotated
-        ),
+        "rotate, us": await _mean_us(store.rotate(each, sign_in, now_ms=END - 1) for each in rotated),
         "destroy, us": await _mean_us(store.destroy(each.handle) for each in destroyed),
     }
 

@@ -21,8 +21,8 @@ from stormcellar.stores.records import (
     Handle,
     Outcome,
     Record,
+    Rotation,
     StoreOptions,
-    Verifier,
 )
 
 
@@ -82,38 +82,19 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def rotate(
-        self,
-        credential: Credential,
-        new_verifier: Verifier,
-        delta: Delta,
-        *,
-        keep: frozenset[str] | None,
-        user: str | None,
-        auth_ms: int | None,
-        client: bytes,
-        now_ms: int,
-        expires_ms: int,
-        deadline_ms: int,
-        grace_ms: int = 0,
-    ) -> Outcome:
+    async def rotate(self, credential: Credential, rotation: Rotation, *, now_ms: int) -> Outcome:
         """Replace the verifier, and with it everything that changes at sign-in, in one step.
 
-        `expect` is tested first; then, where *keep* is a set, every data key outside it is dropped, also one
-        written since the load; then *delta* applies. User, `auth_ms`, client, expiry, deadline and
-        `rotated_ms` are set as given; `seen` never moves back; `created_ms` stays.
+        `expect` is tested first; then, where `keep` is a set, every data key outside it is dropped, also one
+        written since the load; then the delta applies. User, `auth_ms`, client, expiry and deadline are set
+        as given and `rotated_ms` to *now_ms*; `seen` never moves back; `created_ms` stays.
 
-        Args:
-            keep: The data keys that survive, or None for all of them.
-            grace_ms: How long the previous verifier stays live for `load`, `apply` and `alive`. For periodic
-                renewal only, never at a change of privilege. 0 ends any earlier grace too.
+        With `grace_ms` the previous verifier stays live so long for `load`, `apply` and `alive`; 0 ends any
+        earlier grace too.
 
         Returns:
             GONE if the session is not live; CONFLICT if an `expect` does not hold or the credential is a
             previous one within its grace. Of N parallel rotations with one credential exactly one is APPLIED.
-
-        Raises:
-            ValueError: The user is empty or has a lone surrogate; nothing was written.
         """
 
     @abstractmethod

@@ -147,6 +147,31 @@ class Delta:
             raise ValueError(f"keys both put and dropped: {', '.join(sorted(both))}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation:
+    """A new session ID, and all that changes with it at sign-in or renewal. Times are Unix milliseconds.
+
+    Raises:
+        ValueError: The user is empty or has a lone surrogate.
+    """
+
+    new_verifier: Verifier
+    user: str | None
+    auth_ms: int | None
+    """When the user last proved who they are."""
+    client: bytes
+    expires_ms: int
+    deadline_ms: int
+    keep: frozenset[str] | None
+    """The data keys that survive, or None for all of them. What the delta puts is written besides."""
+    delta: Delta = field(default_factory=Delta)
+    grace_ms: int = 0
+    """How long the previous verifier stays live. For periodic renewal, never at a change of privilege."""
+
+    def __post_init__(self) -> None:
+        check_user(self.user)
+
+
 class Outcome(Enum):
     """What became of a conditional write. Only APPLIED changed anything."""
 

@@ -11,7 +11,7 @@ from stormcellar.errors import InsecureTransport
 from stormcellar.lifetime import Lifetime
 from stormcellar.sessions.data_limits import merge, require_size, surviving_data
 from stormcellar.sessions.state import SessionState
-from stormcellar.stores import Delta, Outcome, Record, Store
+from stormcellar.stores import Delta, Outcome, Record, Rotation, Store
 
 log = logging.getLogger("stormcellar.sessions")
 
@@ -121,16 +121,18 @@ class RecordWriter:
         )
         outcome = await self._store.rotate(
             sid.credential,
-            new.credential.verifier,
-            delta,
-            keep=change.keep,
-            user=change.user,
-            auth_ms=change.auth_ms,
-            client=client,
+            Rotation(
+                new_verifier=new.credential.verifier,
+                user=change.user,
+                auth_ms=change.auth_ms,
+                client=client,
+                expires_ms=expires_ms,
+                deadline_ms=change.deadline_ms,
+                keep=change.keep,
+                delta=delta,
+                grace_ms=change.grace_ms,
+            ),
             now_ms=now_ms,
-            expires_ms=expires_ms,
-            deadline_ms=change.deadline_ms,
-            grace_ms=change.grace_ms,
         )
         if outcome is Outcome.APPLIED:
             state.set_record(

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from stormcellar.stores.base import Store
-from stormcellar.stores.records import Absent, Credential, Delta, Handle, Outcome, Record, Verifier
+from stormcellar.stores.records import Absent, Credential, Delta, Handle, Outcome, Record, Rotation, Verifier
 
 # Near the real time, because backends reap by their own clock. It stands still from the import on, so what
 # must be live expires half an hour from it, or more, and what must be reaped ten minutes before it.
@@ -91,6 +91,20 @@ def new_record(**changes: Any) -> Record:
     return replace(record, **changes)
 
 
+def new_rotation(verifier: Verifier, *, now_ms: int = NOW, **changes: Any) -> Rotation:
+    """Return a rotation to *verifier* that keeps all data, anonymous, with the times of a `new_record`."""
+    rotation = Rotation(
+        new_verifier=verifier,
+        user=None,
+        auth_ms=None,
+        client=b"",
+        expires_ms=now_ms + HOUR,
+        deadline_ms=now_ms + 12 * HOUR,
+        keep=None,
+    )
+    return replace(rotation, **changes)
+
+
 async def created(store: Store, **changes: Any) -> Record:
     """Create a `new_record` in *store* and return it."""
     record = new_record(**changes)
@@ -108,16 +122,8 @@ async def rotated(
     **changes: Any,
 ) -> Outcome:
     """Rotate *credential* to *verifier*, keeping all data, to an anonymous session unless told otherwise."""
-    arguments: dict[str, Any] = {
-        "keep": None,
-        "user": None,
-        "auth_ms": None,
-        "client": b"",
-        "now_ms": now_ms,
-        "expires_ms": now_ms + HOUR,
-        "deadline_ms": now_ms + 12 * HOUR,
-    }
-    return await store.rotate(credential, verifier, delta, **{**arguments, **changes})
+    rotation = new_rotation(verifier, delta=delta, now_ms=now_ms, **changes)
+    return await store.rotate(credential, rotation, now_ms=now_ms)
 
 
 async def loaded(store: Store, credential: Credential, *, now_ms: int = NOW) -> Record:

@@ -29,8 +29,8 @@ from stormcellar.stores.records import (
     Handle,
     Outcome,
     Record,
+    Rotation,
     StoreOptions,
-    Verifier,
     check_keys,
     check_user,
 )
@@ -149,52 +149,24 @@ class MemoryStore(Store):
         self._entries.replace(credential.handle, packed)
         return Outcome.APPLIED
 
-    async def rotate(
-        self,
-        credential: Credential,
-        new_verifier: Verifier,
-        delta: Delta,
-        *,
-        keep: frozenset[str] | None,
-        user: str | None,
-        auth_ms: int | None,
-        client: bytes,
-        now_ms: int,
-        expires_ms: int,
-        deadline_ms: int,
-        grace_ms: int = 0,
-    ) -> Outcome:
+    async def rotate(self, credential: Credential, rotation: Rotation, *, now_ms: int) -> Outcome:
         """Replace the verifier, and with it everything that changes at sign-in, in one step."""
-        check_user(user)
         self._reclaim(now_ms)
         packed = self._live(credential, now_ms)
         if packed is None:
             return Outcome.GONE
         record = unpack(packed, credential.handle)
-        if credential.verifier != record.verifier or not _holds(delta.expect, record.data):
+        if credential.verifier != record.verifier or not _holds(rotation.delta.expect, record.data):
             return Outcome.CONFLICT
-        kept = {key: value for key, value in record.data.items() if keep is None or key in keep}
-        rotated = Record(
-            record.handle,
-            new_verifier,
-            user,
-            record.created_ms,
-            rotated_ms=now_ms,
-            auth_ms=auth_ms,
-            seen_ms=max(record.seen_ms, now_ms),
-            expires_ms=expires_ms,
-            deadline_ms=deadline_ms,
-            client=client,
-            data=_written(kept, delta),
-        )
-        if grace_ms > 0:
-            new = pack(rotated, previous=record.verifier, grace_until_ms=now_ms + grace_ms)
+        rotated = _rotated(record, rotation, now_ms)
+        if rotation.grace_ms > 0:
+            new = pack(rotated, previous=record.verifier, grace_until_ms=now_ms + rotation.grace_ms)
         else:
             new = pack(rotated)
         self._unlist(record.handle, packed)
         self._entries.replace(record.handle, new)
         self._list(rotated)
-        if grace_ms <= 0:
+        if rotation.grace_ms <= 0:
             self._announce(record.handle)
         return Outcome.APPLIED
 
@@ -301,6 +273,24 @@ class MemoryStore(Store):
         for waiting in self._listeners:
             if waiting.qsize() < WAITING_PER_LISTENER:
                 waiting.put_nowait(handle)
+
+
+def _rotated(record: Record, rotation: Rotation, now_ms: int) -> Record:
+    keep = rotation.keep
+    kept = {key: value for key, value in record.data.items() if keep is None or key in keep}
+    return Record(
+        record.handle,
+        rotation.new_verifier,
+        rotation.user,
+        record.created_ms,
+        rotated_ms=now_ms,
+        auth_ms=rotation.auth_ms,
+        seen_ms=max(record.seen_ms, now_ms),
+        expires_ms=rotation.expires_ms,
+        deadline_ms=rotation.deadline_ms,
+        client=rotation.client,
+        data=_written(kept, rotation.delta),
+    )
 
 
 def _holds(expect: Mapping[str, bytes | None], data: Mapping[str, bytes]) -> bool:

@@ -20,7 +20,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from pymongo import ASCENDING, IndexModel
 
-from stormcellar.stores.records import Delta, Handle, Record, Verifier, check_keys, check_user
+from stormcellar.stores.records import Delta, Handle, Record, Rotation, Verifier, check_keys, check_user
 
 Document = dict[str, Any]
 
@@ -196,35 +196,23 @@ def never_inserting(change: Document | list[Document]) -> Document | list[Docume
     return [{"$set": {"_id": {"$cond": [is_new, False, "$_id"]}}}, *change]
 
 
-def rotation(
-    old: Verifier,
-    new: Verifier,
-    delta: Delta,
-    *,
-    keep: frozenset[str] | None,
-    user: str | None,
-    auth_ms: int | None,
-    client: bytes,
-    now_ms: int,
-    expires_ms: int,
-    deadline_ms: int,
-    grace_ms: int,
-) -> list[Document]:
-    """Return the one-stage pipeline that puts *new* in the place of *old*; see `Store.rotate`."""
+def rotated(old: Verifier, rotation: Rotation, *, now_ms: int) -> list[Document]:
+    """Return the one-stage pipeline that replaces the verifier *old* and what goes with it."""
+    grace_ms, delta = rotation.grace_ms, rotation.delta
     return [
         {
             "$set": {
-                "verifier": _literal(new),
+                "verifier": _literal(rotation.new_verifier),
                 "previous": _literal(old if grace_ms else None),
                 "grace_until": _literal(_date(now_ms + grace_ms) if grace_ms else None),
-                "user": _literal(user),
-                "auth": _literal(_date(auth_ms)),
+                "user": _literal(rotation.user),
+                "auth": _literal(_date(rotation.auth_ms)),
                 "rotated": _literal(_date(now_ms)),
-                "expires": _literal(_date(expires_ms)),
-                "deadline": _literal(_date(deadline_ms)),
+                "expires": _literal(_date(rotation.expires_ms)),
+                "deadline": _literal(_date(rotation.deadline_ms)),
                 "seen": {"$max": ["$seen", _literal(_date(now_ms))]},
-                "client": _literal(client),
-                "data": {"$mergeObjects": [_survivors(keep, delta.drop), _literal(dict(delta.put))]},
+                "client": _literal(rotation.client),
+                "data": {"$mergeObjects": [_survivors(rotation.keep, delta.drop), _literal(dict(delta.put))]},
             }
         }
     ]

@@ -27,8 +27,8 @@ from stormcellar.stores.records import (
     Handle,
     Outcome,
     Record,
+    Rotation,
     StoreOptions,
-    Verifier,
     check_user,
 )
 
@@ -125,40 +125,15 @@ class MongoStore(Store):
             return Outcome.GONE
         return await self._refusal("apply", credential, delta, now_ms, begun_s)
 
-    async def rotate(
-        self,
-        credential: Credential,
-        new_verifier: Verifier,
-        delta: Delta,
-        *,
-        keep: frozenset[str] | None,
-        user: str | None,
-        auth_ms: int | None,
-        client: bytes,
-        now_ms: int,
-        expires_ms: int,
-        deadline_ms: int,
-        grace_ms: int = 0,
-    ) -> Outcome:
+    async def rotate(self, credential: Credential, rotation: Rotation, *, now_ms: int) -> Outcome:
         """Replace the verifier and what goes with it; see `Store.rotate`."""
-        check_user(user)
         handle, verifier = credential
+        delta = rotation.delta
         target = {"_id": {"$eq": handle}, **documents.live(now_ms), **documents.has_current(verifier)}
-        pipeline = documents.rotation(
-            verifier,
-            new_verifier,
-            delta,
-            keep=keep,
-            user=user,
-            auth_ms=auth_ms,
-            client=client,
-            now_ms=now_ms,
-            expires_ms=expires_ms,
-            deadline_ms=deadline_ms,
-            grace_ms=grace_ms,
-        )
+        pipeline = documents.rotated(verifier, rotation, now_ms=now_ms)
         update = Update({**target, **documents.holds(delta)}, pipeline)
-        is_alone = not is_ordinary([*credential, new_verifier, *(keep or ())], [*delta.put.values(), client])
+        texts = [*credential, rotation.new_verifier, *(rotation.keep or ())]
+        is_alone = not is_ordinary(texts, [*delta.put.values(), rotation.client])
         begun_s = time.monotonic()
         if await self._updates.matched("rotate", update, is_alone=is_alone):
             return Outcome.APPLIED

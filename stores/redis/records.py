@@ -24,7 +24,7 @@ import logging
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from stormcellar.stores.records import Absent, Delta, Handle, Record, Verifier, check_user
+from stormcellar.stores.records import Absent, Delta, Handle, Record, Rotation, Verifier, check_user
 
 LOG = logging.getLogger(__name__)
 
@@ -61,6 +61,19 @@ def record_arguments(record: Record) -> list[Argument]:
         **record.data,
     }
     return [part for pair in fields.items() for part in pair]
+
+
+def rotation_arguments(rotation: Rotation, now_ms: int) -> list[Argument]:
+    """Return what *rotation* sets as `ROTATE` takes it: from the new verifier to the end of the grace."""
+    return [
+        rotation.new_verifier,
+        b"" if rotation.user is None else user_bytes(rotation.user),
+        "" if rotation.auth_ms is None else rotation.auth_ms,
+        rotation.client,
+        rotation.expires_ms,
+        rotation.deadline_ms,
+        now_ms + rotation.grace_ms if rotation.grace_ms > 0 else "",
+    ]
 
 
 def expect_arguments(delta: Delta) -> list[Argument]:

@@ -18,8 +18,8 @@ from stormcellar.stores.records import (
     Handle,
     Outcome,
     Record,
+    Rotation,
     StoreOptions,
-    Verifier,
     check_keys,
 )
 from stormcellar.stores.redis.counters import RedisCounters
@@ -30,6 +30,7 @@ from stormcellar.stores.redis.records import (
     expect_arguments,
     keep_arguments,
     record_arguments,
+    rotation_arguments,
     user_bytes,
     write_arguments,
 )
@@ -132,34 +133,23 @@ class RedisStore(Store):
         )
         return _OUTCOMES[reply]
 
-    async def rotate(
-        self,
-        credential: Credential,
-        new_verifier: Verifier,
-        delta: Delta,
-        *,
-        keep: frozenset[str] | None,
-        user: str | None,
-        auth_ms: int | None,
-        client: bytes,
-        now_ms: int,
-        expires_ms: int,
-        deadline_ms: int,
-        grace_ms: int = 0,
-    ) -> Outcome:
+    async def rotate(self, credential: Credential, rotation: Rotation, *, now_ms: int) -> Outcome:
         """Replace the verifier, and with it everything that changes at sign-in, in one step."""
-        handle, verifier = credential
+        handle, user, indexed_ms = credential.handle, rotation.user, rotation.deadline_ms + BIND_MS
         bound = b"" if user is None else user_bytes(user)
-        before: list[Argument] = [verifier, now_ms, new_verifier, bound, "" if auth_ms is None else auth_ms]
-        before += [client, expires_ms, deadline_ms, now_ms + grace_ms if grace_ms > 0 else ""]
-        after: list[Argument] = [deadline_ms + BIND_MS, self._channel, handle]
-        after += [*expect_arguments(delta), *keep_arguments(keep), *write_arguments(delta)]
+        before = [credential.verifier, now_ms, *rotation_arguments(rotation, now_ms)]
+        after: list[Argument] = [indexed_ms, self._channel, handle]
+        after += [
+            *expect_arguments(rotation.delta),
+            *keep_arguments(rotation.keep),
+            *write_arguments(rotation.delta),
+        ]
         keys, until = self._bound_keys(handle, user), self._wire.until()
         outcome, previous = await self._wire.run("rotate", ROTATE, keys, *before, 0, *after)
         if outcome == b"unindexed":
             assert user is not None
             async with self._wire.within("rotate", until=until):
-                await self._index(user, handle, now_ms, deadline_ms + BIND_MS)
+                await self._index(user, handle, now_ms, indexed_ms)
                 outcome, previous = await self._wire.run("rotate", ROTATE, keys, *before, 1, *after)
         if previous not in (b"", bound):
             await self._prune(previous, [handle], now_ms, until)

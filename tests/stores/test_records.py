@@ -10,8 +10,8 @@ from types import MappingProxyType
 
 import pytest
 
-from stormcellar.stores import Delta, Record
-from stormcellar.stores.conformance.cases import HOSTILE_KEYS, NOW, new_record
+from stormcellar.stores import Delta, Record, Rotation
+from stormcellar.stores.conformance.cases import HOSTILE_KEYS, NOW, new_record, new_rotation, new_verifier
 from stormcellar.stores.records import check_keys
 
 
@@ -70,3 +70,23 @@ def test_delta_refuses_a_key_put_and_dropped() -> None:
         Delta(put={"a": b"1", "b": b"2"}, drop=frozenset({"a"}))
 
     assert Delta(put={"a": b"1"}, drop=frozenset({"b"}), expect={"a": None, "b": b""}).drop == {"b"}
+
+
+@pytest.mark.parametrize("user", ["", "\ud800", "a\udfff"], ids=ascii)
+def test_rotation_refuses_what_is_no_user(user: str) -> None:
+    """An empty user, or one with a lone surrogate, reaches no store by a rotation."""
+    rotation = new_rotation(new_verifier(), user=None)
+
+    with pytest.raises(ValueError, match="a user is non-empty text"):
+        replace(rotation, user=user)
+
+
+def test_rotation_is_a_frozen_value_with_fields_by_name() -> None:
+    """It cannot be changed or made by position; its delta is empty and its grace 0 unless given."""
+    rotation = new_rotation(new_verifier())
+
+    with pytest.raises(FrozenInstanceError):
+        rotation.user = "x"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Rotation(*(getattr(rotation, field.name) for field in fields(rotation)))
+    assert (rotation.delta, rotation.grace_ms) == (Delta(), 0)

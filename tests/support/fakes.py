@@ -15,11 +15,11 @@ from stormcellar.stores import (
     Handle,
     Outcome,
     Record,
+    Rotation,
     Rule,
     Store,
     StoreOptions,
     Tally,
-    Verifier,
 )
 
 # A whole second, so that no test depends on rounding.
@@ -90,10 +90,8 @@ class SteeredStore(Store):
             "apply", credential, delta, now_ms=now_ms, expires_ms=expires_ms
         )
 
-    async def rotate(
-        self, credential: Credential, new_verifier: Verifier, delta: Delta, **kwargs: Any
-    ) -> Outcome:
-        return await self._pass_on("rotate", credential, new_verifier, delta, **kwargs)  # type: ignore[no-any-return]
+    async def rotate(self, credential: Credential, rotation: Rotation, *, now_ms: int) -> Outcome:
+        return await self._pass_on("rotate", credential, rotation, now_ms=now_ms)  # type: ignore[no-any-return]
 
     async def destroy(self, handle: Handle) -> bool:
         return await self._pass_on("destroy", handle)  # type: ignore[no-any-return]

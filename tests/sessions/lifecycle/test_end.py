@@ -8,7 +8,7 @@ from stormcellar import SessionChanged
 from stormcellar.sessions.cookies import SessionId
 from stormcellar.sessions.request_info import CookieChange, Presence
 from stormcellar.sessions.session import state_of
-from stormcellar.stores import Delta
+from stormcellar.stores import Rotation
 from tests.support.core import Core, Visitor
 
 
@@ -159,16 +159,17 @@ async def test_an_id_in_its_grace_reads_and_writes_but_does_not_rotate(core: Cor
     record = await core.stored(visitor.sid)
     await core.store.inner.rotate(
         record.credential,
-        SessionId.mint().credential.verifier,
-        Delta(),
-        keep=None,
-        user=None,
-        auth_ms=None,
-        client=b"",
+        Rotation(
+            new_verifier=SessionId.mint().credential.verifier,
+            user=None,
+            auth_ms=None,
+            client=b"",
+            expires_ms=record.expires_ms,
+            deadline_ms=record.deadline_ms,
+            keep=None,
+            grace_ms=60_000,
+        ),
         now_ms=core.manager.now_ms(),
-        expires_ms=record.expires_ms,
-        deadline_ms=record.deadline_ms,
-        grace_ms=60_000,
     )
 
     await visitor.writes(a=1)
