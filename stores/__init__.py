@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 
-from stormcellar.stores.base import Store
+from stormcellar.stores.base import Announcing, Scannable, Store
 from stormcellar.stores.counters import Counters, Rule, Tally
 from stormcellar.stores.errors import DuplicateSession, StoreError, StoreFull, StoreRefused, StoreUnavailable
 from stormcellar.stores.records import (
@@ -24,6 +24,7 @@ from stormcellar.stores.records import (
 
 __all__ = [
     "Absent",
+    "Announcing",
     "Counters",
     "Credential",
     "Delta",
@@ -33,6 +34,7 @@ __all__ = [
     "Record",
     "Rotation",
     "Rule",
+    "Scannable",
     "Store",
     "StoreError",
     "StoreFull",

@@ -109,22 +109,6 @@ class Store(ABC):
     async def of_user(self, user: str, *, now_ms: int) -> list[Record]:
         """Return every live session of *user* bound before the call, each once, `data` left empty."""
 
-    @abstractmethod
-    async def alive(self, credentials: Iterable[Credential], *, now_ms: int) -> set[Credential]:
-        """Return which of any number of *credentials* are live; exact for each, not one snapshot."""
-
-    @abstractmethod
-    def gone(self) -> AsyncIterator[Handle]:
-        """Yield the handle of each destroy, and of each rotation without grace, from the first `anext` on.
-
-        Best effort: reconnects by itself and may miss some, so receivers confirm and poll with `alive`.
-        Expiry is not announced. Ends with `aclose()` of the store or of the iterator.
-        """
-
-    @abstractmethod
-    def scan(self, *, now_ms: int) -> AsyncIterator[Record]:
-        """Yield the live records with their data, in bounded memory. A handle may come twice."""
-
     def counters(self) -> Counters | None:
         """Return the tallies kept in the same backend: the same ones each time, closed with the store.
 
@@ -142,4 +126,31 @@ class Store(ABC):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """End every `gone` iterator and release the connections. Idempotent."""
+        """Release the connections, and end every `gone` iterator. Idempotent."""
+
+
+class Announcing(Store):
+    """A store that announces which sessions end, so that other processes need not ask for each.
+
+    Optional: callers test for it with `isinstance`.
+    """
+
+    @abstractmethod
+    def gone(self) -> AsyncIterator[Handle]:
+        """Yield the handle of each destroy, and of each rotation without grace, from the first `anext` on.
+
+        Best effort: reconnects by itself and may miss some, so receivers confirm and poll with `alive`.
+        Expiry is not announced. Ends with `aclose()` of the store or of the iterator.
+        """
+
+    @abstractmethod
+    async def alive(self, credentials: Iterable[Credential], *, now_ms: int) -> set[Credential]:
+        """Return which of any number of *credentials* are live; exact for each, not one snapshot."""
+
+
+class Scannable(Store):
+    """A store that can list all of its sessions. Optional: callers test for it with `isinstance`."""
+
+    @abstractmethod
+    def scan(self, *, now_ms: int) -> AsyncIterator[Record]:
+        """Yield the live records with their data, in bounded memory. A handle may come twice."""

@@ -16,8 +16,9 @@ Subclass `StoreContract` in a test module and override one fixture, `store`::
             yield store
             io_loop.run_sync(store.aclose)
 
-Set the class attribute `announces = False` as well if the backend cannot push what `gone` should tell.
-A store that keeps counters is held to `CountersContract` in the same way.
+The tests of `gone`, `alive` and `scan` run if the store is `Announcing` or `Scannable`, and are skipped
+otherwise. Set the class attribute `announces = False` as well if such a store runs on a backend that cannot
+push, as a standalone MongoDB server. `CountersContract` tests the counters of a store in the same way.
 
 It needs pytest and pytest-tornado, whose `io_loop` is new for each test, so make the store in the fixture.
 The backend need not be emptied between tests. It must keep time within some minutes of this machine, because
@@ -52,6 +53,7 @@ from stormcellar.stores.conformance.cases import (
     created,
     handles,
     is_ended,
+    living,
     loaded,
     new_record,
     new_user,
@@ -60,11 +62,12 @@ from stormcellar.stores.conformance.cases import (
     scanned,
 )
 from stormcellar.stores.conformance.counters import CountersContract
-from stormcellar.stores.conformance.gone import GoneContract
+from stormcellar.stores.conformance.gone import AnnouncingContract
 from stormcellar.stores.conformance.index import IndexContract
 from stormcellar.stores.conformance.live import LiveContract
 from stormcellar.stores.conformance.races import RaceContract
 from stormcellar.stores.conformance.rotate import RotateContract
+from stormcellar.stores.conformance.scan import ScannableContract
 from stormcellar.stores.errors import DuplicateSession
 from stormcellar.stores.records import Absent, Credential, Delta, Outcome, Record
 
@@ -75,7 +78,14 @@ DAY = 24 * HOUR
 
 @pytest.mark.gen_test(timeout=60)
 class StoreContract(
-    LiveContract, ApplyContract, RotateContract, IndexContract, GoneContract, RaceContract, CancelContract
+    LiveContract,
+    ApplyContract,
+    RotateContract,
+    IndexContract,
+    AnnouncingContract,
+    ScannableContract,
+    RaceContract,
+    CancelContract,
 ):
     """Every promise of `stores.Store`, as tests that inherit their store from one fixture."""
 
@@ -140,7 +150,7 @@ class StoreContract(
         later = NOW + 30 * MINUTE
 
         await store.load(record.credential, now_ms=later)
-        await store.alive([record.credential], now_ms=later)
+        await living(store, [record.credential], now_ms=later)
         await store.of_user(str(record.user), now_ms=later)
         await scanned(store, now_ms=later)
 
@@ -203,7 +213,7 @@ class StoreContract(
         # The backend's clock is the one that nobody can move.
         await asyncio.sleep(now / 1000 + 1.7 - time.time())
 
-        assert await store.alive([touched.credential, new], now_ms=now) == {touched.credential, new}
+        assert await living(store, [touched.credential, new], now_ms=now) == {touched.credential, new}
         for record in (touched, turned):
             assert handles(await store.of_user(str(record.user), now_ms=now)) == [record.handle]
 

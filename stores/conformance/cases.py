@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from stormcellar.stores.base import Store
+from stormcellar.stores.base import Announcing, Scannable, Store
 from stormcellar.stores.records import Absent, Credential, Delta, Handle, Outcome, Record, Rotation, Verifier
 
 # Near the real time, because backends reap by their own clock. It stands still from the import on, so what
@@ -138,7 +138,7 @@ async def is_ended(store: Store, credential: Credential, *, user: str | None = N
     answers = [
         await store.load(credential, now_ms=NOW) is Absent.ENDED,
         await store.apply(credential, NOTHING, now_ms=NOW, expires_ms=None) is Outcome.GONE,
-        await store.alive([credential], now_ms=NOW) == set(),
+        await living(store, [credential]) == set(),
         user is None or credential.handle not in handles(await store.of_user(user, now_ms=NOW)),
     ]
     return all(answers)
@@ -150,8 +150,18 @@ def handles(records: Iterable[Record]) -> list[Handle]:
 
 
 async def scanned(store: Store, *, now_ms: int = NOW) -> dict[Handle, Record]:
-    """Return all that a scan yields, by handle."""
+    """Return all that a scan yields, by handle; nothing from a store that is not `Scannable`."""
+    if not isinstance(store, Scannable):
+        return {}
     return {record.handle: record async for record in store.scan(now_ms=now_ms)}
+
+
+async def living(store: Store, credentials: Sequence[Credential], *, now_ms: int = NOW) -> set[Credential]:
+    """Return which of *credentials* are live: by `alive` if the store is `Announcing`, else by `load`."""
+    if isinstance(store, Announcing):
+        return await store.alive(credentials, now_ms=now_ms)
+    found = [await store.load(each, now_ms=now_ms) for each in credentials]
+    return {each for each, answer in zip(credentials, found, strict=True) if isinstance(answer, Record)}
 
 
 async def created_many(store: Store, records: Iterable[Record]) -> None:

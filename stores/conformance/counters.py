@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from stormcellar.stores.base import Store
-from stormcellar.stores.conformance.cases import HOSTILE_USERS, HOUR, NOW, SECOND
+from stormcellar.stores.conformance.cases import HOSTILE_USERS, HOUR, NOW, SECOND, scanned
 from stormcellar.stores.conformance.returns import ReturnContract
 from stormcellar.stores.conformance.tallies import DAY, ONE, ONLY_COUNTED, THREE, limited, new_key, takes
 from stormcellar.stores.counters import Counters, Rule, Tally
@@ -188,7 +188,7 @@ class CountersContract(ReturnContract):
         key = new_key()
         await counters.take(key, THREE, now_ms=NOW)
 
-        assert key not in [record.handle async for record in store.scan(now_ms=NOW)]
+        assert key not in await scanned(store)
 
     async def test_cancelled_calls_happen_whole_or_not_at_all(self, counters: Counters) -> None:
         """A take cancelled at many points was counted or was not, and nobody gets another's answer."""

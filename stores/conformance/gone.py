@@ -1,22 +1,25 @@
-"""The contract of `gone`: what is announced, what is not, and how listening ends."""
+"""The contract of `gone` and `alive`: what is announced, what is not, and how listening ends."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import ClassVar
 
 import pytest
 
-from stormcellar.stores.base import Store
+from stormcellar.stores.base import Announcing, Store
 from stormcellar.stores.conformance.cases import (
     HOUR,
     MINUTE,
     NOTHING,
     NOW,
     created,
+    created_many,
     is_ended,
+    new_handle,
+    new_record,
     new_user,
     new_verifier,
     rotated,
@@ -27,60 +30,72 @@ HEARD_S = 10.0
 """How long a push may take, connecting included."""
 
 
-class GoneContract:
-    """Line 8 of the contract."""
+class AnnouncingContract:
+    """Lines 7 and 8 of the contract, for a store that is `Announcing`."""
 
     announces: ClassVar[bool] = True
-    """Set it to False for a store on a backend that cannot push; `gone` may then yield nothing."""
+    """Set it to False for a backend of such a store that cannot push; `gone` may then yield nothing."""
 
-    async def test_gone_tells_destroy_and_rotation(self, store: Store) -> None:
+    @pytest.fixture
+    def announcing(self, store: Store) -> Announcing:
+        """Return the store, or skip the test if it announces nothing."""
+        if not isinstance(store, Announcing):
+            pytest.skip("this store is not Announcing")
+        return store
+
+    async def test_gone_tells_destroy_and_rotation(self, announcing: Announcing) -> None:
         """Every listener hears of a destroy and of a rotation without grace."""
         self._needs_push()
-        async with _listening(store) as first, _listening(store) as second:
-            ended, turned = await created(store), await created(store, user=new_user())
-            await store.destroy(ended.handle)
-            await rotated(store, turned.credential, new_verifier())
+        async with _listening(announcing) as first, _listening(announcing) as second:
+            ended, turned = await created(announcing), await created(announcing, user=new_user())
+            await announcing.destroy(ended.handle)
+            await rotated(announcing, turned.credential, new_verifier())
 
             for heard in (first, second):
                 await _heard(heard, ended.handle)
                 await _heard(heard, turned.handle)
 
-    async def test_gone_tells_nothing_else(self, store: Store) -> None:
+    async def test_gone_tells_nothing_else(self, announcing: Announcing) -> None:
         """Writes, renewals with grace, failed rotations and expiry are not announced."""
         self._needs_push()
-        async with _listening(store) as heard:
-            live, expired = [await created(store, data={"a": b"1"}) for _ in range(2)]
+        async with _listening(announcing) as heard:
+            live, expired = [await created(announcing, data={"a": b"1"}) for _ in range(2)]
             new = Credential(live.handle, new_verifier())
-            await store.apply(live.credential, Delta(put={"a": b"2"}), now_ms=NOW, expires_ms=NOW + 2 * HOUR)
-            await rotated(store, Credential(live.handle, new_verifier()), new_verifier())
-            await rotated(store, live.credential, new_verifier(), Delta(expect={"a": None}))
-            await rotated(store, live.credential, new.verifier, grace_ms=MINUTE)
-            await rotated(store, live.credential, new_verifier())
-            await store.load(expired.credential, now_ms=NOW + HOUR)
-            await store.apply(expired.credential, NOTHING, now_ms=NOW + HOUR, expires_ms=NOW + 2 * HOUR)
-            await rotated(store, expired.credential, new_verifier(), now_ms=NOW + HOUR)
-            last = await created(store)
-            await store.destroy(last.handle)
+            await announcing.apply(
+                live.credential, Delta(put={"a": b"2"}), now_ms=NOW, expires_ms=NOW + 2 * HOUR
+            )
+            await rotated(announcing, Credential(live.handle, new_verifier()), new_verifier())
+            await rotated(announcing, live.credential, new_verifier(), Delta(expect={"a": None}))
+            await rotated(announcing, live.credential, new.verifier, grace_ms=MINUTE)
+            await rotated(announcing, live.credential, new_verifier())
+            await announcing.load(expired.credential, now_ms=NOW + HOUR)
+            await announcing.apply(expired.credential, NOTHING, now_ms=NOW + HOUR, expires_ms=NOW + 2 * HOUR)
+            await rotated(announcing, expired.credential, new_verifier(), now_ms=NOW + HOUR)
+            last = await created(announcing)
+            await announcing.destroy(last.handle)
             await _heard(heard, last.handle)
 
         assert not {live.handle, expired.handle} & set(heard)
 
-    async def test_gone_tells_what_is_already_so(self, store: Store) -> None:
+    async def test_gone_tells_what_is_already_so(self, announcing: Announcing) -> None:
         """Whoever confirms an announcement at once finds it true, however early it came."""
         self._needs_push()
         ending: dict[Handle, Credential] = {}
         confirmed: list[set[Credential]] = []
 
         async def confirm() -> None:
-            async for handle in store.gone():
+            async for handle in announcing.gone():
                 if handle in ending:
-                    confirmed.append(await store.alive([ending[handle]], now_ms=NOW))
+                    confirmed.append(await announcing.alive([ending[handle]], now_ms=NOW))
 
         listener = asyncio.create_task(confirm())
         async with asyncio.timeout(HEARD_S):
             while len(confirmed) < 20:
-                for end in (store.destroy, lambda handle: rotated(store, ending[handle], new_verifier())):
-                    record = await created(store)
+                for end in (
+                    announcing.destroy,
+                    lambda handle: rotated(announcing, ending[handle], new_verifier()),
+                ):
+                    record = await created(announcing)
                     ending[record.handle] = record.credential
                     await end(record.handle)
                 await asyncio.sleep(0.005)
@@ -89,42 +104,67 @@ class GoneContract:
 
         assert not any(confirmed)
 
-    async def test_closing_the_store_ends_every_listener(self, store: Store) -> None:
+    async def test_closing_the_store_ends_every_listener(self, announcing: Announcing) -> None:
         """A loop over `gone` ends by itself, without an error, when the store is closed."""
-        listeners = [asyncio.create_task(_collect(store, [])) for _ in range(3)]
+        listeners = [asyncio.create_task(_collect(announcing, [])) for _ in range(3)]
         await asyncio.sleep(0.05)
 
-        await store.aclose()
+        await announcing.aclose()
 
         ended = await asyncio.wait_for(asyncio.gather(*listeners), HEARD_S)
         assert ended == [None, None, None]
 
-    async def test_listener_that_goes_away_disturbs_nobody(self, store: Store) -> None:
+    async def test_listener_that_goes_away_disturbs_nobody(self, announcing: Announcing) -> None:
         """After one listener is cancelled in its wait, destroy works and the others still hear."""
-        leaving = asyncio.create_task(_collect(store, []))
+        leaving = asyncio.create_task(_collect(announcing, []))
         await asyncio.sleep(0.05)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
 
-        record = await created(store)
-        assert await store.destroy(record.handle) is True
-        assert await is_ended(store, record.credential)
+        record = await created(announcing)
+        assert await announcing.destroy(record.handle) is True
+        assert await is_ended(announcing, record.credential)
         if self.announces:
-            async with _listening(store):
+            async with _listening(announcing):
                 pass
+
+    async def test_alive_takes_none_and_one(self, announcing: Announcing) -> None:
+        """No credentials are an empty set; one live credential is itself."""
+        record = await created(announcing)
+
+        assert await announcing.alive([], now_ms=NOW) == set()
+        assert await announcing.alive([record.credential], now_ms=NOW) == {record.credential}
+
+    async def test_alive_is_exact_for_each_of_a_thousand(self, announcing: Announcing) -> None:
+        """Of a thousand credentials, read once from an iterator, exactly the live ones come back."""
+        records = [new_record(data={}) for _ in range(300)]
+        await created_many(announcing, records)
+        await asyncio.gather(*(announcing.destroy(record.handle) for record in records[200:]))
+        wrong = [Credential(record.handle, new_verifier()) for record in records]
+        unknown = [Credential(new_handle(), new_verifier()) for _ in range(300)]
+        good = [record.credential for record in records]
+        asked = [each for group in zip(good, wrong, unknown, strict=True) for each in group] + good[:100]
+
+        def once() -> Iterator[Credential]:
+            yield from asked
+
+        live = await announcing.alive(once(), now_ms=NOW)
+
+        assert len(asked) == 1000
+        assert live == set(good[:200])
 
     def _needs_push(self) -> None:
         if not self.announces:
             pytest.skip("this store's backend cannot push")
 
 
-async def _collect(store: Store, heard: list[Handle]) -> None:
+async def _collect(store: Announcing, heard: list[Handle]) -> None:
     async for handle in store.gone():
         heard.append(handle)
 
 
 @asynccontextmanager
-async def _listening(store: Store) -> AsyncIterator[list[Handle]]:
+async def _listening(store: Announcing) -> AsyncIterator[list[Handle]]:
     """Listen until the block ends; it begins when an announcement has been heard."""
     heard: list[Handle] = []
     listener = asyncio.create_task(_collect(store, heard))

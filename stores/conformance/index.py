@@ -1,9 +1,7 @@
-"""The contract of `of_user`, `alive` and `scan`: all that is there, once, and nothing else."""
+"""The contract of `of_user`: all that is there, once, and nothing else."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -17,23 +15,17 @@ from stormcellar.stores.conformance.cases import (
     NOW,
     SECOND,
     created,
-    created_many,
     handles,
     loaded,
-    new_handle,
-    new_record,
     new_user,
     new_verifier,
     rotated,
-    scanned,
 )
-from stormcellar.stores.records import Credential, Delta, Handle, Outcome, Record
+from stormcellar.stores.records import Credential, Delta, Outcome
 
 
 class IndexContract:
-    """Lines 7 and 9 of the contract."""
-
-    # 7. Sessions of a user
+    """Line 7 of the contract."""
 
     async def test_of_user_returns_each_session_once_without_data(self, store: Store) -> None:
         """Every live session of the user is there once, whole but for its data, and none of another's."""
@@ -147,77 +139,3 @@ class IndexContract:
         for handle in (*mine, *handles(others)):
             await store.destroy(handle)
         assert handles(await store.of_user(user, now_ms=NOW)) == before
-
-    # 7. Alive
-
-    async def test_alive_takes_none_and_one(self, store: Store) -> None:
-        """No credentials are an empty set; one live credential is itself."""
-        record = await created(store)
-
-        assert await store.alive([], now_ms=NOW) == set()
-        assert await store.alive([record.credential], now_ms=NOW) == {record.credential}
-
-    async def test_alive_is_exact_for_each_of_a_thousand(self, store: Store) -> None:
-        """Of a thousand credentials, read once from an iterator, exactly the live ones come back."""
-        records = [new_record(data={}) for _ in range(300)]
-        await created_many(store, records)
-        await asyncio.gather(*(store.destroy(record.handle) for record in records[200:]))
-        wrong = [Credential(record.handle, new_verifier()) for record in records]
-        unknown = [Credential(new_handle(), new_verifier()) for _ in range(300)]
-        good = [record.credential for record in records]
-        asked = [each for group in zip(good, wrong, unknown, strict=True) for each in group] + good[:100]
-
-        def once() -> Iterator[Credential]:
-            yield from asked
-
-        live = await store.alive(once(), now_ms=NOW)
-
-        assert len(asked) == 1000
-        assert live == set(good[:200])
-
-    # 9. Scan
-
-    async def test_scan_yields_every_live_record_whole(self, store: Store) -> None:
-        """Five hundred records come with data and current verifier; ended and expired ones do not."""
-        records = [new_record(user=f"scanned {number % 7}") for number in range(500)]
-        await created_many(store, records)
-        turned = Credential(records[0].handle, new_verifier())
-        await rotated(store, records[0].credential, turned.verifier, grace_ms=MINUTE)
-        expected = {turned.handle: await loaded(store, turned)}
-        expected |= {record.handle: record for record in records[1:450]}
-        await asyncio.gather(*(store.destroy(record.handle) for record in records[450:]))
-        expired = await created(store, expires_ms=NOW - 10 * MINUTE)
-
-        found = await scanned(store)
-
-        mine = {expired.handle, *handles(records)}
-        assert {handle: record for handle, record in found.items() if handle in mine} == expected
-        await asyncio.gather(*(store.destroy(record.handle) for record in records[:450]))
-
-    async def test_scan_survives_changes_under_way(self, store: Store) -> None:
-        """A scan during which sessions come and go yields every one that was there throughout."""
-        staying = [new_record() for _ in range(150)]
-        leaving = [new_record() for _ in range(150)]
-        await created_many(store, [each for pair in zip(staying, leaving, strict=True) for each in pair])
-        found: set[Handle] = set()
-
-        async for record in store.scan(now_ms=NOW):
-            found.add(record.handle)
-            if leaving:
-                await store.destroy(leaving.pop().handle)
-                await store.destroy((await created(store)).handle)
-
-        assert set(handles(staying)) <= found
-        await asyncio.gather(*(store.destroy(record.handle) for record in (*staying, *leaving)))
-
-    async def test_scan_may_be_left_early(self, store: Store) -> None:
-        """A caller that stops after one record leaves a store that still answers."""
-        records: list[Record] = [await created(store) for _ in range(3)]
-        scan = store.scan(now_ms=NOW)
-
-        async for _ in scan:
-            break
-        if aclose := getattr(scan, "aclose", None):
-            await aclose()
-
-        assert [await loaded(store, record.credential) for record in records] == records

@@ -18,6 +18,7 @@ from stormcellar.stores.conformance.cases import (
     created,
     handles,
     is_ended,
+    living,
     loaded,
     new_record,
     new_user,
@@ -114,7 +115,7 @@ class RaceContract:
         assert Counter(outcomes) == {Outcome.APPLIED: 1, other: 19}
         winner = outcomes.index(Outcome.APPLIED)
         credentials = [Credential(record.handle, verifier) for verifier in verifiers]
-        assert await store.alive(credentials, now_ms=NOW) == {credentials[winner]}
+        assert await living(store, credentials) == {credentials[winner]}
         after, user = await loaded(store, credentials[winner]), users[winner]
         assert (after.user, after.client, after.data) == (user, user.encode(), {"user": user.encode()})
         listed = [handles(await store.of_user(each, now_ms=NOW)) for each in users]

@@ -18,6 +18,7 @@ from stormcellar.stores.conformance.cases import (
     created,
     handles,
     is_ended,
+    living,
     loaded,
     new_user,
     new_verifier,
@@ -93,7 +94,7 @@ class RotateContract:
         assert await store.load(old, now_ms=NOW) is Absent.SUPERSEDED
         assert await store.apply(old, Delta(put={"a": b"9"}), now_ms=NOW, expires_ms=None) is Outcome.GONE
         assert await rotated(store, old, new_verifier()) is Outcome.GONE
-        assert await store.alive([old, new], now_ms=NOW) == {new}
+        assert await living(store, [old, new]) == {new}
         assert (await loaded(store, new)).data == record.data
 
     @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ class RotateContract:
             Absent.SUPERSEDED,
         ]
         every = [record.credential, second, third]
-        assert await store.alive(every, now_ms=NOW + SECOND) == {third}
+        assert await living(store, every, now_ms=NOW + SECOND) == {third}
 
     async def test_only_the_last_verifier_has_a_grace(self, store: Store) -> None:
         """A second renewal within a grace ends the first verifier and gives the second one its own time."""
@@ -189,8 +190,8 @@ class RotateContract:
 
         await rotated(store, second, third.verifier, now_ms=NOW + MINUTE, grace_ms=MINUTE)
 
-        assert await store.alive(every, now_ms=NOW + 2 * MINUTE - 1) == {second, third}
-        assert await store.alive(every, now_ms=NOW + 2 * MINUTE) == {third}
+        assert await living(store, every, now_ms=NOW + 2 * MINUTE - 1) == {second, third}
+        assert await living(store, every, now_ms=NOW + 2 * MINUTE) == {third}
 
     # 6. Destroy
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from typing import Self
 
-from stormcellar.stores.base import Store
+from stormcellar.stores.base import Announcing, Scannable
 from stormcellar.stores.errors import DuplicateSession, StoreFull
 from stormcellar.stores.memory.counters import MemoryCounters
 from stormcellar.stores.memory.records import (
@@ -44,7 +44,7 @@ WAITING_PER_LISTENER = 10_000
 SCANNED_PER_PAGE = 100
 
 
-class MemoryStore(Store):
+class MemoryStore(Announcing, Scannable):
     """Keeps sessions in dicts. Not shared, not durable, bounded.
 
     No operation awaits between its test and its change, so each is atomic on its event loop. Records are

@@ -13,7 +13,7 @@ from typing import Self, TypeVar
 import pymongo
 from pymongo.asynchronous.collection import AsyncCollection
 
-from stormcellar.stores.base import Store
+from stormcellar.stores.base import Announcing, Scannable
 from stormcellar.stores.mongo import documents
 from stormcellar.stores.mongo.counters import MongoCounters
 from stormcellar.stores.mongo.documents import Document
@@ -40,7 +40,7 @@ PAGE = 500
 MAX_REPORTS = 1000
 
 
-class MongoStore(Store):
+class MongoStore(Announcing, Scannable):
     """Keeps sessions in a MongoDB collection; `stormcellar.stores.mongo.documents` shows a document.
 
     Majority writes, primary reads. One round trip an operation, but for the exceptions named here::
@@ -180,7 +180,7 @@ class MongoStore(Store):
         return [record for document in found if (record := self._parsed({**document, "data": {}}))]
 
     async def alive(self, credentials: Iterable[Credential], *, now_ms: int) -> set[Credential]:
-        """Return which of *credentials* are live; see `Store.alive`."""
+        """Return which of *credentials* are live; see `Announcing.alive`."""
         wanted = set(credentials)
         handles = sorted({credential.handle for credential in wanted})
 
@@ -202,7 +202,7 @@ class MongoStore(Store):
         }
 
     async def scan(self, *, now_ms: int) -> AsyncIterator[Record]:
-        """Yield the live records; see `Store.scan`."""
+        """Yield the live records; see `Scannable.scan`."""
         last = ""
         while True:
             query = {**documents.live(now_ms), "_id": {"$gt": last}}
@@ -216,7 +216,7 @@ class MongoStore(Store):
             last = page[-1]["_id"]
 
     def gone(self) -> AsyncIterator[Handle]:
-        """Yield the handles of sessions that ended; see `Store.gone` and the class for its limits."""
+        """Yield the handles of sessions that ended; see `Announcing.gone` and the class for its limits."""
         return self._endings.handles()
 
     def counters(self) -> MongoCounters:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, Self
 
-from stormcellar.stores.base import Store
+from stormcellar.stores.base import Announcing, Scannable
 from stormcellar.stores.errors import DuplicateSession, StoreError, StoreRefused, StoreUnavailable
 from stormcellar.stores.records import (
     Absent,
@@ -50,7 +50,7 @@ _OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
 _HANDLE = re.compile(rb"[A-Za-z0-9_-]+")
 
 
-class RedisStore(Store):
+class RedisStore(Announcing, Scannable):
     """One hash per record, one sorted set per user, one channel.
 
     ============  =====================================================================================

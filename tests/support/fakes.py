@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from stormcellar.stores import (
     Absent,
+    Announcing,
     Counters,
     Credential,
     Delta,
@@ -17,6 +18,7 @@ from stormcellar.stores import (
     Record,
     Rotation,
     Rule,
+    Scannable,
     Store,
     StoreOptions,
     Tally,
@@ -39,7 +41,7 @@ class Clock:
         self.now_s += seconds
 
 
-class SteeredStore(Store):
+class SteeredStore(Announcing, Scannable):
     """Passes every call on to another store, after what the test arranged: a fault, a gate, a count.
 
     `fail["apply"] = StoreUnavailable("x")` raises before the call reaches the store, `fail_after` once it was
@@ -103,9 +105,11 @@ class SteeredStore(Store):
         return await self._pass_on("alive", credentials, now_ms=now_ms)  # type: ignore[no-any-return]
 
     def gone(self) -> AsyncIterator[Handle]:
+        assert isinstance(self.inner, Announcing)
         return self.inner.gone()
 
     def scan(self, *, now_ms: int) -> AsyncIterator[Record]:
+        assert isinstance(self.inner, Scannable)
         return self.inner.scan(now_ms=now_ms)
 
     def counters(self) -> Counters:
