@@ -10,6 +10,7 @@ from typing import Any, Self
 import pytest
 from tornado.ioloop import IOLoop
 
+import stormcellar.stores
 from stormcellar.stores import StoreOptions, open_store
 from stormcellar.stores.memory import MemoryStore
 
@@ -204,6 +205,28 @@ def test_missing_driver_names_the_extra(url: str, driver: str) -> None:
 
     assert said.splitlines() == [said.strip()]
     assert f"pip install 'stormcellar[{url}]'" in said
+
+
+def test_a_store_author_imports_all_from_one_place() -> None:
+    """Whatever a store is made of comes from `stormcellar.stores`, without Tornado, a driver or a store."""
+    names = [
+        *("Absent", "Announcing", "Counters", "Credential", "Delta", "DuplicateSession", "Handle", "Outcome"),
+        *("Record", "Rotation", "Rule", "Scannable", "Store", "StoreError", "StoreFull", "StoreOptions"),
+        *("StoreRefused", "StoreUnavailable", "Tally", "Verifier", "check_keys", "check_user", "open_store"),
+    ]
+    said = _python(
+        "import sys",
+        f"from stormcellar.stores import {', '.join(names)}",
+        "wanted = {'redis', 'hiredis', 'pymongo', 'bson', 'tornado'}",
+        "print(sorted(name for name in sys.modules if name.partition('.')[0] in wanted))",
+        "print(sorted(name for name in sys.modules if name.startswith('stormcellar.stores.')))",
+    )
+
+    assert said.splitlines() == [
+        "[]",
+        str([f"stormcellar.stores.{name}" for name in ("base", "counters", "errors", "records")]),
+    ]
+    assert set(names) <= set(stormcellar.stores.__all__)
 
 
 def test_memory_needs_no_driver() -> None:
