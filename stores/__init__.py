@@ -9,6 +9,7 @@ from stormcellar.stores.base import Announcing, Scannable, Store
 from stormcellar.stores.counters import Counters, Rule, Tally
 from stormcellar.stores.errors import DuplicateSession, StoreError, StoreFull, StoreRefused, StoreUnavailable
 from stormcellar.stores.records import (
+    DEFAULT_OPTIONS,
     Absent,
     Credential,
     Delta,
@@ -68,10 +69,10 @@ SCHEMES = {
 def open_store(
     url: str,
     *,
-    prefix: str = "stormcellar",
-    timeout_s: float = 2.0,
-    connect_timeout_s: float = 1.0,
-    max_sessions: int = 100_000,
+    prefix: str = DEFAULT_OPTIONS.prefix,
+    timeout_s: float = DEFAULT_OPTIONS.timeout_s,
+    connect_timeout_s: float = DEFAULT_OPTIONS.connect_timeout_s,
+    max_sessions: int = DEFAULT_OPTIONS.max_sessions,
 ) -> Store:
     """Make the store that *url* names. Does no I/O; the store connects on first use or `ping()`.
 

@@ -211,3 +211,7 @@ class StoreOptions:
         for name in ("timeout_s", "connect_timeout_s", "max_sessions"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"store {name} must be positive, not {getattr(self, name)!r}")
+
+
+DEFAULT_OPTIONS = StoreOptions()
+"""Where the default of each option is read from."""

@@ -23,6 +23,7 @@ from stormcellar.stores.memory.records import (
 from stormcellar.stores.memory.schedule import Schedule
 from stormcellar.stores.memory.table import Table, UserIndex
 from stormcellar.stores.records import (
+    DEFAULT_OPTIONS,
     Absent,
     Credential,
     Delta,
@@ -79,7 +80,7 @@ class MemoryStore(Announcing, Scannable):
 
     shared = False
 
-    def __init__(self, *, max_sessions: int = 100_000) -> None:
+    def __init__(self, *, max_sessions: int = DEFAULT_OPTIONS.max_sessions) -> None:
         if max_sessions < 1:
             raise ValueError(f"max_sessions must be at least 1, not {max_sessions}")
         self.max_sessions = max_sessions

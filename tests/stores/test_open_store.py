@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -227,6 +228,16 @@ def test_a_store_author_imports_all_from_one_place() -> None:
         str([f"stormcellar.stores.{name}" for name in ("base", "counters", "errors", "records")]),
     ]
     assert set(names) <= set(stormcellar.stores.__all__)
+
+
+def test_defaults_are_those_of_the_options() -> None:
+    """A store opened without options is given `StoreOptions()`; the signature shows the same values."""
+    store = open_store(f"{__name__}:RecordingStore")
+
+    assert isinstance(store, RecordingStore)
+    assert store.given[1] == StoreOptions()
+    defaults = [each.default for each in inspect.signature(open_store).parameters.values()][1:]
+    assert StoreOptions(*defaults) == StoreOptions()
 
 
 def test_memory_needs_no_driver() -> None:
