@@ -9,6 +9,10 @@
     └── DuplicateSession    create() met an existing handle
 """
 
+from __future__ import annotations
+
+import os
+
 
 class StoreError(Exception):
     """Base of everything a store raises on purpose."""
@@ -31,3 +35,18 @@ class StoreRefused(StoreError):
 
 class DuplicateSession(StoreError):
     """A record with this handle exists already; it was not changed."""
+
+
+def refusal_message(exc: StoreRefused) -> str:
+    """Return one line for the operator: the store refuses us, and what to check."""
+    return f"the store refuses us ({exc}): check the user, the password and their rights in its URL"
+
+
+def failure_reason(exc: StoreError) -> str:
+    """Return why a store failed, for a log. The driver's own text is left out: it can repeat a password."""
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return os.strerror(cause.errno)
+        cause = cause.__cause__ or cause.__context__
+    return type(exc.__cause__ or exc).__name__

@@ -13,13 +13,12 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 
 from stormcellar.accounts.directory import AccountFile
-from stormcellar.faults import reason, refusal
 from stormcellar.private_files import describe
 from stormcellar.runtime.reloadable import key_pair
 from stormcellar.runtime.settings import Settings
 from stormcellar.runtime.signing_key_file import read_keys
 from stormcellar.runtime.tls import unverifying_client, valid_until
-from stormcellar.stores import StoreError, StoreRefused
+from stormcellar.stores.errors import StoreError, StoreRefused, failure_reason, refusal_message
 
 _PROBE_S = 2.0
 
@@ -151,9 +150,9 @@ async def _ping(settings: Settings) -> str:
     try:
         await store.ping()
     except StoreRefused as exc:
-        raise Finding(refusal(exc)) from exc
+        raise Finding(refusal_message(exc)) from exc
     except StoreError as exc:
-        where = f"the {settings.store_kind} store does not answer ({reason(exc)})"
+        where = f"the {settings.store_kind} store does not answer ({failure_reason(exc)})"
         raise Finding(f"{where}: is it running where --store says?") from exc
     finally:
         await store.aclose()

@@ -19,7 +19,6 @@ from stormcellar.accounts.directory import Account, AccountDirectory, AccountFil
 from stormcellar.accounts.passwords import PasswordChecker, hash_password
 from stormcellar.app import access_log as logs
 from stormcellar.app.audit_log import AuditLog
-from stormcellar.faults import reason, refusal
 from stormcellar.private_files import describe
 from stormcellar.runtime import collector
 from stormcellar.runtime.process_group import (
@@ -36,6 +35,7 @@ from stormcellar.runtime.server import Server
 from stormcellar.runtime.settings import ConfigError, Settings
 from stormcellar.runtime.signing_key_file import load_keys
 from stormcellar.stores import StoreRefused, StoreUnavailable
+from stormcellar.stores.errors import failure_reason, refusal_message
 
 log = logging.getLogger("stormcellar")
 
@@ -204,9 +204,9 @@ async def _check_store(settings: Settings) -> int:
     try:
         await store.ping()
     except StoreRefused as exc:
-        raise ConfigError(f"--store: {refusal(exc)}") from exc
+        raise ConfigError(f"--store: {refusal_message(exc)}") from exc
     except StoreUnavailable as exc:
-        log.warning("the store does not answer yet (%s); /readyz says when it does", reason(exc))
+        log.warning("the store does not answer yet (%s); /readyz says when it does", failure_reason(exc))
     finally:
         await store.aclose()
     return 0

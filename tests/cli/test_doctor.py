@@ -13,9 +13,7 @@ from stormcellar.accounts.directory import Account, AccountFile
 from stormcellar.accounts.passwords import hash_password
 from stormcellar.cli import doctor
 from stormcellar.cli.main import main
-from stormcellar.faults import reason
 from stormcellar.private_files import create_private
-from stormcellar.stores import StoreUnavailable
 from tests.conftest import StartServer
 from tests.runtime.test_serve import with_password
 from tests.support.backends import Backend, free_port
@@ -203,36 +201,6 @@ def test_settings_that_will_not_do_come_first(run: Doctor, capsys: pytest.Captur
     """Settings that `serve` would refuse are refused alike, with status 2."""
     assert main(["doctor", "--idle", "5", "--port", "x"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2
-
-
-@pytest.mark.parametrize(
-    ("cause", "expected"),
-    [
-        (None, "StoreUnavailable"),
-        (RuntimeError("AUTH hunter2"), "RuntimeError"),
-        (ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 1)"), "Connection refused"),
-    ],
-)
-def test_reason_is_not_in_the_drivers_words(cause: Exception | None, expected: str) -> None:  # L8
-    """What a driver says can repeat what it was given, so only the kind of fault is told."""
-    error = StoreUnavailable("ping")
-    error.__cause__ = cause
-
-    assert reason(error) == expected
-
-
-def test_reason_is_found_behind_the_drivers_error() -> None:
-    """The system's own reason counts, however deep a driver wraps it."""
-    try:
-        try:
-            raise ConnectionRefusedError(111, "x")
-        except OSError as refused:
-            raise RuntimeError("wrapped") from refused
-    except RuntimeError as wrapped:
-        error = StoreUnavailable("ping")
-        error.__cause__ = wrapped
-
-    assert reason(error) == "Connection refused"
 
 
 def test_audit_log_that_cannot_be_written(run: Doctor, tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from stormcellar.app.handlers.negotiation import is_local, prefers_json, safe_ne
 from stormcellar.app.problems import WORDS, Problem, describe
 from stormcellar.app.security_headers import CACHING, FORGET_ALL
 from stormcellar.events import Kind
-from stormcellar.faults import reason
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.stores import StoreUnavailable
+from stormcellar.stores.errors import failure_reason
 from stormcellar.web.csrf_mixin import require_origin
 from stormcellar.web.mixin import SessionMixin
 from stormcellar.web.session_handler import SETTING
@@ -141,7 +141,7 @@ class BaseHandler(Arriving):
         """Log without the query string, and tell of a store that fails and of a request from elsewhere."""
         super().log_exception(typ, value, tb)
         if isinstance(value, StoreUnavailable):
-            self.tell(Kind.STORE_FAILED, reason=reason(value))
+            self.tell(Kind.STORE_FAILED, reason=failure_reason(value))
         elif _is_cross_origin(value):
             self.tell(Kind.ORIGIN_REJECTED)
 
