@@ -12,8 +12,9 @@ from typing import NoReturn
 from stormcellar.cli import accounts as admin
 from stormcellar.cli import secret as rotation
 from stormcellar.private_files import describe
+from stormcellar.runtime.load_settings import did_you_mean, file_path, read_settings
 from stormcellar.runtime.options import OPTIONS, Option
-from stormcellar.runtime.settings import ConfigError, did_you_mean, file_path, read_settings
+from stormcellar.runtime.settings import ConfigError
 
 _COMMANDS = """\
 commands:

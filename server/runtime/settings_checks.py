@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from stormcellar.addresses import is_loopback
 from stormcellar.lifetime import MAX_COOKIE_S
 from stormcellar.runtime.options import duration_text
-
-if TYPE_CHECKING:
-    from stormcellar.runtime.settings import Settings
+from stormcellar.runtime.settings import Settings
 
 
 def contradictions(settings: Settings) -> list[str]:

@@ -16,8 +16,8 @@ from tornado.simple_httpclient import HTTPStreamClosedError
 import stormcellar.runtime.server
 from stormcellar.app.audit_log import AuditLog
 from stormcellar.app.context import InFlight
+from stormcellar.runtime.load_settings import read_settings
 from stormcellar.runtime.reloadable import Material
-from stormcellar.runtime.settings import read_settings
 from stormcellar.stores import StoreOptions
 from stormcellar.stores.memory import MemoryStore
 from tests.support.fakes import SteeredStore

@@ -23,9 +23,9 @@ from stormcellar.accounts.throttle import Rules
 from stormcellar.events import Event, Kind
 from stormcellar.private_files import replace_private
 from stormcellar.runtime import server as app
+from stormcellar.runtime.load_settings import read_settings
 from stormcellar.runtime.serve import make_plan
 from stormcellar.runtime.server import Limits, Server
-from stormcellar.runtime.settings import read_settings
 from tests.runtime.test_serve import Workers, add_account, ask, until
 from tests.support.backends import Backend
 from tests.support.browser import Browser, token

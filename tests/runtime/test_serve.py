@@ -24,9 +24,9 @@ from stormcellar.accounts.directory import Account, AccountFile
 from stormcellar.accounts.passwords import hash_password
 from stormcellar.cli.main import main
 from stormcellar.private_files import create_private
+from stormcellar.runtime.load_settings import read_settings
 from stormcellar.runtime.process_group import SharedSocket
 from stormcellar.runtime.serve import Plan, listen, make_plan
-from stormcellar.runtime.settings import read_settings
 from tests.conftest import StartServer
 from tests.support.backends import Backend, Server
 from tests.support.browser import Browser

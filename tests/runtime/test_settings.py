@@ -12,8 +12,9 @@ import pytest
 
 from stormcellar.lifetime import Lifetime
 from stormcellar.private_files import create_private
+from stormcellar.runtime.load_settings import file_path, read_settings
 from stormcellar.runtime.options import MAX_DURATION_S, OPTIONS, Option, duration_s, duration_text
-from stormcellar.runtime.settings import ConfigError, Settings, file_path, read_settings
+from stormcellar.runtime.settings import ConfigError, Settings
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,8 @@ from stormcellar.app.edge import Front
 from stormcellar.cli import doctor
 from stormcellar.cli.main import main
 from stormcellar.private_files import create_private, replace_private
+from stormcellar.runtime.load_settings import read_settings
 from stormcellar.runtime.reloadable import load_tls
-from stormcellar.runtime.settings import read_settings
 from stormcellar.runtime.tls import KeyPair, valid_until
 from tests.support.certificates import Authority, Files
 from tests.support.running import Running, get

@@ -1,0 +1,119 @@
+"""Reading the settings of the standalone server from flags, environment and defaults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from stormcellar.addresses import is_loopback
+from stormcellar.runtime.options import ENVIRONMENT_PREFIX, OPTIONS, Option
+from stormcellar.runtime.settings import ConfigError, Settings
+from stormcellar.runtime.settings_checks import contradictions
+
+_MAX_SHOWN = 80
+_FILES = {"accounts": "accounts.json", "secret_file": "secret.keys"}
+
+
+def read_settings(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Settings:
+    """Return the settings of *flags* over *environment* over the defaults.
+
+    Raises:
+        ConfigError: Everything that is wrong, one line each.
+    """
+    parsed = _parse(OPTIONS, flags, environment)
+    problems = _fill_in(parsed)
+    settings = Settings(**parsed)
+    problems += contradictions(settings)
+    if problems:
+        raise ConfigError(*problems)
+    return settings
+
+
+def file_path(name: str, flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Path:
+    """Return where the file of the option *name*, `accounts` or `secret_file`, is or will be.
+
+    Raises:
+        ConfigError: Everything that is wrong, one line each.
+    """
+    return _file_path(name, _parse([o for o in OPTIONS if o.name in ("data_dir", name)], flags, environment))
+
+
+def _file_path(name: str, parsed: Mapping[str, Any]) -> Path:
+    return Path(parsed[name] or parsed["data_dir"] / _FILES[name])
+
+
+# --- one setting at a time ---
+
+
+def _parse(
+    options: Iterable[Option], flags: Mapping[str, str | None], environment: Mapping[str, str]
+) -> dict[str, Any]:
+    problems = _unknown_variables(environment)
+    parsed: dict[str, Any] = {}
+    for option in options:
+        text, where = _given(option, flags, environment)
+        try:
+            parsed[option.name] = option.parse(text) if text is not None else None
+        except ValueError as exc:
+            shown = repr(text if len(text or "") <= _MAX_SHOWN else f"{text:.{_MAX_SHOWN}}…")
+            problems.append(f"{where}: {shown} will not do: {exc}")
+    if problems:
+        raise ConfigError(*problems)
+    return parsed
+
+
+def _given(
+    option: Option, flags: Mapping[str, str | None], environment: Mapping[str, str]
+) -> tuple[str | None, str]:
+    if (text := flags.get(option.name)) is not None:
+        return text, option.flag
+    return environment.get(option.variable, option.default), option.variable
+
+
+def _unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    known = [option.variable for option in OPTIONS]
+    unknown = sorted(n for n in environment if n.startswith(ENVIRONMENT_PREFIX) and n not in known)
+    hints = [did_you_mean(name, known, prefix=ENVIRONMENT_PREFIX) for name in unknown]
+    return [f"{name}: there is no such setting{hint}" for name, hint in zip(unknown, hints, strict=True)]
+
+
+def did_you_mean(given: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """Return `; did you mean X?` for the one of *known* that is much like *given*, else nothing.
+
+    Args:
+        prefix: What they have in common, and so is no likeness.
+    """
+    names = [name.removeprefix(prefix) for name in known]
+    matches = get_close_matches(given.removeprefix(prefix), names, n=1)
+    return "".join(f"; did you mean {prefix}{match}?" for match in matches)
+
+
+def _fill_in(parsed: dict[str, Any]) -> list[str]:
+    """Put in the defaults that depend on other settings; return what is wrong with those given."""
+    problems = []
+    is_named, path = parsed["accounts"] is not None, _file_path("accounts", parsed)
+    if is_named and not os.path.exists(path):
+        problems.append(f"--accounts: {path} does not exist; make it with: accounts add NAME")
+    parsed["accounts"] = path
+    parsed["secret_file"] = _file_path("secret_file", parsed)
+    obstacles = _demo_obstacles(parsed)
+    if parsed["demo"]:
+        problems += [f"--demo: {obstacle}" for obstacle in obstacles]
+    parsed["demo"] = not obstacles if parsed["demo"] is None else parsed["demo"]
+    return problems
+
+
+def _demo_obstacles(parsed: Mapping[str, Any]) -> list[str]:
+    obstacles = []
+    if os.path.exists(parsed["accounts"]):
+        obstacles.append(f"there is an account file, {parsed['accounts']}")
+    if not is_loopback(parsed["address"]):
+        obstacles.append("a demo account is for loopback only")
+    if parsed["behind_proxy"]:
+        obstacles.append("a demo account is not for a server behind a proxy")
+    if parsed["tls_cert"]:
+        obstacles.append("a demo account is not for a server with TLS")
+    return obstacles
