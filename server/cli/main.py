@@ -12,9 +12,9 @@ from typing import NoReturn
 from stormcellar.cli import accounts as admin
 from stormcellar.cli import secret as rotation
 from stormcellar.private_files import describe
-from stormcellar.runtime.load_settings import did_you_mean, file_path, read_settings
+from stormcellar.runtime.load_settings import did_you_mean, file_path, load_settings
 from stormcellar.runtime.options import OPTIONS, Option
-from stormcellar.runtime.settings import ConfigError
+from stormcellar.runtime.settings import SettingsError
 
 _COMMANDS = """\
 commands:
@@ -46,7 +46,7 @@ class _Parser(argparse.ArgumentParser):
         problems = [
             f"{flag}: there is no such option{did_you_mean(flag, known, prefix='--')}" for flag in flags
         ]
-        raise ConfigError(
+        raise SettingsError(
             *(problems or ["too many arguments; commands and their names come first; see --help"])
         )
 
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _command(arguments)(arguments)
-    except ConfigError as exc:
+    except SettingsError as exc:
         return exc.report()
     except KeyboardInterrupt:
         return 130
@@ -72,13 +72,13 @@ def _command(arguments: list[str]) -> Callable[[list[str]], int]:
         return _serve
     name = arguments.pop(0)
     if name not in _RUN:
-        raise ConfigError(f"there is no such command; one of {', '.join(_RUN)}{did_you_mean(name, _RUN)}")
+        raise SettingsError(f"there is no such command; one of {', '.join(_RUN)}{did_you_mean(name, _RUN)}")
     return _RUN[name]
 
 
 def _serve(arguments: list[str]) -> int:
     parser = _settings_parser("", "Serve sessions and sign-in over HTTP.")
-    settings = read_settings(_flags(parser.parse(arguments)), os.environ)
+    settings = load_settings(_flags(parser.parse(arguments)), os.environ)
     # Imported here, so that `accounts` needs neither an event loop nor the handlers.
     from stormcellar.runtime.serve import serve
 
@@ -87,7 +87,7 @@ def _serve(arguments: list[str]) -> int:
 
 def _doctor(arguments: list[str]) -> int:
     parser = _settings_parser(" doctor", "Check what serve would use.")
-    settings = read_settings(_flags(parser.parse(arguments)), os.environ)
+    settings = load_settings(_flags(parser.parse(arguments)), os.environ)
     from stormcellar.cli.doctor import examine
 
     return examine(settings)

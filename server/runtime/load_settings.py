@@ -10,25 +10,25 @@ from typing import Any
 
 from stormcellar.addresses import is_loopback
 from stormcellar.runtime.options import ENVIRONMENT_PREFIX, OPTIONS, Option
-from stormcellar.runtime.settings import ConfigError, Settings
-from stormcellar.runtime.settings_checks import contradictions
+from stormcellar.runtime.settings import Settings, SettingsError
+from stormcellar.runtime.settings_checks import find_problems
 
 _MAX_SHOWN = 80
 _FILES = {"accounts": "accounts.json", "secret_file": "secret.keys"}
 
 
-def read_settings(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Settings:
+def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Settings:
     """Return the settings of *flags* over *environment* over the defaults.
 
     Raises:
-        ConfigError: Everything that is wrong, one line each.
+        SettingsError: Everything that is wrong, one line each.
     """
     parsed = _parse(OPTIONS, flags, environment)
     problems = _fill_in(parsed)
     settings = Settings(**parsed)
-    problems += contradictions(settings)
+    problems += find_problems(settings)
     if problems:
-        raise ConfigError(*problems)
+        raise SettingsError(*problems)
     return settings
 
 
@@ -36,7 +36,7 @@ def file_path(name: str, flags: Mapping[str, str | None], environment: Mapping[s
     """Return where the file of the option *name*, `accounts` or `secret_file`, is or will be.
 
     Raises:
-        ConfigError: Everything that is wrong, one line each.
+        SettingsError: Everything that is wrong, one line each.
     """
     return _file_path(name, _parse([o for o in OPTIONS if o.name in ("data_dir", name)], flags, environment))
 
@@ -61,7 +61,7 @@ def _parse(
             shown = repr(text if len(text or "") <= _MAX_SHOWN else f"{text:.{_MAX_SHOWN}}…")
             problems.append(f"{where}: {shown} will not do: {exc}")
     if problems:
-        raise ConfigError(*problems)
+        raise SettingsError(*problems)
     return parsed
 
 

@@ -32,7 +32,7 @@ from stormcellar.runtime.process_group import (
 )
 from stormcellar.runtime.reloadable import Material, load_tls
 from stormcellar.runtime.server import Server
-from stormcellar.runtime.settings import ConfigError, Settings
+from stormcellar.runtime.settings import Settings, SettingsError
 from stormcellar.runtime.signing_key_file import load_keys
 from stormcellar.stores import StoreRefused, StoreUnavailable
 from stormcellar.stores.errors import failure_reason, refusal_message
@@ -55,7 +55,7 @@ class Plan:
         """Open the accounts; from here on there can be threads.
 
         Raises:
-            ConfigError: The file was spoiled since it was looked at.
+            SettingsError: The file was spoiled since it was looked at.
         """
         settings, is_alone = self.settings, self.settings.processes == 1
         try:
@@ -63,7 +63,7 @@ class Plan:
                 settings.accounts, checker=PasswordChecker(), until_made=self.demo, is_alone=is_alone
             )
         except (OSError, ValueError) as exc:
-            raise ConfigError(describe(exc)) from exc
+            raise SettingsError(describe(exc)) from exc
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def serve(settings: Settings) -> int:
     """Serve until told to stop; return the exit status.
 
     Raises:
-        ConfigError: Something is wrong that only a change of the set-up mends.
+        SettingsError: Something is wrong that only a change of the set-up mends.
     """
     logs.set_up(settings.log_level, settings.log_format)
     with signals_held():
@@ -102,7 +102,7 @@ def make_plan(settings: Settings) -> Plan:
     """Read keys, certificate and accounts, and make the demo account if there is to be one.
 
     Raises:
-        ConfigError: A file is missing, unfit or may be read by others.
+        SettingsError: A file is missing, unfit or may be read by others.
     """
     problems: list[str] = []
     keys = _read("--secret-file", lambda: load_keys(settings.secret_file), problems)
@@ -110,7 +110,7 @@ def make_plan(settings: Settings) -> Plan:
     tls = _read("--tls-cert", lambda: load_tls(settings), problems)
     audit = _read("--audit-log", lambda: AuditLog(settings.audit_log), problems)
     if problems:
-        raise ConfigError(*problems)
+        raise SettingsError(*problems)
     material = Material(settings, keys, tls, audit)
     if not settings.demo:
         if not accounts:
@@ -140,7 +140,7 @@ def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(main())
-    except ConfigError as exc:
+    except SettingsError as exc:
         return exc.report()
 
 
@@ -198,13 +198,13 @@ async def _check_store(settings: Settings) -> int:
     """Ask the store before listening. One that does not answer now may do so later: that is only logged.
 
     Raises:
-        ConfigError: It answers, and never will let us in as things are set up.
+        SettingsError: It answers, and never will let us in as things are set up.
     """
     store = settings.open_store()
     try:
         await store.ping()
     except StoreRefused as exc:
-        raise ConfigError(f"--store: {refusal_message(exc)}") from exc
+        raise SettingsError(f"--store: {refusal_message(exc)}") from exc
     except StoreUnavailable as exc:
         log.warning("the store does not answer yet (%s); /readyz says when it does", failure_reason(exc))
     finally:
@@ -216,7 +216,7 @@ def listen(plan: Plan) -> Listening:
     """Listen, and say where, and how to sign in to the demo account.
 
     Raises:
-        ConfigError: An address or a port is not to be had.
+        SettingsError: An address or a port is not to be had.
     """
     settings = plan.settings
     sockets = _bind(settings, "--port", settings.port)
@@ -239,7 +239,7 @@ def _bind(settings: Settings, flag: str, port: int) -> list[socket.socket]:
         flag = "--address" if exc.errno == errno.EADDRNOTAVAIL else flag
         advice = f"choose another with {flag}"
         where = f"{_bracketed(settings.address)}:{port}"
-        raise ConfigError(f"{flag}: cannot listen on {where}: {exc.strerror}; {advice}") from exc
+        raise SettingsError(f"{flag}: cannot listen on {where}: {exc.strerror}; {advice}") from exc
     return [shared(each) for each in sockets] if settings.processes > 1 else sockets
 
 

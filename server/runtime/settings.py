@@ -15,7 +15,7 @@ from stormcellar.stores import Store, open_store
 GRACE_S = 60.0
 
 
-class ConfigError(ValueError):
+class SettingsError(ValueError):
     """What is wrong with the settings, one line each."""
 
     def __init__(self, *problems: str) -> None:

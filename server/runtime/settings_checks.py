@@ -8,7 +8,7 @@ from stormcellar.runtime.options import duration_text
 from stormcellar.runtime.settings import Settings
 
 
-def contradictions(settings: Settings) -> list[str]:
+def find_problems(settings: Settings) -> list[str]:
     """Return a line for each thing that does not go together."""
     checks = (_exposed, _half_given, _contradicting_times, _contradicting_remember, _unfit_store)
     return [line for check in checks for line in check(settings)]

@@ -16,7 +16,7 @@ from tornado.simple_httpclient import HTTPStreamClosedError
 import stormcellar.runtime.server
 from stormcellar.app.audit_log import AuditLog
 from stormcellar.app.context import InFlight
-from stormcellar.runtime.load_settings import read_settings
+from stormcellar.runtime.load_settings import load_settings
 from stormcellar.runtime.reloadable import Material
 from stormcellar.stores import StoreOptions
 from stormcellar.stores.memory import MemoryStore
@@ -44,7 +44,7 @@ class Running:
     """A server that was made from settings, serving until told to stop."""
 
     def __init__(self, site: Site) -> None:
-        settings = read_settings({"store": "tests.runtime.test_drain:HeldStore", "demo": "false"}, {})
+        settings = load_settings({"store": "tests.runtime.test_drain:HeldStore", "demo": "false"}, {})
         material = Material(settings, [KEY], tls=None, audit=AuditLog(None))
         self.server = stormcellar.runtime.server.Server(
             settings, accounts=site.context.accounts, material=material

@@ -23,7 +23,7 @@ from stormcellar.accounts.throttle import Rules
 from stormcellar.events import Event, Kind
 from stormcellar.private_files import replace_private
 from stormcellar.runtime import server as app
-from stormcellar.runtime.load_settings import read_settings
+from stormcellar.runtime.load_settings import load_settings
 from stormcellar.runtime.serve import make_plan
 from stormcellar.runtime.server import Limits, Server
 from tests.runtime.test_serve import Workers, add_account, ask, until
@@ -48,7 +48,7 @@ class Live:
         self.keys, self.audit = directory / "secret.keys", directory / "audit.log"
         self.write(*keys)
         given = {"data_dir": str(directory), "audit_log": str(self.audit), "demo": "False", **flags}
-        settings = read_settings(given, {})
+        settings = load_settings(given, {})
         self._checker = PasswordChecker(argon2_hasher=CHEAP)
         self.material = make_plan(settings).material
         self.server = Server(

@@ -12,9 +12,9 @@ import pytest
 
 from stormcellar.lifetime import Lifetime
 from stormcellar.private_files import create_private
-from stormcellar.runtime.load_settings import file_path, read_settings
+from stormcellar.runtime.load_settings import file_path, load_settings
 from stormcellar.runtime.options import MAX_DURATION_S, OPTIONS, Option, duration_s, duration_text
-from stormcellar.runtime.settings import ConfigError, Settings
+from stormcellar.runtime.settings import Settings, SettingsError
 
 
 @pytest.fixture(autouse=True)
@@ -25,13 +25,13 @@ def in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def settings(**flags: str) -> Settings:
     """Return the settings of a command line with *flags*, in an empty environment."""
-    return read_settings(flags, {})
+    return load_settings(flags, {})
 
 
 def problems(flags: dict[str, str] | None = None, **environment: str) -> list[str]:
     """Return the lines on what is wrong."""
-    with pytest.raises(ConfigError) as caught:
-        read_settings(flags or {}, environment)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(flags or {}, environment)
     assert str(caught.value).splitlines() == list(caught.value.problems)
     return list(caught.value.problems)
 
@@ -149,9 +149,9 @@ def test_flag_and_variable_mean_the_same(option: Option) -> None:
     if option.name == "store":
         pytest.importorskip("redis")
     others = COMPANIONS.get(option.name, {})
-    from_flag = read_settings({option.name: text, **others}, {})
-    from_variable = read_settings(others, {option.variable: text})
-    over = read_settings({option.name: text, **others}, {option.variable: "this will not do: \0"})
+    from_flag = load_settings({option.name: text, **others}, {})
+    from_variable = load_settings(others, {option.variable: text})
+    over = load_settings({option.name: text, **others}, {option.variable: "this will not do: \0"})
 
     assert getattr(from_flag, option.name) == value
     assert from_flag == from_variable == over
@@ -325,7 +325,7 @@ def test_unknown_variable_is_refused() -> None:
 
 def test_other_variables_are_nobodys_business() -> None:
     """Only names with the prefix are looked at."""
-    assert read_settings({}, {"PORT": "x", "stormcellar_port": "x", "XSTORMCELLAR_PORT": "x"}) == settings()
+    assert load_settings({}, {"PORT": "x", "stormcellar_port": "x", "XSTORMCELLAR_PORT": "x"}) == settings()
 
 
 def test_each_problem_has_its_line() -> None:
@@ -384,7 +384,7 @@ def test_times_are_refused_exactly_where_lifetime_refuses_them(
     if wanted is None:
         assert problems(flags)
     else:
-        assert read_settings(flags, {}).lifetime == wanted
+        assert load_settings(flags, {}).lifetime == wanted
 
 
 @pytest.mark.parametrize(

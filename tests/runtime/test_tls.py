@@ -17,7 +17,7 @@ from stormcellar.app.edge import Front
 from stormcellar.cli import doctor
 from stormcellar.cli.main import main
 from stormcellar.private_files import create_private, replace_private
-from stormcellar.runtime.load_settings import read_settings
+from stormcellar.runtime.load_settings import load_settings
 from stormcellar.runtime.reloadable import load_tls
 from stormcellar.runtime.tls import KeyPair, valid_until
 from tests.support.certificates import Authority, Files
@@ -247,7 +247,7 @@ def test_phrase_that_others_may_read(authority: Authority, tmp_path: Path) -> No
 def load(files: Files) -> ssl.SSLContext | None:
     """Load as `serve` does."""
     flags = {"tls_cert": str(files.certificate), "tls_key": str(files.key)}
-    return load_tls(read_settings(flags, {}))
+    return load_tls(load_settings(flags, {}))
 
 
 @pytest.mark.parametrize(
