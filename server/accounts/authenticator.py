@@ -8,7 +8,7 @@ from stormcellar.errors import Busy, Throttled
 from stormcellar.events import Events, Kind
 
 
-class Credentials:
+class Authenticator:
     """Checks names and passwords against *accounts*, no oftener than *throttle* allows."""
 
     def __init__(self, accounts: AccountDirectory, throttle: Throttle, events: Events) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from stormcellar.accounts.authenticator import Credentials
+from stormcellar.accounts.authenticator import Authenticator
 from stormcellar.accounts.directory import AccountDirectory
 from stormcellar.app.edge import Front
 
@@ -40,7 +40,7 @@ class Context:
     """What the handlers are given: made once, by `stormcellar.runtime.server`."""
 
     accounts: AccountDirectory
-    credentials: Credentials
+    authenticator: Authenticator
     """Checks a password against the accounts, no oftener than the throttle allows."""
     carry: frozenset[str] = frozenset()
     """Session keys that survive sign-in."""

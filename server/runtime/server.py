@@ -13,7 +13,7 @@ from pathlib import Path
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
-from stormcellar.accounts.authenticator import Credentials
+from stormcellar.accounts.authenticator import Authenticator
 from stormcellar.accounts.directory import AccountDirectory
 from stormcellar.accounts.throttle import Rules, Throttle, counters_of
 from stormcellar.accounts.visitor_limit import Newcomers
@@ -150,8 +150,8 @@ class Server:
             admit=self._limits.newcomers.admit,
         )
         self.sessions.events.subscribe(material.audit)
-        credentials = Credentials(accounts, self._limits.throttle, self.sessions.events)
-        self.context = Context(accounts, credentials, settings.carry, settings.front)
+        authenticator = Authenticator(accounts, self._limits.throttle, self.sessions.events)
+        self.context = Context(accounts, authenticator, settings.carry, settings.front)
         self._http = make_http_server(make_app(self.sessions, self.context), material.tls)
         self._redirect: HTTPServer | None = None
         self._timer: asyncio.TimerHandle | None = None

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from tornado.ioloop import IOLoop
 
-from stormcellar.accounts.authenticator import Credentials
+from stormcellar.accounts.authenticator import Authenticator
 from stormcellar.accounts.throttle import Rules, Throttle
 from stormcellar.errors import Busy, PasswordRefused, Throttled
 from stormcellar.events import Event, Events, Kind
@@ -51,7 +51,7 @@ class Directory:
 
 
 class Desk:
-    """Credentials over a steered store, with every event they tell."""
+    """An authenticator over a steered store, with every event it emits."""
 
     def __init__(self, store: Store | None = None, **rules: int) -> None:
         self.clock = Clock()
@@ -61,11 +61,11 @@ class Desk:
         self.told: list[Event] = []
         events = Events(self.throttle.now_ms)
         events.subscribe(self.told.append)
-        self.credentials = Credentials(self.directory, self.throttle, events)
+        self.authenticator = Authenticator(self.directory, self.throttle, events)
 
     async def check(self, name: str = "alice", password: str = WRONG, address: str = HERE) -> str | None:
         """Check a password."""
-        return await self.credentials.check(name, password, address=address)
+        return await self.authenticator.check(name, password, address=address)
 
     async def fails(self, times: int, name: str = "alice", address: str = HERE) -> None:
         """Give a wrong password *times*."""

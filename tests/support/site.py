@@ -13,7 +13,7 @@ import argon2
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.netutil import bind_sockets
 
-from stormcellar.accounts.authenticator import Credentials
+from stormcellar.accounts.authenticator import Authenticator
 from stormcellar.accounts.directory import Account, AccountDirectory, MemoryAccounts
 from stormcellar.accounts.passwords import PasswordChecker
 from stormcellar.accounts.throttle import Rules
@@ -81,8 +81,8 @@ class Site:
         )
         self.events: list[Event] = []
         self.sessions.events.subscribe(self.events.append)
-        credentials = Credentials(accounts, limits.throttle, self.sessions.events)
-        self.context = Context(accounts, credentials, carry, front)
+        authenticator = Authenticator(accounts, limits.throttle, self.sessions.events)
+        self.context = Context(accounts, authenticator, carry, front)
         self._http = make_http_server(make_app(self.sessions, self.context), tls)
         sockets = bind_sockets(0, "127.0.0.1", family=socket.AF_INET)
         self._http.add_sockets(sockets)

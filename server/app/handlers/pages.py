@@ -58,7 +58,7 @@ class FormPage(Page):
         Raises:
             Throttled, Busy, StoreUnavailable
         """
-        return await self.context.credentials.check(name, password, address=self.client_address())
+        return await self.context.authenticator.check(name, password, address=self.client_address())
 
     def refuse(self, error: Problem | Throttled | PasswordRefused) -> None:
         """Show the form again with what *error* says, under its status."""
