@@ -14,7 +14,7 @@ from stormcellar.stores import Counters, Rule
 _HOUR_MS = 3_600_000
 
 
-class Newcomers:
+class VisitorLimit:
     """Admits so many anonymous sessions an hour from each address; IPv6 by its /64.
 
     Sessions that begin with a sign-in are not counted here: `Throttle` counts what may lead to them.

@@ -16,7 +16,7 @@ from tornado.web import Application
 from stormcellar.accounts.authenticator import Authenticator
 from stormcellar.accounts.directory import AccountDirectory
 from stormcellar.accounts.throttle import Rules, Throttle, counters_of
-from stormcellar.accounts.visitor_limit import Newcomers
+from stormcellar.accounts.visitor_limit import VisitorLimit
 from stormcellar.app import access_log as logs
 from stormcellar.app.context import Context
 from stormcellar.app.edge import Front
@@ -101,14 +101,14 @@ class Limits:
     ) -> None:
         counters = counters_of(store)
         self.throttle = Throttle(counters, key=b"", rules=rules, clock=clock)
-        self.newcomers = Newcomers(counters, key=b"", per_address=visitors, clock=clock)
+        self.visitors = VisitorLimit(counters, key=b"", per_address=visitors, clock=clock)
         self.use_key(key)
 
     def use_key(self, key: str) -> None:
         """Count under what is derived from *key*; under another one all begins anew."""
         keys = KeyRing([key])
         self.throttle.use_key(keys.derive("throttle")[0])
-        self.newcomers.use_key(keys.derive("newcomers")[0])
+        self.visitors.use_key(keys.derive("visitors")[0])
 
 
 def make_http_server(app: Application, tls: ssl.SSLContext | None = None) -> HTTPServer:
@@ -147,7 +147,7 @@ class Server:
             cookie_name=settings.cookie_name,
             samesite=settings.cookie_samesite.capitalize(),
             accounts=accounts,
-            admit=self._limits.newcomers.admit,
+            admit=self._limits.visitors.admit,
         )
         self.sessions.events.subscribe(material.audit)
         authenticator = Authenticator(accounts, self._limits.throttle, self.sessions.events)

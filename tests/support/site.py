@@ -76,7 +76,7 @@ class Site:
             secure=front.is_secure,
             samesite=samesite,
             accounts=accounts,
-            admit=limits.newcomers.admit,
+            admit=limits.visitors.admit,
             clock=self.clock,
         )
         self.events: list[Event] = []
