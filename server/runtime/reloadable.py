@@ -18,7 +18,7 @@ log = logging.getLogger("stormcellar")
 
 
 @dataclass
-class Material:
+class Reloadable:
     """The signing keys, the TLS context and the audit log in use.
 
     Made before any process is forked, so that one that takes another's place begins with what the others
@@ -38,7 +38,7 @@ class Material:
         """
         return [name for name, step in self._steps.items() if self._is_done(name, step)]
 
-    def _is_done(self, name: str, step: Callable[[Material], None]) -> bool:
+    def _is_done(self, name: str, step: Callable[[Reloadable], None]) -> bool:
         try:
             step(self)
         except (OSError, ValueError) as exc:
@@ -55,7 +55,7 @@ class Material:
     def _reopen_audit_log(self) -> None:
         self.audit.reopen()
 
-    _steps: ClassVar[Mapping[str, Callable[[Material], None]]] = {
+    _steps: ClassVar[Mapping[str, Callable[[Reloadable], None]]] = {
         "keys": _reload_keys,
         "certificate": _reload_certificate,
         "audit log": _reopen_audit_log,

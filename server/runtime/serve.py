@@ -30,7 +30,7 @@ from stormcellar.runtime.process_group import (
     shared,
     signals_held,
 )
-from stormcellar.runtime.reloadable import Material, load_tls
+from stormcellar.runtime.reloadable import Reloadable, load_tls
 from stormcellar.runtime.server import Server
 from stormcellar.runtime.settings import Settings, SettingsError
 from stormcellar.runtime.signing_key_file import load_keys
@@ -47,7 +47,7 @@ class Plan:
     """What is decided before any process is forked, and so is the same in all of them."""
 
     settings: Settings
-    material: Material
+    reloadable: Reloadable
     demo_password: str = field(repr=False)
     demo: dict[str, Account]
 
@@ -94,7 +94,7 @@ def serve(settings: Settings) -> int:
             settings.processes,
             lambda parent: _run(lambda: _serve_as_child(plan, listening, parent)),
             sockets=[*listening.sockets, *listening.plain],
-            reload=plan.material.reload,
+            reload=plan.reloadable.reload,
         )
 
 
@@ -111,17 +111,17 @@ def make_plan(settings: Settings) -> Plan:
     audit = _read("--audit-log", lambda: AuditLog(settings.audit_log), problems)
     if problems:
         raise SettingsError(*problems)
-    material = Material(settings, keys, tls, audit)
+    reloadable = Reloadable(settings, keys, tls, audit)
     if not settings.demo:
         if not accounts:
             log.warning(
                 "nobody can sign in: no account in %s; accounts add NAME makes one", settings.accounts
             )
-        return Plan(settings, material, "", {})
+        return Plan(settings, reloadable, "", {})
     password = secrets.token_urlsafe(12)
     # Valid from now on: a session of an earlier start had another password.
     account = Account(hash_password(password), valid_after_ms=int(time.time() * 1000) - 1)
-    return Plan(settings, material, password, {DEMO_USER: account})
+    return Plan(settings, reloadable, password, {DEMO_USER: account})
 
 
 def _read(flag: str, read: Callable[[], Any], problems: list[str]) -> Any:
@@ -163,7 +163,7 @@ async def _serve_alone(plan: Plan) -> int:
 
 
 async def _serve(plan: Plan, listening: Listening, stop: asyncio.Event) -> None:
-    server = Server(plan.settings, accounts=plan.accounts(), material=plan.material)
+    server = Server(plan.settings, accounts=plan.accounts(), reloadable=plan.reloadable)
     asyncio.get_running_loop().add_signal_handler(RELOAD_SIGNAL, server.reload)
     release_signals()
     collector.settle()

@@ -34,7 +34,7 @@ from stormcellar.app.handlers import (
 from stormcellar.app.handlers.redirect import make_redirect_app
 from stormcellar.app.security_headers import secured
 from stormcellar.events import Kind
-from stormcellar.runtime.reloadable import Material
+from stormcellar.runtime.reloadable import Reloadable
 from stormcellar.runtime.settings import Settings
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.sessions.signing import KeyRing
@@ -129,19 +129,19 @@ class Server:
 
     Args:
         accounts: Who may sign in.
-        material: What signs cookies and serves TLS, and where security events are written.
+        reloadable: What signs cookies and serves TLS, and where security events are written.
     """
 
-    def __init__(self, settings: Settings, *, accounts: AccountDirectory, material: Material) -> None:
-        self._material = material
-        self._keys = material.keys
+    def __init__(self, settings: Settings, *, accounts: AccountDirectory, reloadable: Reloadable) -> None:
+        self._reloadable = reloadable
+        self._keys = reloadable.keys
         store = settings.open_store()
         rules = Rules(settings.login_attempts, settings.login_attempts_per_address)
         # With the last key, which a rotation leaves where it is: tallies end only when that one is dropped.
-        self._limits = Limits(store, rules, key=material.keys[-1], visitors=settings.visitors_per_address)
+        self._limits = Limits(store, rules, key=reloadable.keys[-1], visitors=settings.visitors_per_address)
         self.sessions = SessionManager(
             store,
-            secrets=material.keys,
+            secrets=reloadable.keys,
             lifetime=settings.lifetime,
             secure=settings.secure,
             cookie_name=settings.cookie_name,
@@ -149,10 +149,10 @@ class Server:
             accounts=accounts,
             admit=self._limits.visitors.admit,
         )
-        self.sessions.events.subscribe(material.audit)
+        self.sessions.events.subscribe(reloadable.audit)
         authenticator = Authenticator(accounts, self._limits.throttle, self.sessions.events)
         self.context = Context(accounts, authenticator, settings.carry, settings.front)
-        self._http = make_http_server(make_app(self.sessions, self.context), material.tls)
+        self._http = make_http_server(make_app(self.sessions, self.context), reloadable.tls)
         self._redirect: HTTPServer | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -178,15 +178,15 @@ class Server:
 
     def reload(self) -> None:
         """Read signing keys and certificate again, and reopen the audit log; who is signed in stays so."""
-        read = self._material.reload()
+        read = self._reloadable.reload()
         # Tornado takes it for each connection anew (tcpserver.py, _handle_connection).
-        self._http.ssl_options = self._material.tls
+        self._http.ssl_options = self._reloadable.tls
         self._use_keys()
         self.sessions.events.emit(Kind.RELOADED, reason=", ".join(read) or "nothing")
 
     def _use_keys(self) -> None:
         """Accept a new first key now, and sign with it when every process does; drop a missing one now."""
-        before, after = self._keys, self._material.keys
+        before, after = self._keys, self._reloadable.keys
         self._limits.use_key(after[-1])
         self.sessions.use_keys(
             [*(key for key in before if key in after), *(key for key in after if key not in before)]

@@ -17,7 +17,7 @@ import stormcellar.runtime.server
 from stormcellar.app.audit_log import AuditLog
 from stormcellar.app.context import InFlight
 from stormcellar.runtime.load_settings import load_settings
-from stormcellar.runtime.reloadable import Material
+from stormcellar.runtime.reloadable import Reloadable
 from stormcellar.stores import StoreOptions
 from stormcellar.stores.memory import MemoryStore
 from tests.support.fakes import SteeredStore
@@ -45,9 +45,9 @@ class Running:
 
     def __init__(self, site: Site) -> None:
         settings = load_settings({"store": "tests.runtime.test_drain:HeldStore", "demo": "false"}, {})
-        material = Material(settings, [KEY], tls=None, audit=AuditLog(None))
+        reloadable = Reloadable(settings, [KEY], tls=None, audit=AuditLog(None))
         self.server = stormcellar.runtime.server.Server(
-            settings, accounts=site.context.accounts, material=material
+            settings, accounts=site.context.accounts, reloadable=reloadable
         )
         self.store: Any = self.server.sessions.store
         sockets = bind_sockets(0, "127.0.0.1", family=socket.AF_INET)

@@ -50,9 +50,9 @@ class Live:
         given = {"data_dir": str(directory), "audit_log": str(self.audit), "demo": "False", **flags}
         settings = load_settings(given, {})
         self._checker = PasswordChecker(argon2_hasher=CHEAP)
-        self.material = make_plan(settings).material
+        self.reloadable = make_plan(settings).reloadable
         self.server = Server(
-            settings, accounts=MemoryAccounts(ACCOUNTS, checker=self._checker), material=self.material
+            settings, accounts=MemoryAccounts(ACCOUNTS, checker=self._checker), reloadable=self.reloadable
         )
         self.events: list[Event] = []
         self.server.sessions.events.subscribe(self.events.append)
@@ -83,7 +83,7 @@ class Live:
         await self._running
         self._client.close()
         self._checker.close()
-        self.material.audit.close()
+        self.reloadable.audit.close()
 
 
 OpenLive = Callable[..., Live]
@@ -420,8 +420,8 @@ def test_an_error_that_nobody_foresaw_ends_nobody(tmp_path: Path, processes: int
     add_account(tmp_path, "alice")
     program = (
         "import sys; from stormcellar.cli.main import main; "
-        "from stormcellar.runtime.reloadable import Material; "
-        "Material._steps = {'keys': lambda self: 1 / 0}; sys.exit(main())"
+        "from stormcellar.runtime.reloadable import Reloadable; "
+        "Reloadable._steps = {'keys': lambda self: 1 / 0}; sys.exit(main())"
     )
     flags = ("--store=tests.support.running:GatedStore?", f"--processes={processes}")
     with Running(tmp_path, *flags, program=("-c", program)) as server:

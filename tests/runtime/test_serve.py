@@ -318,7 +318,7 @@ def test_plan_shows_no_secret(tmp_path: Path) -> None:  # L8
     plan = make_plan(load_settings({"data_dir": str(tmp_path)}, {}))
 
     assert isinstance(plan, Plan)
-    assert plan.material.keys[0] not in repr(plan)
+    assert plan.reloadable.keys[0] not in repr(plan)
     assert plan.demo_password not in repr(plan)
     assert "argon2" not in repr(plan)
 
