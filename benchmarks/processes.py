@@ -31,7 +31,7 @@ from tornado.web import Application, RequestHandler
 
 from benchmarks.server import RUN, add_account, backend
 from benchmarks.startup import cpu_s, running
-from stormcellar.runtime.process_group import shared
+from stormcellar.runtime.process_group import shared_socket
 from tests.support.running import children_of
 
 SHARE, PERIOD_S = 0.3, 0.02
@@ -213,7 +213,7 @@ def _sockets(count: int, way: str) -> list[socket.socket]:
     if way == "SO_REUSEPORT":
         port = first.getsockname()[1]
         return [first, *(bind_sockets(port, "127.0.0.1", reuse_port=True)[0] for _ in range(count - 1))]
-    return [shared(first)] * count if way == "a few at a time" else [first] * count
+    return [shared_socket(first)] * count if way == "a few at a time" else [first] * count
 
 
 def _forked(listening: socket.socket, write: int) -> int:

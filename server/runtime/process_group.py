@@ -25,13 +25,13 @@ _PARENT_SIGNALS = (*_HANDLED, signal.SIGCHLD, signal.SIGALRM)
 
 
 @dataclass(frozen=True)
-class Patience:
+class ProcessLimits:
     """How long the parent bears with its children. Seconds."""
 
-    pause_s: float = 0.02
+    first_pause_s: float = 0.02
     """Before the first replacement; each further one within `window_s` waits twice as long."""
     longest_pause_s: float = 5.0
-    most: int = 10
+    max_restarts: int = 10
     """More children than this ending within `window_s` stop the server: a supervisor must see it."""
     window_s: float = 60.0
     drain_s: float = 45.0
@@ -57,7 +57,7 @@ class SharedSocket(socket):
         return super().accept()
 
 
-def shared(listening: socket) -> SharedSocket:
+def shared_socket(listening: socket) -> SharedSocket:
     """Return *listening*, of which nothing is left, as one that several processes share."""
     made = SharedSocket(fileno=listening.detach())
     made.setblocking(False)
@@ -65,18 +65,18 @@ def shared(listening: socket) -> SharedSocket:
 
 
 @contextmanager
-def signals_held() -> Iterator[None]:
-    """Keep SIGTERM, SIGINT and SIGHUP waiting until somebody can handle them: see `release_signals`."""
+def blocked_signals() -> Iterator[None]:
+    """Keep SIGTERM, SIGINT and SIGHUP waiting until somebody can handle them: see `unblock_signals`."""
     with _blocked(_HANDLED):
         yield
 
 
-def release_signals(signals: Sequence[signal.Signals] = _HANDLED) -> None:
+def unblock_signals(signals: Sequence[signal.Signals] = _HANDLED) -> None:
     """Let the signals in, those too that have been waiting."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
 
-def run_apart(work: Callable[[], int]) -> int:
+def run_in_child(work: Callable[[], int]) -> int:
     """Run *work* in a child process, so that nothing it made is inherited, and return its exit status."""
     pid = os.fork()
     if pid == 0:
@@ -84,13 +84,13 @@ def run_apart(work: Callable[[], int]) -> int:
     return _exit_status(os.waitpid(pid, 0)[1])
 
 
-def run_forked(
+def run_process_group(
     count: int,
     work: Callable[[int], int],
     *,
     sockets: Sequence[socket] = (),
     reload: Callable[[], object] = lambda: None,
-    patience: Patience = Patience(),
+    limits: ProcessLimits = ProcessLimits(),
 ) -> int:
     """Run *work* in *count* child processes until they end; call it before any loop, thread or client exists.
 
@@ -107,23 +107,23 @@ def run_forked(
     Returns:
         0 if every child ended well, else the status of one that did not.
     """
-    return _Family(count, work, sockets, reload, patience).run()
+    return _ProcessGroup(count, work, sockets, reload, limits).run()
 
 
-class _Family:
+class _ProcessGroup:
     def __init__(
         self,
         count: int,
         work: Callable[[int], int],
         sockets: Sequence[socket],
         reload: Callable[[], object],
-        patience: Patience,
+        limits: ProcessLimits,
     ) -> None:
         self._count = count
         self._work = work
         self._sockets = sockets
         self._reload = reload
-        self._patience = patience
+        self._limits = limits
         self._children: set[int] = set()
         self._endings: list[float] = []
         self._is_stopping = False
@@ -176,15 +176,15 @@ class _Family:
         self._replace_later(status or 1)
 
     def _replace_later(self, status: int) -> None:
-        now, patience = time.monotonic(), self._patience
-        self._endings = [t for t in self._endings if now - t < patience.window_s] + [now]
-        if len(self._endings) > patience.most:
-            log.error("%d processes ended within %.0f s; stopping", len(self._endings), patience.window_s)
+        now, limits = time.monotonic(), self._limits
+        self._endings = [t for t in self._endings if now - t < limits.window_s] + [now]
+        if len(self._endings) > limits.max_restarts:
+            log.error("%d processes ended within %.0f s; stopping", len(self._endings), limits.window_s)
             self._status = status
             self._stop()
         else:
-            pause_s = patience.pause_s * 2 ** (len(self._endings) - 1)
-            signal.setitimer(signal.ITIMER_REAL, min(pause_s, patience.longest_pause_s))
+            pause_s = limits.first_pause_s * 2 ** (len(self._endings) - 1)
+            signal.setitimer(signal.ITIMER_REAL, min(pause_s, limits.longest_pause_s))
 
     def _fill_up(self) -> None:
         while len(self._children) < self._count and not self._is_stopping:
@@ -220,8 +220,8 @@ class _Family:
         for each in self._sockets:
             each.close()
         os.close(self._held)
-        self._kill_at = time.monotonic() + self._patience.drain_s
-        signal.setitimer(signal.ITIMER_REAL, self._patience.drain_s)
+        self._kill_at = time.monotonic() + self._limits.drain_s
+        signal.setitimer(signal.ITIMER_REAL, self._limits.drain_s)
 
     def _kill(self) -> None:
         """End at once what has not ended by itself, on a second signal or after a drain without end."""

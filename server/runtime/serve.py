@@ -24,11 +24,11 @@ from stormcellar.runtime import collector
 from stormcellar.runtime.process_group import (
     RELOAD_SIGNAL,
     STOP_SIGNALS,
-    release_signals,
-    run_apart,
-    run_forked,
-    shared,
-    signals_held,
+    blocked_signals,
+    run_in_child,
+    run_process_group,
+    shared_socket,
+    unblock_signals,
 )
 from stormcellar.runtime.reloadable import Reloadable, load_tls
 from stormcellar.runtime.server import Server
@@ -82,15 +82,15 @@ def serve(settings: Settings) -> int:
         SettingsError: Something is wrong that only a change of the set-up mends.
     """
     logs.set_up(settings.log_level, settings.log_format)
-    with signals_held():
+    with blocked_signals():
         plan = make_plan(settings)
         if settings.processes == 1:
             return _run(lambda: _serve_alone(plan))
         # Not in this process, which must not have had a loop or a connection when it forks.
-        if status := run_apart(lambda: _run(lambda: _check_store(settings))):
+        if status := run_in_child(lambda: _run(lambda: _check_store(settings))):
             return status
         listening = listen(plan)
-        return run_forked(
+        return run_process_group(
             settings.processes,
             lambda parent: _run(lambda: _serve_as_child(plan, listening, parent)),
             sockets=[*listening.sockets, *listening.plain],
@@ -156,7 +156,7 @@ async def _serve_alone(plan: Plan) -> int:
     stop = asyncio.Event()
     for number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, _stop_once, stop)
-    release_signals(STOP_SIGNALS)
+    unblock_signals(STOP_SIGNALS)
     await _check_store(plan.settings)
     await _serve(plan, listen(plan), stop)
     return 0
@@ -165,7 +165,7 @@ async def _serve_alone(plan: Plan) -> int:
 async def _serve(plan: Plan, listening: Listening, stop: asyncio.Event) -> None:
     server = Server(plan.settings, accounts=plan.accounts(), reloadable=plan.reloadable)
     asyncio.get_running_loop().add_signal_handler(RELOAD_SIGNAL, server.reload)
-    release_signals()
+    unblock_signals()
     collector.settle()
     await server.run(listening.sockets, stop, plain=listening.plain)
 
@@ -240,7 +240,7 @@ def _bind(settings: Settings, flag: str, port: int) -> list[socket.socket]:
         advice = f"choose another with {flag}"
         where = f"{_bracketed(settings.address)}:{port}"
         raise SettingsError(f"{flag}: cannot listen on {where}: {exc.strerror}; {advice}") from exc
-    return [shared(each) for each in sockets] if settings.processes > 1 else sockets
+    return [shared_socket(each) for each in sockets] if settings.processes > 1 else sockets
 
 
 def _place(settings: Settings, sockets: list[socket.socket]) -> str:

@@ -22,16 +22,16 @@ from typing import Any, Self
 import pytest
 from tornado.netutil import add_accept_handler, bind_sockets
 
-from stormcellar.runtime.process_group import SharedSocket, release_signals, shared, signals_held
+from stormcellar.runtime.process_group import SharedSocket, blocked_signals, shared_socket, unblock_signals
 from tests.support.running import WAIT_S, children_of, environment, is_running
 
 
 class Family:
     """`tests.support.family` as a process, with the lines its members say."""
 
-    def __init__(self, directory: Path, behaviour: str, count: int | str, **patience: float) -> None:
+    def __init__(self, directory: Path, behaviour: str, count: int | str, **limits: float) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.family", behaviour, str(count), json.dumps(patience)],
+            [sys.executable, "-m", "tests.support.family", behaviour, str(count), json.dumps(limits)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -106,8 +106,8 @@ def family(tmp_path: Path) -> Iterator[Any]:
     """Start a family in a directory of its own; nobody of it outlives the test."""
     started: list[Family] = []
 
-    def start(behaviour: str, count: int | str, **patience: float) -> Family:
-        started.append(Family(tmp_path, behaviour, count, **patience))
+    def start(behaviour: str, count: int | str, **limits: float) -> Family:
+        started.append(Family(tmp_path, behaviour, count, **limits))
         return started[-1]
 
     yield start
@@ -217,7 +217,7 @@ def test_stuck_child_is_killed_in_the_end(family: Any) -> None:
 
 def test_alarm_of_a_replacement_kills_nobody(family: Any, tmp_path: Path) -> None:
     """A stop that comes just before the end of a pause drains the others; nobody is started any more."""
-    parent = family("drains", 2, pause_s=0.2)
+    parent = family("drains", 2, first_pause_s=0.2)
     first, other = parent.started(2)
     parent.said("ready", 2)
     os.kill(first, signal.SIGKILL)
@@ -275,7 +275,7 @@ def test_killed_parent_leaves_nobody_behind(family: Any) -> None:
 @pytest.mark.parametrize(("behaviour", "status"), [("fails", 3), ("raises", 1), ("ends", 1)])
 def test_children_that_keep_ending_stop_the_server(family: Any, behaviour: str, status: int) -> None:
     """A supervisor is told, by the status, that starting again and again does not help."""
-    parent = family(behaviour, 2, pause_s=0.001, most=5)
+    parent = family(behaviour, 2, first_pause_s=0.001, max_restarts=5)
 
     assert parent.end() == status
     assert 6 <= len(parent.said("started")) <= 7
@@ -284,7 +284,7 @@ def test_children_that_keep_ending_stop_the_server(family: Any, behaviour: str, 
 
 def test_pauses_grow(family: Any) -> None:
     """Each replacement waits twice as long as the one before it, up to a limit."""
-    parent = family("fails", 1, pause_s=0.01, longest_pause_s=0.04, most=5)
+    parent = family("fails", 1, first_pause_s=0.01, longest_pause_s=0.04, max_restarts=5)
     parent.end()
 
     at = [float(each) for each in parent.said("at")]
@@ -295,7 +295,7 @@ def test_pauses_grow(family: Any) -> None:
 
 def test_deaths_long_ago_are_forgotten(family: Any) -> None:
     """A child a day may be killed for years."""
-    parent = family("waits", 1, pause_s=0.001, most=1, window_s=0.01)
+    parent = family("waits", 1, first_pause_s=0.001, max_restarts=1, window_s=0.01)
     for number in range(1, 6):
         newest = parent.started(number)[-1]
         time.sleep(0.02)
@@ -316,7 +316,7 @@ def test_status_of_a_drain_that_failed(family: Any) -> None:
 
 def test_exception_of_a_child_is_logged(family: Any) -> None:
     """What broke a child is told once for each, with its trace."""
-    parent = family("raises", 1, most=0)
+    parent = family("raises", 1, max_restarts=0)
 
     assert parent.end() == 1
     assert parent.errors.count("RuntimeError: a child that breaks") == 1
@@ -370,7 +370,7 @@ def test_failed_fork_is_tried_again(tmp_path: Path) -> None:
     """A machine that is out of processes for a moment costs a moment, not the server."""
     script = """
 import logging, os, signal
-from stormcellar.runtime.process_group import Patience, run_forked, signals_held
+from stormcellar.runtime.process_group import ProcessLimits, run_process_group, blocked_signals
 fork, left = os.fork, [2]
 def flaky():
     left[0] -= 1
@@ -379,12 +379,12 @@ def flaky():
     return fork()
 os.fork = flaky
 logging.basicConfig(format="%(message)s")
-with signals_held():
+with blocked_signals():
     def work(stop):
         os.kill(os.getppid(), signal.SIGTERM)
         os.read(stop, 1)
         return 0
-    raise SystemExit(run_forked(1, work, patience=Patience(pause_s=0.001)))
+    raise SystemExit(run_process_group(1, work, limits=ProcessLimits(first_pause_s=0.001)))
 """
     ended = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env=environment(), timeout=60
@@ -402,11 +402,11 @@ def test_stop_signals_wait_while_they_are_held() -> None:
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     before = {number: signal.signal(number, lambda n, _: seen.append(n)) for number in (2, 15)}
     try:
-        with signals_held():
+        with blocked_signals():
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGINT)
             held = list(seen)
-            release_signals()
+            unblock_signals()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -444,7 +444,7 @@ async def accepted(sockets: list[SharedSocket], count: int) -> list[int]:
 async def test_burst_is_shared_by_those_who_listen() -> None:
     """Of connections that come at once nobody takes all: each takes a few, then the next has a turn."""
     [listening] = bind_sockets(0, "127.0.0.1")
-    sockets = [shared(listening.dup()), shared(listening)]
+    sockets = [shared_socket(listening.dup()), shared_socket(listening)]
     clients = connected(sockets[0], 4 * SharedSocket.AT_ONCE)
 
     assert await accepted(sockets, len(clients)) == [2 * SharedSocket.AT_ONCE] * 2
@@ -456,7 +456,7 @@ async def test_burst_is_shared_by_those_who_listen() -> None:
 async def test_whoever_listens_alone_takes_all() -> None:
     """What one socket did not hand out at first it does in the next turns, to the last."""
     [listening] = bind_sockets(0, "127.0.0.1")
-    alone = shared(listening)
+    alone = shared_socket(listening)
     clients = connected(alone, 3 * SharedSocket.AT_ONCE + 1)
 
     assert await accepted([alone], len(clients)) == [len(clients)]

@@ -1,6 +1,6 @@
 """A parent whose children behave as told: `python -m tests.support.family BEHAVIOUR COUNT [JSON]`.
 
-Every child says `started <pid>` on standard output; the parent ends with what `run_forked` returned.
+Every child says `started <pid>` on standard output; the parent ends with what `run_process_group` returned.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ import sys
 import time
 from pathlib import Path
 
-from stormcellar.runtime.process_group import Patience, release_signals, run_apart, run_forked, signals_held
+from stormcellar.runtime.process_group import (
+    ProcessLimits,
+    blocked_signals,
+    run_in_child,
+    run_process_group,
+    unblock_signals,
+)
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -35,7 +41,7 @@ def waits(stop: int) -> int:
 def drains(stop: int) -> int:
     """Once told to stop, finish only when the file `go` is there; a SIGTERM is noted, and changes nothing."""
     signal.signal(signal.SIGTERM, lambda *_: say("signalled", os.getpid()))
-    release_signals()
+    unblock_signals()
     say("ready", os.getpid())
     os.read(stop, 1)
     say("draining", os.getpid())
@@ -51,7 +57,7 @@ def reloads(stop: int) -> int:
     while Path("wait").exists():
         time.sleep(0.01)
     signal.signal(signal.SIGHUP, lambda *_: say("reloaded", os.getpid()))
-    release_signals()
+    unblock_signals()
     say("ready", os.getpid())
     return waits(stop)
 
@@ -113,7 +119,7 @@ BEHAVIOURS = {
 def main() -> int:
     """Run the parent."""
     logging.basicConfig(format="%(message)s")
-    name, count, *patience = sys.argv[1:]
+    name, count, *limits = sys.argv[1:]
     if name == "orphans":
         # What process 1 of a container is by birth.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -125,12 +131,12 @@ def main() -> int:
 
     sys.stdout.write("once")  # in the buffer while the children are forked
     if count == "apart":
-        status = run_apart(lambda: child(0))
+        status = run_in_child(lambda: child(0))
     else:
-        with socket.create_server(("127.0.0.1", 0)) as listening, signals_held():
-            given = Patience(**json.loads("".join(patience) or "{}"))
-            status = run_forked(
-                int(count), child, sockets=[listening], reload=lambda: say("noticed"), patience=given
+        with socket.create_server(("127.0.0.1", 0)) as listening, blocked_signals():
+            given = ProcessLimits(**json.loads("".join(limits) or "{}"))
+            status = run_process_group(
+                int(count), child, sockets=[listening], reload=lambda: say("noticed"), limits=given
             )
     say("returned", status)
     return status
