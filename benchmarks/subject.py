@@ -30,8 +30,7 @@ from tornado.web import Application, HTTPError, RequestHandler
 from benchmarks.crowd import DATA, PREFIX, fill
 from benchmarks.loop import run
 from stormcellar import SessionManager, SessionMixin, session_settings
-from stormcellar.runtime import collector
-from stormcellar.runtime.server import make_http_server
+from stormcellar.runtime.server import make_http_server, tune_garbage_collector
 from stormcellar.stores import open_store
 
 
@@ -122,7 +121,7 @@ async def serve(url: str, *, port: int, key: bytes, crowd: int) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with serving(url, port=port, key=key, max_sessions=crowd + 100_000) as (_, sessions):
         await fill(sessions.store, crowd, now_ms=sessions.now_ms())
-        collector.settle()  # as the standalone server does
+        tune_garbage_collector()  # as the standalone server does
         print("ready", flush=True)
         await stop.wait()
 

@@ -20,7 +20,6 @@ from stormcellar.accounts.passwords import PasswordChecker, hash_password
 from stormcellar.app import access_log as logs
 from stormcellar.app.audit_log import AuditLog
 from stormcellar.private_files import describe
-from stormcellar.runtime import collector
 from stormcellar.runtime.process_group import (
     RELOAD_SIGNAL,
     STOP_SIGNALS,
@@ -31,7 +30,7 @@ from stormcellar.runtime.process_group import (
     unblock_signals,
 )
 from stormcellar.runtime.reloadable import Reloadable, load_tls
-from stormcellar.runtime.server import Server
+from stormcellar.runtime.server import Server, tune_garbage_collector
 from stormcellar.runtime.settings import Settings, SettingsError
 from stormcellar.runtime.signing_key_file import load_keys
 from stormcellar.stores import StoreRefused, StoreUnavailable
@@ -166,7 +165,7 @@ async def _serve(plan: Plan, listening: Listening, stop: asyncio.Event) -> None:
     server = Server(plan.settings, accounts=plan.accounts(), reloadable=plan.reloadable)
     asyncio.get_running_loop().add_signal_handler(RELOAD_SIGNAL, server.reload)
     unblock_signals()
-    collector.settle()
+    tune_garbage_collector()
     await server.run(listening.sockets, stop, plain=listening.plain)
 
 

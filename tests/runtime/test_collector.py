@@ -1,4 +1,4 @@
-"""The garbage collector: settled where the server owns the process, and nowhere else."""
+"""The garbage collector: tuned where the server owns the process, and nowhere else."""
 
 from __future__ import annotations
 
