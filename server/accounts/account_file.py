@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stormcellar.accounts.passwords import folded
+from stormcellar.accounts.account_names import canonical_name
 from stormcellar.private_files import locked, read_private, replace_private
-
-_NAME = re.compile(r"[a-z0-9._@+-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +23,6 @@ class Account:
 
 
 Change = Callable[[Account | None], Account | None]
-
-
-def canonical_name(name: str) -> str | None:
-    """Return *name* as accounts are keyed (NFKC, casefolded), or None if no account can have it."""
-    if len(name) > 256:
-        return None
-    canonical = folded(name)
-    return canonical if _NAME.fullmatch(canonical) else None
 
 
 def put(accounts: dict[str, Account], user: str, change: Change, *, now_ms: int) -> None:

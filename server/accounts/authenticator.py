@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from stormcellar.accounts.directory import AccountDirectory, canonical_name
+from stormcellar.accounts.account_names import canonical_name
+from stormcellar.accounts.directory import AccountDirectory
 from stormcellar.accounts.throttle import Throttle
 from stormcellar.errors import Busy, Throttled
 from stormcellar.events import Events, Kind

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from stormcellar.accounts.account_file import Account, AccountFile, Change, canonical_name, put
+from stormcellar.accounts.account_file import Account, AccountFile, Change, put
+from stormcellar.accounts.account_names import canonical_name
 from stormcellar.accounts.passwords import PasswordChecker, require_good
 from stormcellar.errors import Busy, PasswordRefused, SignInRevoked
 from stormcellar.private_files import describe

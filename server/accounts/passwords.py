@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import argon2
 from argon2.low_level import ARGON2_VERSION
 
+from stormcellar.accounts.account_names import folded
 from stormcellar.errors import Busy, PasswordRefused
 
 T = TypeVar("T")
@@ -65,11 +66,6 @@ def require_good(password: str, *, user: str) -> None:
         raise PasswordRefused("Use something else than the account name, which others know.")
     if word in _OWN_WORDS or word in _common_passwords():
         raise PasswordRefused("Use one that is less common; this is among the first that guessers try.")
-
-
-def folded(text: str) -> str:
-    """Return *text* so that neither case nor the way of typing makes a difference."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
 @cache

@@ -23,7 +23,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from stormcellar.accounts.directory import canonical_name
+from stormcellar.accounts.account_names import canonical_name
 from stormcellar.errors import Throttled
 from stormcellar.stores import Counters, Rule, Store, StoreError, Tally, open_store
 

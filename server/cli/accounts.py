@@ -8,7 +8,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from stormcellar.accounts.account_file import Account, AccountFile, Change, canonical_name
+from stormcellar.accounts.account_file import Account, AccountFile, Change
+from stormcellar.accounts.account_names import canonical_name
 from stormcellar.accounts.passwords import hash_password, require_good
 
 ACTIONS = ("add", "list", "disable", "enable", "remove", "passwd")
