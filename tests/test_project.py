@@ -34,13 +34,13 @@ def test_pyproject_holds_the_build_system_alone() -> None:
 
 
 def test_extras_are_those_promised(setup: configparser.ConfigParser) -> None:
-    """Each store's driver is an extra, and `all` brings what running every store needs."""
+    """The login server and each store's driver are extras, and `all` brings what running them needs."""
     extras = {
         name: set(filter(None, text.split("\n"))) for name, text in setup["options.extras_require"].items()
     }
 
-    assert {"redis", "mongo", "uvloop", "load", "bench", "test", "all"} == set(extras)
-    assert extras["all"] == extras["redis"] | extras["mongo"] | extras["uvloop"]
+    assert {"server", "redis", "mongo", "uvloop", "load", "bench", "test", "all"} == set(extras)
+    assert extras["all"] == extras["server"] | extras["redis"] | extras["mongo"] | extras["uvloop"]
 
 
 def test_drivers_and_engine_are_recent_enough() -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import NoReturn
 
-from stormcellar.cli import accounts as admin
 from stormcellar.cli import secret as rotation
 from stormcellar.private_files import describe
 from stormcellar.runtime.load_settings import did_you_mean, file_path, load_settings
@@ -62,6 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _command(arguments)(arguments)
     except SettingsError as exc:
         return exc.report()
+    except ModuleNotFoundError as exc:
+        if exc.name != "argon2":
+            raise
+        return SettingsError("argon2-cffi is not installed: pip install 'stormcellar[server]'").report()
     except KeyboardInterrupt:
         return 130
 
@@ -94,6 +97,8 @@ def _doctor(arguments: list[str]) -> int:
 
 
 def _accounts(arguments: list[str]) -> int:
+    from stormcellar.cli import accounts as admin
+
     parser = _action_parser("accounts", "Manage the account file.", admin.ACTIONS, "data_dir", "accounts")
     parser.add_argument("name", nargs="?", metavar="NAME", help="whose account; list takes none")
     parser.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
