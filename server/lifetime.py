@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from stormcellar.stores import Record
@@ -12,13 +13,39 @@ MAX_COOKIE_S = 400 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
+class LimitProblem:
+    """A limit that breaks a rule: *name* must be *rule* the other limit, *bound_name*, which is *bound*."""
+
+    name: str
+    value: float
+    rule: str
+    bound: float | None
+    bound_name: str | None = None
+
+    def line(self, label: Callable[[str], str] = str, number: Callable[[float], str] = str) -> str:
+        """Return the problem in one line; *label* and *number* spell names and values."""
+        bound = [label(self.bound_name)] if self.bound_name is not None else []
+        bound += [number(self.bound)] if self.bound is not None else []
+        found = f"{label(self.name)}: {number(self.value)} is not valid"
+        return f"{found}: it must be {self.rule} {', '.join(bound)}"
+
+
+class LifetimeError(ValueError):
+    """Limits that are out of range or contradict each other: every one of them."""
+
+    def __init__(self, *problems: LimitProblem) -> None:
+        super().__init__("; ".join(each.line() for each in problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
 class Lifetime:
     """The limits of a session's life. Seconds in the fields; milliseconds of Unix time in the methods.
 
     Source: OWASP ASVS 5.0 V7.3 (idle and absolute), OWASP Session Management Cheat Sheet.
 
     Raises:
-        ValueError: A limit is not positive, or two contradict each other.
+        LifetimeError: A limit is out of range, or two contradict each other. A ValueError.
     """
 
     idle_s: float = 1800
@@ -43,26 +70,38 @@ class Lifetime:
     """How many sessions of one user may live; a sign-in ends the oldest beyond it. None: any number."""
 
     def __post_init__(self) -> None:
-        for name in ("idle_s", "absolute_s", "anonymous_s", "grace_s", "reauth_s"):
-            _require_between(name, getattr(self, name), MAX_S)
-        for name in ("remember_s", "remember_idle_s", "renew_s"):
-            if (limit := getattr(self, name)) is not None:
-                _require_between(name, limit, MAX_S if name == "renew_s" else MAX_COOKIE_S)
-        for name in ("idle_s", "anonymous_s"):
-            if getattr(self, name) > self.absolute_s:
-                raise ValueError(
-                    f"{name} ({getattr(self, name)}) is longer than absolute_s ({self.absolute_s})"
-                )
-        if not 0 <= self.touch_after_s < min(self.idle_s, self.anonymous_s):
-            raise ValueError(f"touch_after_s ({self.touch_after_s}) must be shorter than the idle limits")
-        if self.remember_idle_s is not None and self.remember_idle_s > (self.remember_s or 0):
-            raise ValueError(f"remember_idle_s ({self.remember_idle_s}) is longer than remember_s")
-        if self.remember_s is not None and self.remember_s < self.absolute_s:
-            raise ValueError(f"remember_s ({self.remember_s}) is shorter than absolute_s ({self.absolute_s})")
-        if self.renew_s is not None and self.grace_s >= self.renew_s:
-            raise ValueError(f"grace_s ({self.grace_s}) must be shorter than renew_s ({self.renew_s})")
+        if problems := [*self._out_of_range(), *self._contradictory()]:
+            raise LifetimeError(*problems)
+
+    def _out_of_range(self) -> Iterator[LimitProblem]:
+        limits = {"remember_s": MAX_COOKIE_S, "remember_idle_s": MAX_COOKIE_S, "renew_s": MAX_S}
+        limits |= dict.fromkeys(("idle_s", "absolute_s", "anonymous_s", "grace_s", "reauth_s"), MAX_S)
+        for name, most_s in limits.items():
+            seconds = getattr(self, name)
+            if seconds is not None and not seconds > 0:
+                yield LimitProblem(name, seconds, "above", 0)
+            elif seconds is not None and seconds > most_s:
+                yield LimitProblem(name, seconds, "at most", most_s)
+        if not self.touch_after_s >= 0:
+            yield LimitProblem("touch_after_s", self.touch_after_s, "at least", 0)
         if self.max_per_user is not None and self.max_per_user < 1:
-            raise ValueError(f"max_per_user must be at least 1, not {self.max_per_user}")
+            yield LimitProblem("max_per_user", self.max_per_user, "at least", 1)
+
+    def _contradictory(self) -> Iterator[LimitProblem]:
+        for name, limit_s in (("idle_s", self.idle_s), ("anonymous_s", self.anonymous_s)):
+            if limit_s > self.absolute_s:
+                yield LimitProblem(name, limit_s, "at most", self.absolute_s, "absolute_s")
+            if self.touch_after_s >= limit_s:
+                yield LimitProblem("touch_after_s", self.touch_after_s, "shorter than", limit_s, name)
+        remember_s, idle_s = self.remember_s, self.remember_idle_s
+        if remember_s is not None and remember_s < self.absolute_s:
+            yield LimitProblem("remember_s", remember_s, "at least", self.absolute_s, "absolute_s")
+        if idle_s is not None and remember_s is None:
+            yield LimitProblem("remember_idle_s", idle_s, "given with", None, "remember_s")
+        if idle_s is not None and remember_s is not None and idle_s > remember_s:
+            yield LimitProblem("remember_idle_s", idle_s, "at most", remember_s, "remember_s")
+        if self.renew_s is not None and self.grace_s >= self.renew_s:
+            yield LimitProblem("grace_s", self.grace_s, "shorter than", self.renew_s, "renew_s")
 
     @property
     def longest_s(self) -> float:
@@ -96,8 +135,3 @@ class Lifetime:
         age_ms = now_ms - record.seen_ms
         moves = record.expires_ms < record.deadline_ms
         return age_ms >= 1000 * (self.touch_after_s if moves else max(self.touch_after_s, self.idle_s))
-
-
-def _require_between(name: str, seconds: float, most_s: float) -> None:
-    if not 0 < seconds <= most_s:
-        raise ValueError(f"{name} must be above 0 and at most {most_s // 86_400} days, not {seconds!r}")

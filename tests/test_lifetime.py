@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from stormcellar import Lifetime
+from stormcellar.lifetime import LifetimeError
 from stormcellar.stores import Handle, Record, Verifier
 
 NOW = 1_900_000_000_000
@@ -138,3 +139,19 @@ def test_no_touch_while_the_clock_is_behind() -> None:  # B6
     seen = record(seen_ms=NOW, expires_ms=NOW + HOUR, deadline_ms=NOW + 2 * HOUR)
 
     assert not Lifetime().wants_touch(seen, now_ms=NOW - HOUR)
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    """Each problem is one line that can be shown with other names and units."""
+    with pytest.raises(LifetimeError) as caught:
+        Lifetime(idle_s=43_201, touch_after_s=1800)
+
+    lines = [problem.line(str.upper, "{:.0f} s".format) for problem in caught.value.problems]
+    assert str(caught.value) == (
+        "idle_s: 43201 is not valid: it must be at most absolute_s, 43200; "
+        "touch_after_s: 1800 is not valid: it must be shorter than anonymous_s, 1800"
+    )
+    assert lines == [
+        "IDLE_S: 43201 s is not valid: it must be at most ABSOLUTE_S, 43200 s",
+        "TOUCH_AFTER_S: 1800 s is not valid: it must be shorter than ANONYMOUS_S, 1800 s",
+    ]

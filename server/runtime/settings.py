@@ -12,7 +12,19 @@ from stormcellar.lifetime import Lifetime
 from stormcellar.runtime.options import OPTIONS
 from stormcellar.stores import Store, open_store
 
-GRACE_S = 60.0
+_DEFAULT = Lifetime()
+LIFETIME_OPTIONS = {
+    "idle_s": "idle",
+    "absolute_s": "absolute",
+    "anonymous_s": "anonymous_idle",
+    "touch_after_s": "touch_after",
+    "remember_s": "remember",
+    "remember_idle_s": "remember_idle",
+    "renew_s": "renew",
+    "reauth_s": "reauth",
+    "max_per_user": "max_sessions_per_user",
+}
+"""The fields of `Lifetime` that are set by an option, and the names of the options."""
 
 
 class SettingsError(ValueError):
@@ -94,19 +106,10 @@ class Settings:
     @property
     def lifetime(self) -> Lifetime:
         """The limits of a session's life."""
-        return Lifetime(
-            idle_s=self.idle,
-            absolute_s=self.absolute,
-            anonymous_s=self.anonymous_idle,
-            touch_after_s=self.touch_after,
-            remember_s=self.remember,
-            remember_idle_s=self.remember_idle,
-            renew_s=self.renew,
-            # However often IDs are renewed, two that count at once are never the rule.
-            grace_s=min(GRACE_S, (self.renew or GRACE_S * 2) / 2),
-            reauth_s=self.reauth,
-            max_per_user=self.max_sessions_per_user,
-        )
+        given = {field: getattr(self, option) for field, option in LIFETIME_OPTIONS.items()}
+        # The old ID is valid for at most half of the time between two renewals.
+        grace_s = _DEFAULT.grace_s if self.renew is None else min(_DEFAULT.grace_s, self.renew / 2)
+        return Lifetime(**given, grace_s=grace_s)
 
     def open_store(self) -> Store:
         """Make the store; no I/O."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from stormcellar.addresses import is_loopback
-from stormcellar.lifetime import MAX_COOKIE_S
+from stormcellar.lifetime import LifetimeError
 from stormcellar.runtime.options import duration_text
-from stormcellar.runtime.settings import Settings
+from stormcellar.runtime.settings import LIFETIME_OPTIONS, Settings
 
 
 def find_problems(settings: Settings) -> list[str]:
     """Return a line for each thing that does not go together."""
-    checks = (_exposed, _half_given, _contradicting_times, _contradicting_remember, _unfit_store)
+    checks = (_exposed, _half_given, _invalid_lifetime, _unfit_store)
     return [line for check in checks for line in check(settings)]
 
 
@@ -33,7 +33,6 @@ def _half_given(settings: Settings) -> list[str]:
         ("--http-redirect-port", has_redirect, "--tls-cert", settings.tls_cert),
         ("--http-redirect-port", has_redirect, "--allowed-hosts", settings.allowed_hosts),
         ("--hsts-subdomains", settings.hsts_subdomains, "--tls-cert or --behind-proxy", settings.secure),
-        ("--remember-idle", settings.remember_idle, "--remember", settings.remember),
     ]
     problems = [f"{flag}: needs {other} too" for flag, given, other, has in missing if given and not has]
     if settings.http_redirect_port and settings.http_redirect_port == settings.port:
@@ -41,33 +40,16 @@ def _half_given(settings: Settings) -> list[str]:
     return problems
 
 
-def _contradicting_times(settings: Settings) -> list[str]:
-    """Say in flags, and all at once, what `Lifetime` refuses."""
-    problems = []
-    for name in ("idle", "anonymous_idle"):
-        idle, flag = getattr(settings, name), "--" + name.replace("_", "-")
-        if idle > settings.absolute:
-            problems.append(_is_not(flag, idle, "at most --absolute", settings.absolute))
-        if settings.touch_after >= idle:
-            problems.append(_is_not("--touch-after", settings.touch_after, f"shorter than {flag}", idle))
-    return problems
+def _invalid_lifetime(settings: Settings) -> list[str]:
+    try:
+        _ = settings.lifetime
+    except LifetimeError as exc:
+        return [problem.line(_flag, duration_text) for problem in exc.problems]
+    return []
 
 
-def _contradicting_remember(settings: Settings) -> list[str]:
-    problems, longest_s = [], settings.remember
-    if longest_s is None:
-        return []
-    if longest_s > MAX_COOKIE_S:
-        problems.append(_is_not("--remember", longest_s, "at most what browsers allow", MAX_COOKIE_S))
-    if longest_s < settings.absolute:
-        problems.append(_is_not("--remember", longest_s, "at least --absolute", settings.absolute))
-    if (idle := settings.remember_idle) is not None and idle > longest_s:
-        problems.append(_is_not("--remember-idle", idle, "at most --remember", longest_s))
-    return problems
-
-
-def _is_not(flag: str, seconds: float, rule: str, limit_s: float) -> str:
-    return f"{flag}: {duration_text(seconds)} will not do: it must be {rule}, {duration_text(limit_s)}"
+def _flag(field: str) -> str:
+    return "--" + LIFETIME_OPTIONS.get(field, field).replace("_", "-")
 
 
 def _unfit_store(settings: Settings) -> list[str]:

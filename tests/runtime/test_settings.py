@@ -353,8 +353,8 @@ def test_contradictions_are_told_together() -> None:
         "--demo: a demo account is for loopback only",
         "--address: 0.0.0.0 would serve plain HTTP beyond this machine; "
         "give it a certificate with --tls-cert, or name the TLS proxy in front with --behind-proxy",
-        "--idle: 13h will not do: it must be at most --absolute, 12h",
-        "--touch-after: 40m will not do: it must be shorter than --anonymous-idle, 30m",
+        "--idle: 13h is not valid: it must be at most --absolute, 12h",
+        "--touch-after: 40m is not valid: it must be shorter than --anonymous-idle, 30m",
         "--processes: above 1 needs a store that processes share, such as redis or mongo",
     ]
 
@@ -392,12 +392,12 @@ def test_times_are_refused_exactly_where_lifetime_refuses_them(
     [
         (
             {"idle": "12h", "absolute": "11h"},
-            "--idle: 12h will not do: it must be at most --absolute, 11h",
+            "--idle: 12h is not valid: it must be at most --absolute, 11h",
         ),
-        ({"anonymous_idle": "13h"}, "--anonymous-idle: 13h will not do: it must be at most --absolute, 12h"),
+        ({"anonymous_idle": "13h"}, "--anonymous-idle: 13h is not valid: it must be at most --absolute, 12h"),
         (
             {"touch_after": "30m", "anonymous_idle": "1h"},
-            "--touch-after: 30m will not do: it must be shorter than --idle, 30m",
+            "--touch-after: 30m is not valid: it must be shorter than --idle, 30m",
         ),
     ],
 )
@@ -409,13 +409,13 @@ def test_contradicting_times_are_told_with_their_units(flags: dict[str, str], li
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        ({"remember": "11h"}, "--remember: 11h will not do: it must be at least --absolute, 12h"),
-        ({"remember": "401d"}, "--remember: 401d will not do: it must be at most what browsers allow, 400d"),
+        ({"remember": "11h"}, "--remember: 11h is not valid: it must be at least --absolute, 12h"),
+        ({"remember": "401d"}, "--remember: 401d is not valid: it must be at most 400d"),
         (
             {"remember": "7d", "remember_idle": "8d"},
-            "--remember-idle: 8d will not do: it must be at most --remember, 7d",
+            "--remember-idle: 8d is not valid: it must be at most --remember, 7d",
         ),
-        ({"remember_idle": "8d"}, "--remember-idle: needs --remember too"),
+        ({"remember_idle": "8d"}, "--remember-idle: 8d is not valid: it must be given with --remember"),
     ],
 )
 def test_contradicting_limits_of_those_who_stay(flags: dict[str, str], line: str) -> None:  # B10
