@@ -161,8 +161,8 @@ def _settings_parser(command: str, description: str) -> _Parser:
 
 def _add(parser: argparse.ArgumentParser, option: Option) -> None:
     text = f"{option.help} (default: {option.default or option.otherwise})"
-    if option.metavar:
-        parser.add_argument(option.flag, dest=option.name, metavar=option.metavar, help=text)
+    if option.type.metavar:
+        parser.add_argument(option.flag, dest=option.name, metavar=option.type.metavar, help=text)
     else:
         parser.add_argument(option.flag, dest=option.name, action=argparse.BooleanOptionalAction, help=text)
 

@@ -56,7 +56,7 @@ def _parse(
     for option in options:
         text, where = _given(option, flags, environment)
         try:
-            parsed[option.name] = option.parse(text) if text is not None else None
+            parsed[option.name] = option.type.parse(text) if text is not None else None
         except ValueError as exc:
             shown = repr(text if len(text or "") <= _MAX_SHOWN else f"{text:.{_MAX_SHOWN}}…")
             problems.append(f"{where}: {shown} will not do: {exc}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stormcellar.addresses import is_loopback
 from stormcellar.lifetime import LifetimeError
-from stormcellar.runtime.options import duration_text
+from stormcellar.runtime.option_types import duration_text
 from stormcellar.runtime.settings import LIFETIME_OPTIONS, Settings
 
 

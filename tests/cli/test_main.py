@@ -83,10 +83,10 @@ def test_help_shows_every_option_with_its_default(
 
     text = " ".join(re.sub(r"-\s*\n\s+", "-", capsys.readouterr().out).split())
     assert caught.value.code == 0
-    assert f"{option.flag} {option.metavar}".strip() in text
+    assert f"{option.flag} {option.type.metavar}".strip() in text
     assert option.help in text
     assert f"(default: {option.default or option.otherwise})" in text
-    assert option.metavar != "TIME" or "TIME has a unit: 500ms, 90s, 30m, 12h, 7d" in text
+    assert option.type.metavar != "TIME" or "TIME has a unit: 500ms, 90s, 30m, 12h, 7d" in text
 
 
 def test_help_names_the_commands_and_the_environment(capsys: pytest.CaptureFixture[str]) -> None:

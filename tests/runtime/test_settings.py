@@ -13,7 +13,8 @@ import pytest
 from stormcellar.lifetime import Lifetime
 from stormcellar.private_files import create_private
 from stormcellar.runtime.load_settings import file_path, load_settings
-from stormcellar.runtime.options import MAX_DURATION_S, OPTIONS, Option, duration_s, duration_text
+from stormcellar.runtime.option_types import MAX_DURATION_S, duration_s, duration_text
+from stormcellar.runtime.options import OPTIONS, Option
 from stormcellar.runtime.settings import Settings, SettingsError
 
 
@@ -162,7 +163,7 @@ def test_names_follow_one_rule(option: Option) -> None:
     """The flag and the variable follow from the name, and the default of each parses."""
     assert option.flag == "--" + option.name.replace("_", "-")
     assert option.variable == "STORMCELLAR_" + option.name.upper()
-    assert option.default is None or option.parse(option.default) is not None
+    assert option.default is None or option.type.parse(option.default) is not None
 
 
 def test_files_follow_the_data_directory(tmp_path: Path) -> None:

@@ -1,0 +1,153 @@
+"""The types of options: how a value is written on the command line, and how it is read."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stormcellar.addresses import Network, host_name
+from stormcellar.sessions.cookies import check_cookie_name
+from stormcellar.stores import StoreOptions
+from stormcellar.stores.records import check_keys
+
+MAX_DURATION_S = 10 * 366 * 86_400
+
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
+_UNIT_S = {"d": 86_400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}
+
+
+def duration_s(text: str) -> float:
+    """Return the seconds in a duration such as `500ms`, `90s`, `30m`, `12h` or `7d`."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError("a duration is a number with a unit: 500ms, 90s, 30m, 12h or 7d")
+    seconds = float(match[1]) * _UNIT_S[match[2]]
+    if not 0.001 <= seconds <= MAX_DURATION_S:
+        raise ValueError("a duration is at least 1ms and at most ten years")
+    return seconds
+
+
+def duration_text(seconds: float) -> str:
+    """Return *seconds* as a person would give them: `90s` for 90, `12h` for 43 200."""
+    for unit, unit_s in _UNIT_S.items():
+        if (count := round(seconds / unit_s, 6)).is_integer() and count >= 1:
+            return f"{count:.0f}{unit}"
+    return f"{seconds * 1000:g}ms"
+
+
+def _integer(text: str, least: int, most: int) -> int:
+    # Longer than any of them is not worth a conversion, which takes quadratic time.
+    if not re.fullmatch("[0-9]{1,9}", text) or not least <= int(text) <= most:
+        raise ValueError(f"a whole number from {least} to {most}")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    return _integer(text, 0, 65_535)
+
+
+def _address(text: str) -> str:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        if text != "localhost":
+            raise ValueError("an IP address of this machine, or localhost") from None
+    return text
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    try:
+        networks = tuple(ipaddress.ip_network(part.strip()) for part in text.split(",")) if text else ()
+    except ValueError as exc:
+        raise ValueError(f"one or more networks such as 127.0.0.1/32,10.0.0.0/8 ({exc})") from None
+    if any(network.prefixlen == 0 for network in networks):
+        raise ValueError("that is everybody; name the addresses of the proxy alone")
+    return networks
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    """Return the host names in their order, as `network.host_name` writes them."""
+    parts = [part.strip() for part in text.split(",")] if text else []
+    hosts = [host_name(part) for part in parts if not re.search(r":\d*$", part) or part.endswith("]")]
+    if len(hosts) != len(parts) or None in hosts:
+        raise ValueError("one or more host names such as example.org,www.example.org, without a port")
+    return tuple(dict.fromkeys(filter(None, hosts)))
+
+
+def _count(text: str) -> int:
+    return _integer(text, 1, 1_000_000)
+
+
+def _processes(text: str) -> int:
+    return _integer(text, 1, 256)
+
+
+def _keys(text: str) -> frozenset[str]:
+    keys = frozenset(key.strip() for key in text.split(",")) if text else frozenset()
+    check_keys(keys)
+    return keys
+
+
+def _cookie_name(text: str) -> str:
+    check_cookie_name(text)
+    return text
+
+
+def _prefix(text: str) -> str:
+    return StoreOptions(prefix=text).prefix
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise ValueError("the name of a file or directory")
+    return Path(text).absolute()
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("1", "0", "true", "false", "yes", "no"):
+        raise ValueError("true or false")
+    return text.lower() in ("1", "true", "yes")
+
+
+@dataclass(frozen=True)
+class OptionType:
+    """What an option takes: its name in `--help`, the reading of a text, the writing of a value."""
+
+    metavar: str
+    parse: Callable[[str], Any]
+    """Returns the value, or raises ValueError: one line that says what a good value is."""
+    text: Callable[[Any], str] = str
+
+
+ADDRESS = OptionType("IP", _address)
+COOKIE_NAME = OptionType("NAME", _cookie_name)
+COUNT = OptionType("N", _count)
+DIRECTORY = OptionType("DIR", _path)
+FILE = OptionType("FILE", _path)
+FLAG = OptionType("", _boolean)
+HOSTS = OptionType("NAME,...", _hosts)
+KEYS = OptionType("KEY,...", _keys)
+NETWORKS = OptionType("CIDR,...", _networks)
+PORT = OptionType("PORT", _port)
+PREFIX = OptionType("TEXT", _prefix)
+PROCESSES = OptionType("N", _processes)
+TIME = OptionType("TIME", duration_s, duration_text)
+URL = OptionType("URL", str)
+
+
+def one_of(metavar: str, choices: tuple[str, ...]) -> OptionType:
+    """Return the type of an option that takes one of *choices*."""
+    return OptionType(metavar, _one_of(choices))
