@@ -13,6 +13,8 @@ from stormcellar.stores import Counters, Rule
 
 _HOUR_MS = 3_600_000
 
+DEFAULT_PER_ADDRESS = 1000
+
 
 class VisitorLimit:
     """Admits so many anonymous sessions an hour from each address; IPv6 by its /64.
@@ -30,7 +32,7 @@ class VisitorLimit:
         counters: Counters,
         *,
         key: bytes,
-        per_address: int,
+        per_address: int = DEFAULT_PER_ADDRESS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._counters = counters

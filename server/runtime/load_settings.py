@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from stormcellar.addresses import is_loopback
-from stormcellar.runtime.options import ENVIRONMENT_PREFIX, OPTIONS, Option
+from stormcellar.runtime.options import DATA_FILES, ENVIRONMENT_PREFIX, OPTIONS, Option
 from stormcellar.runtime.settings import Settings, SettingsError
 from stormcellar.runtime.settings_checks import find_problems
 
 _MAX_SHOWN = 80
-_FILES = {"accounts": "accounts.json", "secret_file": "secret.keys"}
 
 
 def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Settings:
@@ -42,7 +41,7 @@ def file_path(name: str, flags: Mapping[str, str | None], environment: Mapping[s
 
 
 def _file_path(name: str, parsed: Mapping[str, Any]) -> Path:
-    return Path(parsed[name] or parsed["data_dir"] / _FILES[name])
+    return Path(parsed[name] or parsed["data_dir"] / DATA_FILES[name])
 
 
 # --- one setting at a time ---

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from stormcellar.addresses import Network, host_name
+from stormcellar.lifetime import MAX_S
 from stormcellar.sessions.cookies import check_cookie_name
 from stormcellar.stores import StoreOptions
 from stormcellar.stores.records import check_keys
 
-MAX_DURATION_S = 10 * 366 * 86_400
+MAX_DURATION_S = MAX_S
 
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
 _UNIT_S = {"d": 86_400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}

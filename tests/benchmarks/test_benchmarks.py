@@ -394,7 +394,7 @@ def test_a_member_of_the_crowd_is_signed_in_and_needs_no_touch() -> None:
     cookie = crowd.cookies([7], key=key)[0]
     store, now_ms = open_store("memory"), 1_000_000
     asyncio.run(crowd.fill(store, 10, now_ms=now_ms))
-    read = Cookies(KeyRing([key]), name="id", secure=False, max_age_s=60, clock=lambda: 0)
+    read = Cookies(KeyRing([key]), name="id", secure=False, max_age_s=60, clock=lambda: 0, samesite="Lax")
     sid = read.read([cookie])
     assert sid is not None
     record: Any = asyncio.run(store.load(sid.credential, now_ms=now_ms))

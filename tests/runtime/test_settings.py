@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
 import ipaddress
 import itertools
 from pathlib import Path
@@ -10,12 +12,17 @@ from typing import Any
 
 import pytest
 
+from stormcellar.accounts.throttle import Rules
+from stormcellar.accounts.visitor_limit import VisitorLimit
 from stormcellar.lifetime import Lifetime
 from stormcellar.private_files import create_private
+from stormcellar.runtime import options
 from stormcellar.runtime.load_settings import file_path, load_settings
 from stormcellar.runtime.option_types import MAX_DURATION_S, duration_s, duration_text
 from stormcellar.runtime.options import OPTIONS, Option
-from stormcellar.runtime.settings import Settings, SettingsError
+from stormcellar.runtime.settings import LIFETIME_OPTIONS, Settings, SettingsError
+from stormcellar.sessions.manager import SessionManager
+from stormcellar.stores import StoreOptions
 
 
 @pytest.fixture(autouse=True)
@@ -136,6 +143,39 @@ def test_defaults(tmp_path: Path) -> None:
     assert expected.lifetime == Lifetime()
     assert not expected.secure
     assert list(tmp_path.iterdir()) == []
+
+
+def test_defaults_are_those_of_the_parts() -> None:
+    """Each default that belongs to a part of the library is the same on the command line."""
+    lifetime, store, rules = Lifetime(), StoreOptions(), Rules()
+    manager = inspect.signature(SessionManager).parameters
+    expected = {
+        "store_prefix": store.prefix,
+        "store_timeout": store.timeout_s,
+        "store_connect_timeout": store.connect_timeout_s,
+        **{option: getattr(lifetime, field) for field, option in LIFETIME_OPTIONS.items()},
+        "login_attempts": rules.attempts,
+        "login_attempts_per_address": rules.attempts_per_address,
+        "visitors_per_address": inspect.signature(VisitorLimit).parameters["per_address"].default,
+        "cookie_name": manager["cookie_name"].default,
+        "cookie_samesite": manager["samesite"].default.lower(),
+    }
+
+    assert {name: getattr(settings(), name) for name in expected} == expected
+    assert set(LIFETIME_OPTIONS) == {field.name for field in dataclasses.fields(Lifetime)} - {"grace_s"}
+
+
+def test_table_of_options_writes_no_default_of_a_part() -> None:
+    """In the source of the table, the default of such an option is a name, not a literal."""
+    table = ast.parse(Path(options.__file__).read_text())
+    rows = [node.args for node in ast.walk(table) if isinstance(node, ast.Call) and len(node.args) > 3]
+    literal = {ast.literal_eval(row[0]) for row in rows if isinstance(row[2], ast.Constant)}
+
+    assert literal == {
+        *("port", "address", "store", "secret_file", "accounts", "data_dir", "tls_cert", "tls_key"),
+        *("tls_key_password_file", "http_redirect_port", "hsts_subdomains", "behind_proxy"),
+        *("allowed_hosts", "processes", "carry", "log_level", "log_format", "audit_log", "demo"),
+    }
 
 
 def test_every_option_has_a_good_value_here() -> None:
