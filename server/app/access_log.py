@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import logging
 
@@ -11,6 +10,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from stormcellar.errors import Busy, InsecureTransport, PasswordRefused, SessionError, Throttled
 from stormcellar.stores import StoreUnavailable
+from stormcellar.timestamps import iso_utc
 
 access = logging.getLogger("stormcellar.access")
 log = logging.getLogger("stormcellar.http")
@@ -29,10 +29,8 @@ class RedactMalformed(logging.Filter):
         return True
 
 
-def iso_utc(unix_s: float) -> str:
-    """Return a Unix time as logs show it: `2026-07-31T10:00:00.000Z`."""
-    moment = datetime.datetime.fromtimestamp(unix_s, datetime.UTC)
-    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+def _time(record: logging.LogRecord) -> str:
+    return iso_utc(int(record.created * 1000), timespec="milliseconds")
 
 
 class TextFormatter(logging.Formatter):
@@ -43,7 +41,7 @@ class TextFormatter(logging.Formatter):
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         """Return the time in UTC."""
-        return iso_utc(record.created)
+        return _time(record)
 
 
 class JSONFormatter(logging.Formatter):
@@ -52,7 +50,7 @@ class JSONFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         line = {
-            "time": iso_utc(record.created),
+            "time": _time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),

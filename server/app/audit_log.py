@@ -10,8 +10,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from stormcellar.app.access_log import iso_utc
 from stormcellar.events import Event
+from stormcellar.timestamps import iso_utc
 
 log = logging.getLogger("stormcellar.audit")
 
@@ -77,7 +77,7 @@ class AuditLog:
 def _line(event: Event) -> str:
     """Return the event as JSON in ASCII, whatever was sent to us: no line of it can become two."""
     fields = {
-        "time": iso_utc(event.at_ms / 1000),
+        "time": iso_utc(event.at_ms, timespec="milliseconds"),
         "event": str(event.kind),
         "handle": event.handle,
         "user": event.user,

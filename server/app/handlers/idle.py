@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass
 
 from stormcellar.app.handlers.base import BaseHandler
-from stormcellar.app.handlers.words import clock_time, iso_utc, span
+from stormcellar.app.handlers.words import clock_time, span
 from stormcellar.app.problems import Problem
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.sessions.session import Session
+from stormcellar.timestamps import iso_utc
 
 WARN_S = 120
 _SECONDS = re.compile("[0-9]{1,9}")

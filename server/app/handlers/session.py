@@ -7,9 +7,9 @@ from typing import Any
 
 from stormcellar.app.handlers.base import PageHandler
 from stormcellar.app.handlers.bodies import JSON, json_object
-from stormcellar.app.handlers.words import iso_utc
 from stormcellar.app.problems import Problem
 from stormcellar.stores.records import check_keys
+from stormcellar.timestamps import iso_utc
 
 MAX_SAFE_INTEGER = 2**53
 

@@ -67,10 +67,5 @@ def clock_time(unix_ms: int, *, now_ms: int) -> str:
     return f"on {then.day} {then:%B} at {then:%H:%M} UTC"
 
 
-def iso_utc(unix_ms: int) -> str:
-    """Return *unix_ms* as ISO 8601 in UTC, to the second."""
-    return datetime.fromtimestamp(unix_ms // 1000, UTC).isoformat().replace("+00:00", "Z")
-
-
 def _counted(count: int, unit: str) -> str:
     return f"{count} {unit}{'' if count == 1 else 's'}"
