@@ -9,7 +9,6 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
@@ -18,74 +17,22 @@ from stormcellar.accounts.authenticator import Authenticator
 from stormcellar.accounts.directory import AccountDirectory
 from stormcellar.accounts.throttle import Rules, Throttle, counters_of
 from stormcellar.accounts.visitor_limit import VisitorLimit
-from stormcellar.app import access_log as logs
 from stormcellar.app.context import Context
 from stormcellar.app.edge import Front
-from stormcellar.app.handlers import (
-    account,
-    base,
-    confirm,
-    idle,
-    operations,
-    password,
-    session,
-    signin,
-    static,
-)
 from stormcellar.app.handlers.redirect import make_redirect_app
-from stormcellar.app.security_headers import secured
+from stormcellar.app.routes import make_app
 from stormcellar.events import Kind
 from stormcellar.runtime.reloadable import Reloadable
 from stormcellar.runtime.settings import Settings
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.sessions.signing import KeyRing
 from stormcellar.stores import Store
-from stormcellar.web.mixin import session_settings
 
 log = logging.getLogger("stormcellar")
 
 DRAIN_S = 10.0
 SIGN_AFTER_S = 5.0
 """So long a new first key only verifies: by then every process of the site has read it."""
-# Resolved: Tornado serves no file outside the folder, and an editable install consists of links.
-_HERE = Path(__file__).resolve().parents[1] / "app"
-
-
-def make_app(manager: SessionManager, context: Context) -> Application:
-    """Return the application of the standalone server."""
-    given = {"context": context}
-    app = Application(
-        [
-            ("/", account.Home, given),
-            ("/login", signin.Login, given),
-            ("/logout", signin.Logout, given),
-            ("/signed-out", signin.SignedOut, given),
-            ("/forget.css", signin.ForgetPages, given),
-            ("/idle.css", idle.IdleStyle, given),
-            ("/session", session.SessionData, given),
-            ("/session/increment", session.Increment, given),
-            ("/account/password", password.Password, given),
-            ("/.well-known/change-password", password.WhereToChange, given),
-            ("/account/confirm", confirm.Confirm, given),
-            ("/account/sessions", account.Sessions, given),
-            ("/account/sessions/revoke-others", account.RevokeOthers, given),
-            ("/account/sessions/([A-Za-z0-9_-]{1,64})/revoke", account.Revoke, given),
-            ("/healthz", operations.Health, given),
-            ("/readyz", operations.Ready, {**given, "store": manager.store}),
-        ],
-        **session_settings(
-            manager,
-            default_handler_class=base.NotFound,
-            default_handler_args=given,
-            template_path=str(_HERE / "templates"),
-            static_path=str(_HERE / "static"),
-            static_handler_class=static.Static,
-            static_handler_args={"front": context.front},
-            log_function=logs.log_request,
-        ),
-    )
-    app.add_transform(secured(context.front))
-    return app
 
 
 class Limits:

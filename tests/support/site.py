@@ -20,9 +20,10 @@ from stormcellar.accounts.throttle import Rules
 from stormcellar.addresses import Network
 from stormcellar.app.context import Context
 from stormcellar.app.edge import Front
+from stormcellar.app.routes import make_app
 from stormcellar.events import Event
 from stormcellar.lifetime import Lifetime
-from stormcellar.runtime.server import Limits, make_app, make_http_server
+from stormcellar.runtime.server import Limits, make_http_server
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.stores import Record, Store
 from tests.support.browser import Browser

@@ -15,7 +15,7 @@ from tornado.web import RequestHandler
 
 from stormcellar.accounts.directory import MemoryAccounts
 from stormcellar.accounts.passwords import PasswordChecker
-from stormcellar.runtime.server import make_app
+from stormcellar.app.routes import make_app
 from stormcellar.stores import Handle, Record
 from stormcellar.stores.memory import MemoryStore
 from stormcellar.stores.memory.counters import MemoryCounters

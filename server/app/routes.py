@@ -1,0 +1,65 @@
+"""The URLs of the login server and their handlers. To add a page, begin here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tornado.web import Application
+
+from stormcellar.app import access_log as logs
+from stormcellar.app.context import Context
+from stormcellar.app.handlers import (
+    account,
+    base,
+    confirm,
+    idle,
+    operations,
+    password,
+    session,
+    signin,
+    static,
+)
+from stormcellar.app.security_headers import secured
+from stormcellar.sessions.manager import SessionManager
+from stormcellar.web.mixin import session_settings
+
+# Resolved: a strict editable install is made of links, and Tornado serves no file by a link out of its folder
+# (web.py, StaticFileHandler._resolve_symlink_target).
+_HERE = Path(__file__).resolve().parent
+
+
+def make_app(manager: SessionManager, context: Context) -> Application:
+    """Return the application of the standalone server."""
+    given = {"context": context}
+    app = Application(
+        [
+            ("/", account.Home, given),
+            ("/login", signin.Login, given),
+            ("/logout", signin.Logout, given),
+            ("/signed-out", signin.SignedOut, given),
+            ("/forget.css", signin.ForgetPages, given),
+            ("/idle.css", idle.IdleStyle, given),
+            ("/session", session.SessionData, given),
+            ("/session/increment", session.Increment, given),
+            ("/account/password", password.Password, given),
+            ("/.well-known/change-password", password.WhereToChange, given),
+            ("/account/confirm", confirm.Confirm, given),
+            ("/account/sessions", account.Sessions, given),
+            ("/account/sessions/revoke-others", account.RevokeOthers, given),
+            ("/account/sessions/([A-Za-z0-9_-]{1,64})/revoke", account.Revoke, given),
+            ("/healthz", operations.Health, given),
+            ("/readyz", operations.Ready, {**given, "store": manager.store}),
+        ],
+        **session_settings(
+            manager,
+            default_handler_class=base.NotFound,
+            default_handler_args=given,
+            template_path=str(_HERE / "templates"),
+            static_path=str(_HERE / "static"),
+            static_handler_class=static.Static,
+            static_handler_args={"front": context.front},
+            log_function=logs.log_request,
+        ),
+    )
+    app.add_transform(secured(context.front))
+    return app
