@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 
 from tornado.web import HTTPError, RequestHandler
 
-from stormcellar.app.arrival import Arriving
 from stormcellar.app.context import Context
+from stormcellar.app.edge import Arriving
 from stormcellar.app.handlers.bodies import FORM, JSON, require_type
 from stormcellar.app.handlers.negotiation import is_local, prefers_json, safe_next
 from stormcellar.app.problems import WORDS, Problem, describe

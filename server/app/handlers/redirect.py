@@ -8,8 +8,7 @@ from typing import Any
 from tornado.web import Application
 
 from stormcellar.app import access_log as logs
-from stormcellar.app.arrival import Arriving
-from stormcellar.app.edge import Front
+from stormcellar.app.edge import Arriving, Front
 from stormcellar.app.problems import Problem, describe
 from stormcellar.app.security_headers import CACHING, secured
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from tornado.web import StaticFileHandler
 
-from stormcellar.app.arrival import Arriving
-from stormcellar.app.edge import Front
+from stormcellar.app.edge import Arriving, Front
 from stormcellar.app.problems import WORDS, Problem, describe
 
 HOUR_S = 3600
