@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from stormcellar.accounts.authenticator import Authenticator
 from stormcellar.accounts.directory import AccountDirectory
-from stormcellar.app.edge import Front
+from stormcellar.app.edge import Edge
 
 
 class InFlight:
@@ -44,5 +44,5 @@ class Context:
     """Checks a password against the accounts, no oftener than the throttle allows."""
     carry: frozenset[str] = frozenset()
     """Session keys that survive sign-in."""
-    front: Front = field(default_factory=Front)
+    edge: Edge = field(default_factory=Edge)
     in_flight: InFlight = field(default_factory=InFlight)

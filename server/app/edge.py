@@ -1,4 +1,4 @@
-"""The front of the server: TLS or not, the proxies that are believed, the names it answers to."""
+"""How browsers reach the server: TLS, trusted proxies, allowed hosts, HSTS."""
 
 from __future__ import annotations
 
@@ -17,100 +17,104 @@ YEAR_S = 365 * 24 * 3600
 
 
 @dataclass(frozen=True)
-class Arrival:
-    """How one request reached the server."""
+class ReceivedRequest:
+    """What one request says about client, host and transport, as far as it is trusted."""
 
     address: str
-    """Of the client, as far as trusted proxies vouch for it."""
+    """The client's address: the peer, or what trusted proxies forward."""
     host: str | None
-    """The name it was sent to, in one spelling; None if that is no name."""
+    """The requested host, normalised by `addresses.host_name`; None if it is not a host name."""
     is_insecure: bool
-    """Whether it came, or says its proxy, over plain HTTP where TLS is the rule."""
+    """Whether the request used plain HTTP, here or at the proxy, although TLS is required."""
 
 
 @dataclass(frozen=True)
-class Front:
-    """How browsers reach this server.
+class Edge:
+    """The rules for incoming requests.
 
     Args:
-        proxies: Networks whose word counts: X-Forwarded-For, X-Forwarded-Host and X-Forwarded-Proto.
-        hosts: Host names as `network.host_name` writes them; empty: any.
-        is_secure: Browsers speak TLS, to us or to a proxy.
-        has_tls: We speak it ourselves, so that who comes past the proxies is no worse off.
-        hsts_subdomains: What is told to browsers holds for subdomains too.
+        trusted_proxies: Networks whose X-Forwarded-For, -Host and -Proto headers are used.
+        allowed_hosts: Host names, normalised by `addresses.host_name`; empty: any host over TLS, loopback
+            hosts over plain HTTP.
+        is_secure: Browsers use TLS, to this server or to a proxy.
+        has_tls: This server terminates TLS itself, so clients may also connect without the proxy.
+        hsts_subdomains: Whether HSTS includes subdomains.
     """
 
-    proxies: tuple[Network, ...] = ()
-    hosts: tuple[str, ...] = ()
+    trusted_proxies: tuple[Network, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     is_secure: bool = False
     has_tls: bool = False
     hsts_subdomains: bool = False
 
-    def receive(self, request: HTTPServerRequest) -> Arrival:
-        """Say how *request* came, and let its Host be what the browser sent, also where a proxy rewrote it.
+    def receive(self, request: HTTPServerRequest) -> ReceivedRequest:
+        """Read the headers of a trusted proxy, and replace the Host of *request* by the forwarded one.
 
-        Tornado compares Origin with Host before any handler's own code runs, so this must come first: from
-        `initialize`.
+        Call it from `initialize`: Tornado compares Origin with Host before any other method of a handler.
         """
         peer, headers = request.remote_ip or "", request.headers
-        is_proxied = is_in(peer, self.proxies)
+        is_proxied = is_in(peer, self.trusted_proxies)
         if is_proxied and (forwarded := _last(headers.get_list("X-Forwarded-Host"))):
             headers["Host"] = request.host = forwarded
             request.host_name = host_name(forwarded) or ""
         scheme = _last(headers.get_list("X-Forwarded-Proto")) if is_proxied else ""
-        return Arrival(
-            address=client_address(peer, headers.get_list("X-Forwarded-For"), self.proxies),
+        return ReceivedRequest(
+            address=client_address(peer, headers.get_list("X-Forwarded-For"), self.trusted_proxies),
             host=host_name(request.host),
-            is_insecure=self._is_past_the_proxy(is_proxied) or scheme.lower() not in ("", "https"),
+            is_insecure=self._bypasses_proxy(is_proxied) or scheme.lower() not in ("", "https"),
         )
 
-    def _is_past_the_proxy(self, is_proxied: bool) -> bool:
-        return bool(self.proxies) and not is_proxied and not self.has_tls
+    def _bypasses_proxy(self, is_proxied: bool) -> bool:
+        return bool(self.trusted_proxies) and not is_proxied and not self.has_tls
 
-    def answers_to(self, host: str | None) -> bool:
-        """Whether *host*, as `network.host_name` writes it, is ours; None never is.
+    def allows_host(self, host: str | None) -> bool:
+        """Whether to serve *host*, normalised by `addresses.host_name`.
 
-        Over plain HTTP, which is for loopback, those of this machine are, unless others are given: another
-        one comes from a page elsewhere whose name was made to lead here (DNS rebinding).
+        Plain HTTP is for loopback, so without a list only loopback names are allowed there. Any other name
+        is from a page elsewhere whose name resolves to this machine (DNS rebinding).
         """
-        if self.hosts:
-            return host in self.hosts
+        if self.allowed_hosts:
+            return host in self.allowed_hosts
         return host is not None and (self.is_secure or is_loopback(host))
 
-    def strict_transport(self, host: str) -> str | None:
-        """Return the Strict-Transport-Security header for a response of *host*, a Host header; None: none.
+    def hsts_header(self, host: str) -> str | None:
+        """Return the Strict-Transport-Security header for a response of *host*, a Host header; None: omit it.
 
-        Not for this machine's own names: a browser would hold every other server on it to TLS as well.
+        Loopback names get none: a browser would require TLS of every other server on that machine too.
         """
         if not self.is_secure or is_loopback(host_name(host) or ""):
             return None
         return f"max-age={YEAR_S}" + ("; includeSubDomains" if self.hsts_subdomains else "")
 
 
-class Arriving(RequestHandler):
-    """A handler that knows how its request came; call `arrive` from `initialize`."""
+class EdgeHandler(RequestHandler):
+    """A handler that applies the rules of an `Edge`. Call `receive` from `initialize`."""
 
-    through_front: ClassVar[bool] = True
-    """Whether this is only for requests that came as browsers do: over TLS, to a name of ours."""
+    enforces_edge: ClassVar[bool] = True
+    """False for health checks: they may use plain HTTP and any host."""
 
-    front: Front
-    arrival: Arrival
+    edge: Edge
+    received: ReceivedRequest
 
-    def arrive(self, front: Front) -> None:
-        """Look at the request, before Tornado compares its Origin with its Host."""
-        self.front = front
-        self.arrival = front.receive(self.request)
+    def receive(self, edge: Edge) -> None:
+        """Read the request by the rules of *edge*."""
+        self.edge = edge
+        self.received = edge.receive(self.request)
 
-    def require_arrival(self) -> None:
-        """Refuse what came past the proxy, over plain HTTP, or to a name that is not ours."""
-        if self.through_front and self.arrival.is_insecure:
+    def enforce_edge(self) -> None:
+        """Refuse plain HTTP where TLS is required, and hosts that are not allowed.
+
+        Raises:
+            Problem: 403 or 421.
+        """
+        if self.enforces_edge and self.received.is_insecure:
             raise Problem(403, code="insecure_transport")
-        if self.through_front and not self.front.answers_to(self.arrival.host):
+        if self.enforces_edge and not self.edge.allows_host(self.received.host):
             raise Problem(421)
 
     def client_address(self) -> str:
-        """Return the peer, or the client that the trusted proxies in front say they speak for."""
-        return self.arrival.address
+        """Return the client's address: the peer, or what trusted proxies forward."""
+        return self.received.address
 
     def log_exception(
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
@@ -120,5 +124,5 @@ class Arriving(RequestHandler):
 
 
 def _last(values: list[str]) -> str:
-    """Return the last element of a list header: what the nearest proxy itself added, whatever it was sent."""
+    """Return the last element of a list header: only that one was added by the nearest proxy."""
     return values[-1].rpartition(",")[2].strip() if values else ""

@@ -57,9 +57,9 @@ def make_app(manager: SessionManager, context: Context) -> Application:
             template_path=str(_HERE / "templates"),
             static_path=str(_HERE / "static"),
             static_handler_class=static.Static,
-            static_handler_args={"front": context.front},
+            static_handler_args={"edge": context.edge},
             log_function=logs.log_request,
         ),
     )
-    app.add_transform(secured(context.front))
+    app.add_transform(secured(context.edge))
     return app

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.web import OutputTransform
 
-from stormcellar.app.edge import Front
+from stormcellar.app.edge import Edge
 
 # Sources: OWASP HTTP Headers Cheat Sheet; ASVS 5.0, V3.4.
 SECURITY = {
@@ -32,8 +32,8 @@ FORGET_PAGES = '"cache"'
 """And of what the page after it loads."""
 
 
-def secured(front: Front) -> type[OutputTransform]:
-    """Return the transform that puts the headers on each response of an application behind *front*.
+def secured(edge: Edge) -> type[OutputTransform]:
+    """Return the transform that puts the headers on each response of an application behind *edge*.
 
     As the last step before the first byte, so that no handler has to think of it, and none can forget.
     """
@@ -48,8 +48,8 @@ def secured(front: Front) -> type[OutputTransform]:
             headers.pop("Server", None)
             for name, value in SECURITY.items():
                 headers[name] = value
-            if strict_transport := front.strict_transport(self._request.host):
-                headers["Strict-Transport-Security"] = strict_transport
+            if hsts_header := edge.hsts_header(self._request.host):
+                headers["Strict-Transport-Security"] = hsts_header
             return status_code, headers, chunk
 
     return Secured

@@ -18,7 +18,7 @@ from stormcellar.accounts.directory import AccountDirectory
 from stormcellar.accounts.throttle import Rules, Throttle, counters_of
 from stormcellar.accounts.visitor_limit import VisitorLimit
 from stormcellar.app.context import Context
-from stormcellar.app.edge import Front
+from stormcellar.app.edge import Edge
 from stormcellar.app.handlers.redirect import make_redirect_app
 from stormcellar.app.routes import make_app
 from stormcellar.events import Kind
@@ -99,7 +99,7 @@ class Server:
         )
         self.sessions.events.subscribe(reloadable.audit)
         authenticator = Authenticator(accounts, self._limits.throttle, self.sessions.events)
-        self.context = Context(accounts, authenticator, settings.carry, settings.front)
+        self.context = Context(accounts, authenticator, settings.carry, settings.edge)
         self._http = make_http_server(make_app(self.sessions, self.context), reloadable.tls)
         self._redirect: HTTPServer | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -118,8 +118,8 @@ class Server:
         """
         self._http.add_sockets(sockets)
         if plain:
-            front = Front(hosts=self.context.front.hosts)
-            self._redirect = make_http_server(make_redirect_app(front, sockets[0].getsockname()[1]))
+            edge = Edge(allowed_hosts=self.context.edge.allowed_hosts)
+            self._redirect = make_http_server(make_redirect_app(edge, sockets[0].getsockname()[1]))
             self._redirect.add_sockets(plain)
         await stop.wait()
         await self.drain()

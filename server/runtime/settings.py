@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from stormcellar.addresses import Network
-from stormcellar.app.edge import Front
+from stormcellar.app.edge import Edge
 from stormcellar.lifetime import Lifetime
 from stormcellar.runtime.options import OPTIONS
 from stormcellar.stores import Store, open_store
@@ -88,11 +88,11 @@ class Settings:
         return bool(self.tls_cert or self.behind_proxy)
 
     @property
-    def front(self) -> Front:
+    def edge(self) -> Edge:
         """How browsers reach this server."""
-        return Front(
-            proxies=self.behind_proxy,
-            hosts=self.allowed_hosts,
+        return Edge(
+            trusted_proxies=self.behind_proxy,
+            allowed_hosts=self.allowed_hosts,
             is_secure=self.secure,
             has_tls=self.tls_cert is not None,
             hsts_subdomains=self.hsts_subdomains,

@@ -17,7 +17,7 @@ import pytest
 
 from stormcellar.accounts.throttle import Rules
 from stormcellar.app.audit_log import AuditLog
-from stormcellar.app.edge import Front
+from stormcellar.app.edge import Edge
 from stormcellar.events import Event, Kind
 from stormcellar.stores import StoreUnavailable
 from tests.support.browser import token
@@ -243,7 +243,7 @@ async def test_a_request_from_another_site_is_told(headers: dict[str, str], site
 @pytest.mark.gen_test
 async def test_another_refusal_is_no_cross_origin_event(open_site: OpenSite) -> None:
     """A form without its token, a way past the proxy and a traversal are 403 too."""
-    site, past = open_site(), open_site(front=Front((ipaddress.ip_network("10.0.0.1"),), is_secure=True))
+    site, past = open_site(), open_site(edge=Edge((ipaddress.ip_network("10.0.0.1"),), is_secure=True))
     await site.browser().post_form("/login", "forged", username="a", password="b")
     await site.browser().get("/static/%2e%2e/app.py")
     await past.browser().get("/")

@@ -8,14 +8,14 @@ import pytest
 from tornado.httpclient import HTTPResponse
 
 from stormcellar.addresses import host_name
-from stormcellar.app.edge import Front
+from stormcellar.app.edge import Edge
 from stormcellar.events import Kind
 from tests.support.browser import Browser, token
 from tests.support.site import JSON, PASSWORD, OpenSite, Site
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 ELSEWHERE = (ipaddress.ip_network("10.0.0.0/8"),)
-BEHIND = Front(proxies=LOOPBACK, is_secure=True)
+BEHIND = Edge(trusted_proxies=LOOPBACK, is_secure=True)
 HOSTS = ("example.org", "www.example.org")
 
 
@@ -54,7 +54,7 @@ def test_a_name_has_one_spelling(host: str, name: str | None) -> None:  # F13
 @pytest.mark.parametrize("host", ["example.org", "EXAMPLE.ORG", "example.org.", "www.example.org:8443"])
 async def test_a_name_of_ours_is_served(host: str, open_site: OpenSite) -> None:  # F13
     """However it is spelt, on whatever port."""
-    site = open_site(front=Front(hosts=HOSTS))
+    site = open_site(edge=Edge(allowed_hosts=HOSTS))
 
     assert await code(site, Host=host) == 200
 
@@ -76,7 +76,7 @@ async def test_a_name_of_ours_is_served(host: str, open_site: OpenSite) -> None:
 @pytest.mark.parametrize("path", ["/", "/login", "/session", "/nowhere", "/static/style.css", "/favicon.ico"])
 async def test_another_name_is_misdirected(host: str, path: str, open_site: OpenSite) -> None:  # F13
     """421 for everything but health, and no store is asked."""
-    site = open_site(front=Front(hosts=HOSTS))
+    site = open_site(edge=Edge(allowed_hosts=HOSTS))
     response = await site.browser().get(path, Host=host, Cookie="id=x", Accept=JSON)
 
     # Tornado itself refuses what cannot be a Host at all.
@@ -90,7 +90,7 @@ async def test_another_name_is_misdirected(host: str, path: str, open_site: Open
 @pytest.mark.gen_test
 async def test_a_post_for_another_name_does_nothing(open_site: OpenSite) -> None:  # F13
     """Not even with a good password and a good token."""
-    site = open_site(front=Front(hosts=(*HOSTS, "127.0.0.1")))
+    site = open_site(edge=Edge(allowed_hosts=(*HOSTS, "127.0.0.1")))
     browser = site.browser()
     xsrf = token(await browser.get("/login"))
     body = f"_xsrf={xsrf}&username=alice&password={PASSWORD}"
@@ -105,7 +105,7 @@ async def test_a_post_for_another_name_does_nothing(open_site: OpenSite) -> None
 @pytest.mark.gen_test
 async def test_health_is_for_any_name(open_site: OpenSite) -> None:
     """A load balancer asks by address."""
-    site = open_site(front=Front(proxies=ELSEWHERE, is_secure=True, hosts=HOSTS))
+    site = open_site(edge=Edge(trusted_proxies=ELSEWHERE, is_secure=True, allowed_hosts=HOSTS))
 
     assert [await code(site, path, Host="10.0.0.7") for path in ("/healthz", "/readyz")] == [200, 200]
 
@@ -113,7 +113,7 @@ async def test_health_is_for_any_name(open_site: OpenSite) -> None:
 @pytest.mark.gen_test
 async def test_without_a_list_any_name_will_do(open_site: OpenSite) -> None:
     """Behind TLS the certificate, or the proxy, has decided."""
-    site = open_site(front=BEHIND)
+    site = open_site(edge=BEHIND)
 
     assert await code(site, Host="whatever.example") == 200
 
@@ -121,7 +121,7 @@ async def test_without_a_list_any_name_will_do(open_site: OpenSite) -> None:
 @pytest.mark.gen_test
 async def test_a_request_without_a_name(open_site: OpenSite) -> None:  # F13
     """HTTP/1.0 can do without Host; it gets no further than another name."""
-    site = open_site(front=Front(hosts=HOSTS))
+    site = open_site(edge=Edge(allowed_hosts=HOSTS))
 
     answer = await site.raw(b"GET /login HTTP/1.0\r\n\r\n")
 
@@ -141,7 +141,7 @@ async def post(site: Site, browser: Browser, **headers: str) -> HTTPResponse:
 @pytest.mark.gen_test
 async def test_a_proxy_that_rewrites_host_tells_it(open_site: OpenSite) -> None:  # K3
     """Origin is compared with the name that the browser knows, not with the one inside."""
-    site = open_site(front=BEHIND)
+    site = open_site(edge=BEHIND)
     known, inside = "example.org:8443", "10.0.0.7:8888"
 
     good = await post(site, site.browser(), Origin=f"https://{known}", Host=inside, X_Forwarded_Host=known)
@@ -154,7 +154,7 @@ async def test_a_proxy_that_rewrites_host_tells_it(open_site: OpenSite) -> None:
 @pytest.mark.gen_test
 async def test_only_a_proxy_tells_the_name(open_site: OpenSite) -> None:  # K3
     """From anybody else X-Forwarded-Host is ignored, for the allowed names and for the comparison alike."""
-    site = open_site(front=Front(hosts=HOSTS))
+    site = open_site(edge=Edge(allowed_hosts=HOSTS))
 
     fooled = await code(site, Host="evil.example", X_Forwarded_Host="example.org")
     kept = await code(site, Host="example.org", X_Forwarded_Host="evil.example")
@@ -190,7 +190,7 @@ async def test_of_several_names_the_nearest_proxys_counts(
     forwarded: str, expected: int, open_site: OpenSite
 ) -> None:  # K3
     """What stands last was added by the proxy itself; what is no name is not ours, and none is the Host."""
-    site = open_site(front=Front(proxies=LOOPBACK, is_secure=True, hosts=HOSTS))
+    site = open_site(edge=Edge(trusted_proxies=LOOPBACK, is_secure=True, allowed_hosts=HOSTS))
 
     assert await code(site, Host="example.org", X_Forwarded_Host=forwarded) == expected
 
@@ -198,7 +198,7 @@ async def test_of_several_names_the_nearest_proxys_counts(
 @pytest.mark.gen_test
 async def test_two_header_lines_are_one_list(open_site: OpenSite) -> None:  # K3
     """A second line cannot hide behind the first, nor the first behind the second."""
-    site = open_site(front=Front(proxies=LOOPBACK, is_secure=True, hosts=HOSTS))
+    site = open_site(edge=Edge(trusted_proxies=LOOPBACK, is_secure=True, allowed_hosts=HOSTS))
     start = b"GET /login HTTP/1.1\r\nHost: inside\r\nConnection: close\r\n"
     lines = (b"X-Forwarded-Host: evil.example\r\n", b"X-Forwarded-Host: example.org\r\n")
 
@@ -226,7 +226,7 @@ async def test_plain_http_at_the_proxy_is_refused(
     proto: str, expected: int, open_site: OpenSite
 ) -> None:  # K3
     """If the proxy itself was reached without TLS, nobody signs in through it; health is for everybody."""
-    site = open_site(front=BEHIND)
+    site = open_site(edge=BEHIND)
     response = await site.browser().get("/login", X_Forwarded_Proto=proto, Accept=JSON)
     health = await code(site, "/healthz", X_Forwarded_Proto=proto)
 
@@ -239,7 +239,7 @@ async def test_plain_http_at_the_proxy_is_refused(
 async def test_only_a_proxy_tells_the_scheme(open_site: OpenSite) -> None:  # K3
     """From anybody else X-Forwarded-Proto neither opens nor closes a door."""
     direct = open_site()
-    past = open_site(front=Front(proxies=ELSEWHERE, is_secure=True))
+    past = open_site(edge=Edge(trusted_proxies=ELSEWHERE, is_secure=True))
 
     assert await code(direct, X_Forwarded_Proto="http") == 200
     assert await code(past, X_Forwarded_Proto="https", X_Forwarded_For="10.0.0.1") == 403
@@ -248,7 +248,7 @@ async def test_only_a_proxy_tells_the_scheme(open_site: OpenSite) -> None:  # K3
 @pytest.mark.gen_test
 async def test_with_tls_of_our_own_nobody_needs_the_proxy(open_site: OpenSite) -> None:
     """Whoever comes past it speaks TLS too, and speaks only for themselves."""
-    site = open_site(front=Front(proxies=ELSEWHERE, is_secure=True, has_tls=True, hosts=HOSTS))
+    site = open_site(edge=Edge(trusted_proxies=ELSEWHERE, is_secure=True, has_tls=True, allowed_hosts=HOSTS))
 
     assert await code(site, Host="example.org") == 200
     assert await code(site, Host="evil.example", X_Forwarded_Host="example.org") == 421
@@ -258,7 +258,7 @@ async def test_with_tls_of_our_own_nobody_needs_the_proxy(open_site: OpenSite) -
 @pytest.mark.parametrize("name", ["Forwarded", "X-Real-Ip", "X-Scheme", "X-Original-Url", "X-Rewrite-Url"])
 async def test_other_headers_of_proxies_mean_nothing(name: str, open_site: OpenSite) -> None:  # K3 I5
     """Not even from a trusted one: one way to say a thing is enough."""
-    site = open_site(front=BEHIND)
+    site = open_site(edge=BEHIND)
     value = {"Forwarded": "for=6.6.6.6;host=evil.example;proto=http", "X-Real-Ip": "6.6.6.6"}.get(
         name, "/session"
     )
@@ -274,7 +274,7 @@ async def test_other_headers_of_proxies_mean_nothing(name: str, open_site: OpenS
 @pytest.mark.gen_test
 async def test_the_client_behind_a_proxy_is_the_one_recorded(open_site: OpenSite) -> None:  # I5
     """In the session and in the events."""
-    site = open_site(front=BEHIND)
+    site = open_site(edge=BEHIND)
     browser = site.browser()
     headers = {"X_Forwarded_For": "6.6.6.6, 203.0.113.9"}
     await post(site, browser, **headers)

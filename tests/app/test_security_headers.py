@@ -13,15 +13,17 @@ from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.ioloop import IOLoop
 
 from stormcellar.accounts.throttle import Rules
-from stormcellar.app.edge import Front
+from stormcellar.app.edge import Edge
 from stormcellar.app.security_headers import SECURITY, secured
 from stormcellar.stores import StoreUnavailable
 from tests.support.browser import Browser, token
 from tests.support.site import JSON, PASSWORD, OpenSite, Site
 
 HSTS = "max-age=31536000"
-FRONT = Front(
-    proxies=(ipaddress.ip_network("127.0.0.0/8"),), is_secure=True, hosts=("example.org", "localhost")
+EDGE = Edge(
+    trusted_proxies=(ipaddress.ip_network("127.0.0.0/8"),),
+    allowed_hosts=("example.org", "localhost"),
+    is_secure=True,
 )
 STATIC = "/static/style.css"
 AS_JSON = {"Accept": JSON, "Content-Type": JSON}
@@ -51,7 +53,7 @@ class World:
 @pytest.fixture
 def world(open_site: OpenSite, io_loop: IOLoop) -> Iterator[World]:
     """A site at which the second wrong password of an account is one too many."""
-    made = World(open_site(front=FRONT, rules=Rules(attempts=1)))
+    made = World(open_site(edge=EDGE, rules=Rules(attempts=1)))
     yield made
     made.client.close()
 
@@ -183,21 +185,21 @@ async def test_plain_http_speaks_of_no_tls(open_site: OpenSite) -> None:  # F7
 
 
 @pytest.mark.parametrize(
-    ("front", "host", "expected"),
+    ("edge", "host", "expected"),
     [
-        (Front(is_secure=True), "example.org", HSTS),
-        (Front(is_secure=True), "example.org:8443", HSTS),
-        (Front(is_secure=True, hsts_subdomains=True), "example.org", HSTS + "; includeSubDomains"),
-        (Front(hsts_subdomains=True), "example.org", None),
+        (Edge(is_secure=True), "example.org", HSTS),
+        (Edge(is_secure=True), "example.org:8443", HSTS),
+        (Edge(is_secure=True, hsts_subdomains=True), "example.org", HSTS + "; includeSubDomains"),
+        (Edge(hsts_subdomains=True), "example.org", None),
         *(
-            (Front(is_secure=True), host, None)
+            (Edge(is_secure=True), host, None)
             for host in ("localhost", "app.localhost:1", "127.0.0.1:8443", "[::1]", "LOCALHOST.")
         ),
     ],
 )
-def test_who_is_held_to_tls(front: Front, host: str, expected: str | None) -> None:  # F7
+def test_who_is_held_to_tls(edge: Edge, host: str, expected: str | None) -> None:  # F7
     """A year, subdomains by flag only, and this machine's own names never."""
-    assert front.strict_transport(host) == expected
+    assert edge.hsts_header(host) == expected
 
 
 # --- beyond our own handlers ---
@@ -215,7 +217,7 @@ class Careless(tornado.web.RequestHandler):
 async def test_stock_handlers_carry_them_too(world: World) -> None:  # F7 F8 F10
     """Nobody has to think of it: what Tornado answers by itself has them as well."""
     app = tornado.web.Application([("/", Careless)])
-    app.add_transform(secured(Front(is_secure=True)))
+    app.add_transform(secured(Edge(is_secure=True)))
     server = app.listen(0, "127.0.0.1")
     port = next(iter(server._sockets.values())).getsockname()[1]
     browser = Browser(world.client, f"http://example.org:{port}")

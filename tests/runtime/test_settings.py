@@ -517,7 +517,7 @@ def test_with_tls_any_address_will_do(address: str) -> None:  # A4 A5
     behind = settings(address=address, tls_cert="/c", tls_key="/k", behind_proxy="10.0.0.1")
 
     assert (found.secure, found.demo, behind.secure) == (True, False, True)
-    assert (found.front.has_tls, found.front.proxies) == (True, ())
+    assert (found.edge.has_tls, found.edge.trusted_proxies) == (True, ())
 
 
 # --- addresses ---

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stormcellar.app.edge import Front
+from stormcellar.app.edge import Edge
 from stormcellar.cli import doctor
 from stormcellar.cli.main import main
 from stormcellar.private_files import create_private, replace_private
@@ -25,7 +25,7 @@ from tests.support.running import Running, get
 from tests.support.site import OpenSite, Site
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
-SECURE = Front(is_secure=True, has_tls=True)
+SECURE = Edge(is_secure=True, has_tls=True)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def tls_site(open_site: OpenSite, authority: Authority) -> Site:
     """A site that speaks TLS."""
     files = authority.files
     context = KeyPair(files.certificate, files.key).load()
-    return open_site(front=SECURE, tls=context, authority=files.authority)
+    return open_site(edge=SECURE, tls=context, authority=files.authority)
 
 
 async def handshake(site: Site, client: ssl.SSLContext) -> tuple[str | None, str]:

@@ -19,7 +19,7 @@ from stormcellar.accounts.passwords import PasswordChecker
 from stormcellar.accounts.throttle import Rules
 from stormcellar.addresses import Network
 from stormcellar.app.context import Context
-from stormcellar.app.edge import Front
+from stormcellar.app.edge import Edge
 from stormcellar.app.routes import make_app
 from stormcellar.events import Event
 from stormcellar.lifetime import Lifetime
@@ -43,8 +43,8 @@ ACCOUNTS["dora"] = Account(_HASH, valid_after_ms=0, disabled=True)
 class Site:
     """One running server. `store` is steered, so that a test can fail it, hold it and count its calls.
 
-    `events` holds what happened so far. It speaks plain HTTP whatever *front* says, unless *tls* is given; a
-    front that is secure makes the cookie `__Host-id`, as behind a proxy.
+    `events` holds what happened so far. It speaks plain HTTP, unless *tls* is given; an *edge* that is
+    secure makes the cookie `__Host-id`, as behind a proxy.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Site:
         carry: frozenset[str] = frozenset(),
         lifetime: Lifetime = Lifetime(),  # noqa: B008  frozen
         proxies: tuple[Network, ...] = (),
-        front: Front | None = None,
+        edge: Edge | None = None,
         rules: Rules = Rules(),  # noqa: B008  frozen
         visitors: int = 100_000,
         samesite: str = "Lax",
@@ -68,13 +68,13 @@ class Site:
         self.store = SteeredStore(store)
         self.checker = checker or PasswordChecker(argon2_hasher=CHEAP)
         accounts = accounts or MemoryAccounts(ACCOUNTS, checker=self.checker, clock=self.clock)
-        front = front or Front(proxies=proxies, is_secure=bool(proxies))
+        edge = edge or Edge(trusted_proxies=proxies, is_secure=bool(proxies))
         limits = Limits(self.store, rules, key=KEY, visitors=visitors, clock=self.clock)
         self.sessions = SessionManager(
             self.store,
             secrets=[KEY],
             lifetime=lifetime,
-            secure=front.is_secure,
+            secure=edge.is_secure,
             samesite=samesite,
             accounts=accounts,
             admit=limits.visitors.admit,
@@ -83,7 +83,7 @@ class Site:
         self.events: list[Event] = []
         self.sessions.events.subscribe(self.events.append)
         authenticator = Authenticator(accounts, limits.throttle, self.sessions.events)
-        self.context = Context(accounts, authenticator, carry, front)
+        self.context = Context(accounts, authenticator, carry, edge)
         self._http = make_http_server(make_app(self.sessions, self.context), tls)
         sockets = bind_sockets(0, "127.0.0.1", family=socket.AF_INET)
         self._http.add_sockets(sockets)

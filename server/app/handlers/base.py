@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from tornado.web import HTTPError, RequestHandler
 
 from stormcellar.app.context import Context
-from stormcellar.app.edge import Arriving
+from stormcellar.app.edge import EdgeHandler
 from stormcellar.app.handlers.bodies import FORM, JSON, require_type
 from stormcellar.app.handlers.negotiation import is_local, prefers_json, safe_next
 from stormcellar.app.problems import WORDS, Problem, describe
@@ -29,7 +29,7 @@ from stormcellar.web.tornado_request import SAFE_METHODS
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
-class BaseHandler(Arriving):
+class BaseHandler(EdgeHandler):
     """Negotiation and errors, without a session."""
 
     context: Context
@@ -41,7 +41,7 @@ class BaseHandler(Arriving):
     def initialize(self, context: Context) -> None:
         """Take the context, and count this request as in flight."""
         self.context = context
-        self.arrive(context.front)
+        self.receive(context.edge)
         context.in_flight.enter()
         self._close_if_draining()
 
@@ -73,7 +73,7 @@ class BaseHandler(Arriving):
 
     def prepare(self) -> Awaitable[None] | None:
         """Answer what needs no session: a request not meant for us, OPTIONS, a method that is not taken."""
-        self.require_arrival()
+        self.enforce_edge()
         if self.request.method == "OPTIONS":
             self.set_status(204)
             self.set_header("Allow", self._allowed())
@@ -84,7 +84,7 @@ class BaseHandler(Arriving):
 
     def check_xsrf_cookie(self) -> None:
         """Refuse a method or a body type this address does not take; there is no session to protect."""
-        self.require_arrival()
+        self.enforce_edge()
         self._require_method()
         require_origin(self.request)
         require_type(self.request, *self.body_types)
@@ -112,7 +112,7 @@ class BaseHandler(Arriving):
 
     def clear_site(self) -> None:
         """Have the browser forget all that it holds of this site; over plain HTTP it would not obey."""
-        if self.front.is_secure:
+        if self.edge.is_secure:
             self.set_header("Clear-Site-Data", FORGET_ALL)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
@@ -195,7 +195,7 @@ class NotFound(BaseHandler):
 
     def prepare(self) -> None:
         """Answer 404."""
-        self.require_arrival()
+        self.enforce_edge()
         raise Problem(404)
 
 

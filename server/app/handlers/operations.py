@@ -11,7 +11,7 @@ from stormcellar.stores import Store, StoreError
 class Health(BaseHandler):
     """`GET /healthz`: the process is alive, whatever the store does."""
 
-    through_front = False
+    enforces_edge = False
 
     def get(self) -> None:
         """Answer."""
@@ -21,7 +21,7 @@ class Health(BaseHandler):
 class Ready(BaseHandler):
     """`GET /readyz`: the store answers, so requests can be served."""
 
-    through_front = False
+    enforces_edge = False
     store: Store
 
     def initialize(self, context: Context, store: Store) -> None:  # type: ignore[override]

@@ -8,34 +8,34 @@ from typing import Any
 from tornado.web import Application
 
 from stormcellar.app import access_log as logs
-from stormcellar.app.edge import Arriving, Front
+from stormcellar.app.edge import Edge, EdgeHandler
 from stormcellar.app.problems import Problem, describe
 from stormcellar.app.security_headers import CACHING, secured
 
 _TARGET = re.compile(r"/[!-~]{0,4096}")
 
 
-def make_redirect_app(front: Front, tls_port: int) -> Application:
+def make_redirect_app(edge: Edge, tls_port: int) -> Application:
     """Return the application of the plain HTTP port.
 
     Args:
-        front: Of the plain port itself: not secure, so that nothing is said that only TLS may say. The first
-            of its hosts is where those go who name none of them.
+        edge: Of the plain port: not secure, so it sends no HSTS. A client that asks for a host that is not
+            allowed is redirected to the first allowed one.
     """
-    given = {"front": front, "tls_port": tls_port}
+    given = {"edge": edge, "tls_port": tls_port}
     app = Application([("(.*)", Redirect, given)], log_function=logs.log_request)
-    app.add_transform(secured(front))
+    app.add_transform(secured(edge))
     return app
 
 
-class Redirect(Arriving):
+class Redirect(EdgeHandler):
     """Every address."""
 
     tls_port: int
 
-    def initialize(self, front: Front, tls_port: int) -> None:
+    def initialize(self, edge: Edge, tls_port: int) -> None:
         """Take where TLS is."""
-        self.arrive(front)
+        self.receive(edge)
         self.tls_port = tls_port
 
     def set_default_headers(self) -> None:
@@ -53,7 +53,11 @@ class Redirect(Arriving):
         if not _TARGET.fullmatch(target):
             raise Problem(400)
         # What was sent is used only if it is, letter for letter, a name from the settings.
-        host = self.arrival.host if self.arrival.host in self.front.hosts else self.front.hosts[0]
+        host = (
+            self.received.host
+            if self.received.host in self.edge.allowed_hosts
+            else self.edge.allowed_hosts[0]
+        )
         port = "" if self.tls_port == 443 else f":{self.tls_port}"
         self.redirect(f"https://{host}{port}{target}", permanent=True)
 

@@ -7,24 +7,24 @@ from typing import Any
 
 from tornado.web import StaticFileHandler
 
-from stormcellar.app.edge import Arriving, Front
+from stormcellar.app.edge import Edge, EdgeHandler
 from stormcellar.app.problems import WORDS, Problem, describe
 
 HOUR_S = 3600
 YEAR_S = 365 * 24 * HOUR_S
 
 
-class Static(Arriving, StaticFileHandler):
+class Static(EdgeHandler, StaticFileHandler):
     """`GET /static/…`."""
 
-    def initialize(self, path: str, front: Front) -> None:  # type: ignore[override]
+    def initialize(self, path: str, edge: Edge) -> None:  # type: ignore[override]
         """Take the folder of the files."""
         super().initialize(path)
-        self.arrive(front)
+        self.receive(edge)
 
     def prepare(self) -> None:
         """Refuse what is not meant for us."""
-        self.require_arrival()
+        self.enforce_edge()
 
     def parse_url_path(self, url_path: str) -> str:
         """Return the path of the file; a NUL in it would be an error of the operating system."""
@@ -38,7 +38,7 @@ class Static(Arriving, StaticFileHandler):
 
     def check_xsrf_cookie(self) -> None:
         """Refuse whatever is neither GET nor HEAD; no form leads here."""
-        self.require_arrival()
+        self.enforce_edge()
         raise Problem(405)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:

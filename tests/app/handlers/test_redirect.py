@@ -14,7 +14,7 @@ from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 
-from stormcellar.app.edge import Front
+from stormcellar.app.edge import Edge
 from stormcellar.app.handlers.redirect import make_redirect_app
 from stormcellar.app.security_headers import SECURITY
 from stormcellar.runtime.server import make_http_server
@@ -35,7 +35,7 @@ class Plain(NamedTuple):
 @pytest.fixture
 def plain(io_loop: IOLoop) -> Iterator[Plain]:
     """The plain port of a site whose TLS is on port 8443."""
-    server: HTTPServer = make_http_server(make_redirect_app(Front(hosts=HOSTS), 8443))
+    server: HTTPServer = make_http_server(make_redirect_app(Edge(allowed_hosts=HOSTS), 8443))
     sockets = bind_sockets(0, "127.0.0.1", family=socket.AF_INET)
     server.add_sockets(sockets)
     port = sockets[0].getsockname()[1]

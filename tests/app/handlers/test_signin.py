@@ -15,7 +15,7 @@ from tornado.httpclient import HTTPResponse
 from stormcellar.accounts.directory import Account, MemoryAccounts
 from stormcellar.accounts.passwords import PasswordChecker
 from stormcellar.accounts.throttle import Rules
-from stormcellar.app.edge import Front
+from stormcellar.app.edge import Edge
 from tests.support.browser import Browser, token
 from tests.support.site import (
     ACCOUNTS,
@@ -156,7 +156,7 @@ async def test_a_throttled_try_does_not_tell_who_exists(open_site: OpenSite) -> 
 @pytest.mark.gen_test
 async def test_signing_out_clears_the_browser(open_site: OpenSite) -> None:
     """Over TLS it is told to forget all it holds of this site, over plain HTTP just the cookie."""
-    secure = open_site(front=Front(is_secure=True))
+    secure = open_site(edge=Edge(is_secure=True))
     answers = [await (await each.signed_in()).submit("/", "/logout") for each in (secure, open_site())]
 
     told = [each.headers.get("Clear-Site-Data") for each in answers]
