@@ -9,8 +9,8 @@ import pytest
 
 from stormcellar.addresses import client_address, host_name
 from stormcellar.app.handlers.bodies import is_plain_type
+from stormcellar.app.handlers.display import agent_name
 from stormcellar.app.handlers.negotiation import prefers_json, safe_next
-from stormcellar.app.handlers.words import agent_name
 from stormcellar.sessions.cookies import extract
 from stormcellar.sessions.csrf import FormTokens
 from stormcellar.sessions.json_values import NotJSON, parse

@@ -7,8 +7,8 @@ from typing import Any
 
 from stormcellar.app.handlers.base import signed_in
 from stormcellar.app.handlers.confirm import ConfirmingPage
+from stormcellar.app.handlers.display import agent_name, ago
 from stormcellar.app.handlers.pages import Page, refused_in_form
-from stormcellar.app.handlers.words import agent_name, ago
 from stormcellar.app.problems import Problem
 from stormcellar.sessions.request_info import decoded_client
 from stormcellar.stores import Record

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from stormcellar.app.handlers.base import BaseHandler
-from stormcellar.app.handlers.words import clock_time, span
+from stormcellar.app.handlers.display import clock_time, span
 from stormcellar.app.problems import Problem
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.sessions.session import Session

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from stormcellar.app.handlers.base import BaseHandler
 from stormcellar.app.handlers.bodies import JSON, is_plain_type, json_object, text_fields
+from stormcellar.app.handlers.display import span
 from stormcellar.app.handlers.negotiation import safe_next
 from stormcellar.app.handlers.pages import FormPage, Page, WrongPassword, refused_in_form
-from stormcellar.app.handlers.words import span
 from stormcellar.app.problems import Problem
 from stormcellar.app.security_headers import FORGET_PAGES
 from stormcellar.errors import SignInRevoked

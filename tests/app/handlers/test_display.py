@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stormcellar.app.handlers.words import agent_name, ago, clock_time, span
+from stormcellar.app.handlers.display import agent_name, ago, clock_time, span
 from stormcellar.app.problems import WORDS, Problem, describe
 from stormcellar.errors import SessionError
 
