@@ -10,7 +10,7 @@ from tornado.httputil import HTTPServerRequest
 from tornado.web import RequestHandler
 
 from stormcellar.addresses import Network, client_address, host_name, is_in, is_loopback
-from stormcellar.app import access_log as logs
+from stormcellar.app import access_log
 from stormcellar.app.problems import Problem
 
 YEAR_S = 365 * 24 * 3600
@@ -120,7 +120,7 @@ class EdgeHandler(RequestHandler):
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
         """Log without the query string, which Tornado would include."""
-        logs.log_problem(self.request, value)
+        access_log.log_problem(self.request, value)
 
 
 def _last(values: list[str]) -> str:

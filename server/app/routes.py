@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tornado.web import Application
 
-from stormcellar.app import access_log as logs
+from stormcellar.app import access_log
 from stormcellar.app.context import Context
 from stormcellar.app.handlers import (
     account,
@@ -58,7 +58,7 @@ def make_app(manager: SessionManager, context: Context) -> Application:
             static_path=str(_HERE / "static"),
             static_handler_class=static.Static,
             static_handler_args={"edge": context.edge},
-            log_function=logs.log_request,
+            log_function=access_log.log_request,
         ),
     )
     app.add_transform(secured(context.edge))

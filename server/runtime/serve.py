@@ -17,7 +17,7 @@ from tornado.netutil import bind_sockets
 
 from stormcellar.accounts.directory import Account, AccountDirectory, AccountFile, FileAccounts
 from stormcellar.accounts.passwords import PasswordChecker, hash_password
-from stormcellar.app import access_log as logs
+from stormcellar.app import logging_setup
 from stormcellar.app.audit_log import AuditLog
 from stormcellar.private_files import describe
 from stormcellar.runtime.process_group import (
@@ -80,7 +80,7 @@ def serve(settings: Settings) -> int:
     Raises:
         SettingsError: Something is wrong that only a change of the set-up mends.
     """
-    logs.set_up(settings.log_level, settings.log_format)
+    logging_setup.set_up(settings.log_level, settings.log_format)
     with blocked_signals():
         plan = make_plan(settings)
         if settings.processes == 1:

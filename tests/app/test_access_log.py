@@ -5,13 +5,11 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 
-from stormcellar.app import access_log as logs
+from stormcellar.app import logging_setup
 from stormcellar.stores import StoreUnavailable
 from tests.support.browser import Browser, token
 from tests.support.site import JSON, PASSWORD, OpenSite, Site, session_secret
@@ -22,7 +20,7 @@ MARK = "QUERYMARK"
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """Everything that is logged in this test, by anybody, at every level."""
-    logs.redact()
+    logging_setup.redact()
     with caplog.at_level(logging.DEBUG):
         yield caplog
 
@@ -182,35 +180,3 @@ async def test_the_log_names_the_client_behind_a_trusted_proxy(
 
     lines = [r.getMessage().partition(" ")[0] for r in log.records if r.name == "stormcellar.access"]
     assert lines == ["127.0.0.1", "203.0.113.9"]
-
-
-DEBUGGING = """
-import logging
-from stormcellar.app import access_log as logs
-logs.set_up("debug")
-logging.getLogger("pymongo.command").debug("what a driver stores")
-logging.getLogger("pymongo").info("a driver's news")
-logging.getLogger("stormcellar.sessions").debug("ours")
-logging.getLogger("tornado.general").info("Malformed HTTP message from %s: %s", "1.2.3.4", "id=secret")
-"""
-
-
-def test_debugging_shows_our_own_lines_and_not_what_drivers_store() -> None:
-    """At level debug PyMongo would write out every record; its lines below info stay out."""
-    done = subprocess.run([sys.executable, "-c", DEBUGGING], capture_output=True, text=True, check=True)
-
-    lines = [line.split(" ", 2)[2] for line in done.stderr.splitlines()]
-    assert lines == [
-        "pymongo a driver's news",
-        "stormcellar.sessions ours",
-        "tornado.general Malformed HTTP message (details withheld)",
-    ]
-
-
-def test_redacting_twice_changes_nothing() -> None:
-    """However often the log is set up there is one filter."""
-    logs.redact()
-    logs.redact()
-
-    filters = logging.getLogger("tornado.general").filters
-    assert len([each for each in filters if isinstance(each, logs.RedactMalformed)]) == 1

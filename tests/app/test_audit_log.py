@@ -1,4 +1,4 @@
-"""The audit log: a line of JSON for each event, whole, in order, without secrets; and the log as JSON."""
+"""The audit log: a line of JSON for each event, whole, in order, without secrets."""
 
 from __future__ import annotations
 
@@ -281,41 +281,6 @@ def test_the_page_lists_every_event_and_field() -> None:
     page = (ROOT / "docs" / "audit.md").read_text()
 
     assert re.findall(r"^\| `(\w+)` \|", page, re.M) == [*FIELDS, *map(str, Kind)]
-
-
-# --- the log as JSON ---
-
-LOGGING = """
-import logging
-from stormcellar.app import access_log as logs
-logs.set_up("debug", "json")
-log = logging.getLogger("stormcellar.test")
-log.warning("two\\nlines %s \\u2028", "x")
-try:
-    raise ValueError("boom")
-except ValueError:
-    log.exception("broken")
-logging.getLogger("tornado.general").info("Malformed HTTP message from %s: %s", "1.2.3.4", "id=secret")
-logging.getLogger("tornado.application").error("theirs")
-"""
-
-
-def test_every_line_is_one_object() -> None:  # I3
-    """Ours and Tornado's, with the trace of an exception inside a field; secrets are withheld as ever."""
-    done = subprocess.run(
-        [sys.executable, "-c", LOGGING], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-
-    found = [json.loads(line) for line in done.stderr.splitlines()]
-    assert [(each["level"], each["logger"], each["message"]) for each in found] == [
-        ("warning", "stormcellar.test", "two\nlines x \u2028"),
-        ("error", "stormcellar.test", "broken"),
-        ("info", "tornado.general", "Malformed HTTP message (details withheld)"),
-        ("error", "tornado.application", "theirs"),
-    ]
-    assert found[1]["exception"].endswith("ValueError: boom")
-    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", each["time"]) for each in found)
-    assert [list(each)[:4] for each in found] == [["time", "level", "logger", "message"]] * 4
 
 
 def test_a_running_server_logs_json(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tornado.web import Application
 
-from stormcellar.app import access_log as logs
+from stormcellar.app import access_log
 from stormcellar.app.edge import Edge, EdgeHandler
 from stormcellar.app.problems import Problem, describe
 from stormcellar.app.security_headers import CACHING, secured
@@ -23,7 +23,7 @@ def make_redirect_app(edge: Edge, tls_port: int) -> Application:
             allowed is redirected to the first allowed one.
     """
     given = {"edge": edge, "tls_port": tls_port}
-    app = Application([("(.*)", Redirect, given)], log_function=logs.log_request)
+    app = Application([("(.*)", Redirect, given)], log_function=access_log.log_request)
     app.add_transform(secured(edge))
     return app
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from hypothesis import strategies as st
 from tornado.ioloop import IOLoop
 
-from stormcellar.app import access_log as logs
+from stormcellar.app import logging_setup
 from stormcellar.lifetime import Lifetime
 from stormcellar.web.tornado_request import SAFE_METHODS
 from tests.app.fuzz.judge import Judge
@@ -49,7 +49,7 @@ def log() -> Iterator[Log]:
     handler = Log()
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(each.level, each.propagate) for each in loggers]
-    logs.redact()
+    logging_setup.redact()
     for each in loggers:
         each.addHandler(handler)
         each.setLevel(logging.INFO)

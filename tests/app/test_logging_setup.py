@@ -1,0 +1,76 @@
+"""The set-up of logging: what each level shows, the log as JSON, and what is redacted."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import subprocess
+import sys
+
+from stormcellar.app import logging_setup
+from tests.support.running import ROOT
+
+DEBUGGING = """
+import logging
+from stormcellar.app import logging_setup
+logging_setup.set_up("debug")
+logging.getLogger("pymongo.command").debug("what a driver stores")
+logging.getLogger("pymongo").info("a driver's news")
+logging.getLogger("stormcellar.sessions").debug("ours")
+logging.getLogger("tornado.general").info("Malformed HTTP message from %s: %s", "1.2.3.4", "id=secret")
+"""
+
+
+def test_debugging_shows_our_own_lines_and_not_what_drivers_store() -> None:
+    """At level debug PyMongo would write out every record; its lines below info stay out."""
+    done = subprocess.run([sys.executable, "-c", DEBUGGING], capture_output=True, text=True, check=True)
+
+    lines = [line.split(" ", 2)[2] for line in done.stderr.splitlines()]
+    assert lines == [
+        "pymongo a driver's news",
+        "stormcellar.sessions ours",
+        "tornado.general Malformed HTTP message (details withheld)",
+    ]
+
+
+def test_redacting_twice_changes_nothing() -> None:
+    """However often the log is set up there is one filter."""
+    logging_setup.redact()
+    logging_setup.redact()
+
+    filters = logging.getLogger("tornado.general").filters
+    assert len([each for each in filters if isinstance(each, logging_setup.RedactMalformed)]) == 1
+
+
+LOGGING = """
+import logging
+from stormcellar.app import logging_setup
+logging_setup.set_up("debug", "json")
+log = logging.getLogger("stormcellar.test")
+log.warning("two\\nlines %s \\u2028", "x")
+try:
+    raise ValueError("boom")
+except ValueError:
+    log.exception("broken")
+logging.getLogger("tornado.general").info("Malformed HTTP message from %s: %s", "1.2.3.4", "id=secret")
+logging.getLogger("tornado.application").error("theirs")
+"""
+
+
+def test_every_line_is_one_object() -> None:  # I3
+    """Ours and Tornado's, with the trace of an exception inside a field; secrets are withheld as ever."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOGGING], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+
+    found = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [(each["level"], each["logger"], each["message"]) for each in found] == [
+        ("warning", "stormcellar.test", "two\nlines x \u2028"),
+        ("error", "stormcellar.test", "broken"),
+        ("info", "tornado.general", "Malformed HTTP message (details withheld)"),
+        ("error", "tornado.application", "theirs"),
+    ]
+    assert found[1]["exception"].endswith("ValueError: boom")
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", each["time"]) for each in found)
+    assert [list(each)[:4] for each in found] == [["time", "level", "logger", "message"]] * 4
