@@ -1,4 +1,4 @@
-"""What is logged, and what must not be: no query string, no cookie, no password, nothing a session holds."""
+"""The log lines about requests. None contains a query string, cookie, password or session value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST_METHOD = 16
 
 
 def log_request(handler: RequestHandler) -> None:
-    """Write one access line: who, what, outcome."""
+    """Log one access line: client, method, path, status, duration."""
     request = handler.request
     fields = {
         "address": getattr(handler, "client_address", lambda: request.remote_ip)(),
@@ -31,7 +31,7 @@ def log_request(handler: RequestHandler) -> None:
 
 
 def log_problem(request: HTTPServerRequest, error: BaseException | None) -> None:
-    """Write why a request was not answered as asked; a trace only where nobody foresaw it."""
+    """Log why a request failed; with a traceback only for an unexpected error."""
     match error:
         case HTTPError():
             log.info("%s: %d", summary(request), error.status_code)
@@ -45,7 +45,7 @@ def log_problem(request: HTTPServerRequest, error: BaseException | None) -> None
 
 
 def summary(request: HTTPServerRequest) -> str:
-    """Return the method, and the path without its query, cut to what is worth a log line."""
+    """Return the method and the path without its query, both truncated."""
     return f"{_method(request)} {_path(request)}"
 
 

@@ -1,4 +1,4 @@
-"""The audit log: a line of JSON for each event of `stormcellar.events`; docs/audit.md lists them."""
+"""The audit log: one line of JSON for each event of `stormcellar.events`; docs/audit.md lists them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _LONGEST = 200
 
 
 class AuditLog:
-    """Writes each event it is called with. Call it for `SessionManager.events.subscribe`.
+    """A subscriber for `SessionManager.events.subscribe` that writes each event as one line.
 
     Several processes may write to one file: each line is one append.
 
     Args:
-        path: Made with mode 0600 if it is missing. None: standard error.
+        path: The file, created with mode 0600 if it is missing. None: standard error.
 
     Raises:
-        OSError: The file cannot be written.
+        OSError: The file cannot be opened for writing.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -37,17 +37,17 @@ class AuditLog:
         self.reopen()
 
     def reopen(self) -> None:
-        """Write to the file that has the name now: the old one was moved away.
+        """Open the path again, after log rotation moved the old file away.
 
         Raises:
-            OSError: It cannot be written; the one in use stays.
+            OSError: The path cannot be opened; the open file stays in use.
         """
         if self._path is None:
             return
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        opened = os.open(self._path, flags, 0o600)
+        descriptor = os.open(self._path, flags, 0o600)
         self.close()
-        self._descriptor = opened
+        self._descriptor = descriptor
 
     def close(self) -> None:
         """Close the file."""
@@ -56,12 +56,12 @@ class AuditLog:
             self._descriptor = None
 
     def __call__(self, event: Event) -> None:
-        """Write one line; to standard error if the file will not take it, so that nothing is lost."""
+        """Write one line; to standard error if writing to the file fails, so that no event is lost."""
         line = _line(event)
         if self._descriptor is None:
             _write_to_standard_error(line)
             return
-        # After a line that was torn, for want of space, the next one must not stand in it.
+        # The disk may have filled up in the middle of the last line, so start a new one.
         text = "\n" * self._is_failing + line
         try:
             if os.write(self._descriptor, text.encode()) < len(text):
@@ -69,13 +69,13 @@ class AuditLog:
             self._is_failing = False
         except OSError as exc:
             if not self._is_failing:
-                log.error("cannot write to %s (%s); its lines go to standard error", self._path, exc.strerror)
+                log.error("cannot write to %s (%s); events go to standard error", self._path, exc.strerror)
             self._is_failing = True
             _write_to_standard_error(line)
 
 
 def _line(event: Event) -> str:
-    """Return the event as JSON in ASCII, whatever was sent to us: no line of it can become two."""
+    """Return the event as one line of JSON in ASCII: no value that a client sent can start a new line."""
     fields = {
         "time": iso_utc(event.at_ms, timespec="milliseconds"),
         "event": str(event.kind),
@@ -84,8 +84,8 @@ def _line(event: Event) -> str:
         "address": event.address,
         "reason": event.reason,
     }
-    cut = {name: value if value is None else value[:_LONGEST] for name, value in fields.items()}
-    return json.dumps(cut).replace("\x7f", "\\u007f") + "\n"
+    truncated = {name: value if value is None else value[:_LONGEST] for name, value in fields.items()}
+    return json.dumps(truncated).replace("\x7f", "\\u007f") + "\n"
 
 
 def _write_to_standard_error(line: str) -> None:

@@ -9,7 +9,7 @@ from stormcellar.timestamps import iso_utc
 
 
 class RedactMalformed(logging.Filter):
-    """Takes the details out of Tornado's line on a malformed message: they can be a whole Cookie header."""
+    """Remove the details from Tornado's line on a malformed message: they can be a whole Cookie header."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep the line, without what the client sent."""
@@ -23,7 +23,7 @@ def _time(record: logging.LogRecord) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """Time in UTC, level, logger, message; a trace on lines of its own."""
+    """Time in UTC, level, logger, message; a traceback on lines of its own."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -34,7 +34,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JSONFormatter(logging.Formatter):
-    """One object a line: `time`, `level`, `logger`, `message`, the record's `fields`, and `exception`."""
+    """One object per line: `time`, `level`, `logger`, `message`, the record's `fields`, and `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -54,9 +54,9 @@ _FORMATTERS = {"text": TextFormatter, "json": JSONFormatter}
 
 
 def set_up(level: str, form: str = "text") -> None:
-    """Send everything to standard error, as `text` or as `json`; once a process.
+    """Log to standard error as `text` or `json`. Call it once per process.
 
-    Below INFO only what is ours is logged: PyMongo writes out at DEBUG what it stores.
+    Levels below INFO apply to Stormcellar's loggers only: PyMongo logs at DEBUG the documents it stores.
     """
     number = logging.getLevelNamesMapping()[level.upper()]
     handler = logging.StreamHandler()
@@ -67,7 +67,7 @@ def set_up(level: str, form: str = "text") -> None:
 
 
 def redact() -> None:
-    """Make Tornado's own log lines fit to keep; idempotent."""
+    """Filter Tornado's own log lines; idempotent."""
     general = logging.getLogger("tornado.general")
     if not any(isinstance(each, RedactMalformed) for each in general.filters):
         general.addFilter(RedactMalformed())

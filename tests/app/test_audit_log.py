@@ -137,7 +137,7 @@ def test_a_full_disk_loses_no_line(
     written = [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]
     assert written == ["created", "expired"]
     assert [r.getMessage() for r in caplog.records] == [
-        "cannot write to /dev/full (No space left on device); its lines go to standard error"
+        "cannot write to /dev/full (No space left on device); events go to standard error"
     ]
 
 
