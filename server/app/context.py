@@ -1,4 +1,4 @@
-"""What the handlers are given."""
+"""What all handlers share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stormcellar.app.edge import Edge
 
 
 class InFlight:
-    """Counts the requests being answered, for a shutdown that waits for them."""
+    """The number of requests in progress. A shutdown waits until it is zero."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -19,17 +19,17 @@ class InFlight:
         self._idle = asyncio.Event()
 
     def enter(self) -> None:
-        """Count one more."""
+        """Add one."""
         self.count += 1
 
     def leave(self) -> None:
-        """Count one less."""
+        """Subtract one."""
         self.count -= 1
         if self.is_draining and not self.count:
             self._idle.set()
 
     async def drain(self) -> None:
-        """Wait until there is none."""
+        """Wait until no request is in progress."""
         self.is_draining = True
         if self.count:
             await self._idle.wait()
@@ -37,11 +37,11 @@ class InFlight:
 
 @dataclass(frozen=True)
 class Context:
-    """What the handlers are given: made once, by `stormcellar.runtime.server`."""
+    """What all handlers share. `stormcellar.runtime.server` makes one per process."""
 
     accounts: AccountDirectory
     authenticator: Authenticator
-    """Checks a password against the accounts, no oftener than the throttle allows."""
+    """Checks passwords, subject to the throttle."""
     carry: frozenset[str] = frozenset()
     """Session keys that survive sign-in."""
     edge: Edge = field(default_factory=Edge)

@@ -1,4 +1,4 @@
-"""The URLs of the login server and their handlers. To add a page, begin here."""
+"""The URLs of the login server and their handlers. To add a page, add its line here."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from stormcellar.app.handlers import (
     signin,
     static,
 )
-from stormcellar.app.security_headers import secured
+from stormcellar.app.security_headers import security_transform
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.web.mixin import session_settings
 
-# Resolved: a strict editable install is made of links, and Tornado serves no file by a link out of its folder
-# (web.py, StaticFileHandler._resolve_symlink_target).
+# Resolved: a strict editable install consists of symlinks, and Tornado serves no symlink that leads out of
+# the static folder (web.py, StaticFileHandler._resolve_symlink_target).
 _HERE = Path(__file__).resolve().parent
 
 
@@ -61,5 +61,5 @@ def make_app(manager: SessionManager, context: Context) -> Application:
             log_function=access_log.log_request,
         ),
     )
-    app.add_transform(secured(context.edge))
+    app.add_transform(security_transform(context.edge))
     return app

@@ -1,4 +1,4 @@
-"""What every response carries, whatever its status and whoever answers: Tornado's own answers included."""
+"""The headers of every response, including errors and responses that Tornado itself generates."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""The same for every response."""
+"""Added to every response."""
 
 CACHING = {"Cache-Control": "no-store", "Vary": "Accept, Cookie"}
-"""For all but static files."""
+"""For every response but static files."""
 
-FORGET_ALL = '"cache", "cookies", "storage"'
+CLEAR_ALL = '"cache", "cookies", "storage"'
 """The value of Clear-Site-Data at a sign-out."""
 
-FORGET_PAGES = '"cache"'
-"""And of what the page after it loads."""
+CLEAR_CACHE = '"cache"'
+"""The value of Clear-Site-Data for the style sheet of the next page."""
 
 
-def secured(edge: Edge) -> type[OutputTransform]:
-    """Return the transform that puts the headers on each response of an application behind *edge*.
+def security_transform(edge: Edge) -> type[OutputTransform]:
+    """Return the transform that adds the headers to each response of an application behind *edge*.
 
-    As the last step before the first byte, so that no handler has to think of it, and none can forget.
+    It runs right before the first byte is sent, so no handler can omit the headers.
     """
 
-    class Secured(OutputTransform):
+    class SecurityHeaders(OutputTransform):
         def __init__(self, request: HTTPServerRequest) -> None:
             self._request = request
 
@@ -48,8 +48,8 @@ def secured(edge: Edge) -> type[OutputTransform]:
             headers.pop("Server", None)
             for name, value in SECURITY.items():
                 headers[name] = value
-            if hsts_header := edge.hsts_header(self._request.host):
-                headers["Strict-Transport-Security"] = hsts_header
+            if hsts := edge.hsts_header(self._request.host):
+                headers["Strict-Transport-Security"] = hsts
             return status_code, headers, chunk
 
-    return Secured
+    return SecurityHeaders

@@ -14,7 +14,7 @@ from tornado.ioloop import IOLoop
 
 from stormcellar.accounts.throttle import Rules
 from stormcellar.app.edge import Edge
-from stormcellar.app.security_headers import SECURITY, secured
+from stormcellar.app.security_headers import SECURITY, security_transform
 from stormcellar.stores import StoreUnavailable
 from tests.support.browser import Browser, token
 from tests.support.site import JSON, PASSWORD, OpenSite, Site
@@ -217,7 +217,7 @@ class Careless(tornado.web.RequestHandler):
 async def test_stock_handlers_carry_them_too(world: World) -> None:  # F7 F8 F10
     """Nobody has to think of it: what Tornado answers by itself has them as well."""
     app = tornado.web.Application([("/", Careless)])
-    app.add_transform(secured(Edge(is_secure=True)))
+    app.add_transform(security_transform(Edge(is_secure=True)))
     server = app.listen(0, "127.0.0.1")
     port = next(iter(server._sockets.values())).getsockname()[1]
     browser = Browser(world.client, f"http://example.org:{port}")

@@ -16,7 +16,7 @@ from stormcellar.app.edge import EdgeHandler
 from stormcellar.app.handlers.bodies import FORM, JSON, require_type
 from stormcellar.app.handlers.negotiation import is_local, prefers_json, safe_next
 from stormcellar.app.problems import WORDS, Problem, describe
-from stormcellar.app.security_headers import CACHING, FORGET_ALL
+from stormcellar.app.security_headers import CACHING, CLEAR_ALL
 from stormcellar.events import Kind
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.stores import StoreUnavailable
@@ -113,7 +113,7 @@ class BaseHandler(EdgeHandler):
     def clear_site(self) -> None:
         """Have the browser forget all that it holds of this site; over plain HTTP it would not obey."""
         if self.edge.is_secure:
-            self.set_header("Clear-Site-Data", FORGET_ALL)
+            self.set_header("Clear-Site-Data", CLEAR_ALL)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer with `{"error": {"code", "message"}}` or a small page; never with a trace."""

@@ -10,7 +10,7 @@ from tornado.web import Application
 from stormcellar.app import access_log
 from stormcellar.app.edge import Edge, EdgeHandler
 from stormcellar.app.problems import Problem, describe
-from stormcellar.app.security_headers import CACHING, secured
+from stormcellar.app.security_headers import CACHING, security_transform
 
 _TARGET = re.compile(r"/[!-~]{0,4096}")
 
@@ -24,7 +24,7 @@ def make_redirect_app(edge: Edge, tls_port: int) -> Application:
     """
     given = {"edge": edge, "tls_port": tls_port}
     app = Application([("(.*)", Redirect, given)], log_function=access_log.log_request)
-    app.add_transform(secured(edge))
+    app.add_transform(security_transform(edge))
     return app
 
 

@@ -8,7 +8,7 @@ from stormcellar.app.handlers.display import span
 from stormcellar.app.handlers.negotiation import safe_next
 from stormcellar.app.handlers.pages import FormPage, Page, WrongPassword, refused_in_form
 from stormcellar.app.problems import Problem
-from stormcellar.app.security_headers import FORGET_PAGES
+from stormcellar.app.security_headers import CLEAR_CACHE
 from stormcellar.errors import SignInRevoked
 
 
@@ -102,7 +102,7 @@ class ForgetPages(BaseHandler):
     def get(self) -> None:
         """Answer."""
         self.set_header("Content-Type", "text/css; charset=UTF-8")
-        self.set_header("Clear-Site-Data", FORGET_PAGES)
+        self.set_header("Clear-Site-Data", CLEAR_CACHE)
 
 
 class SignedOut(Page):
