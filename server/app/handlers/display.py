@@ -1,11 +1,11 @@
-"""How machines' facts are told to people."""
+"""How times and browsers are shown to people."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
 
-# In this order: a browser's name stands beside those of the browsers it once imitated.
+# The order matters: a User-Agent also names the browsers that its own browser once imitated.
 _BROWSERS = (
     ("Edg", "Edge"),
     ("EdgA", "Edge"),
@@ -31,9 +31,9 @@ _UNITS = (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 
 def agent_name(agent: str) -> str:
-    """Return what a User-Agent header most likely names, such as `Firefox on Linux` or `curl/8.5.0`."""
-    browser = next((name for mark, name in _BROWSERS if f"{mark}/" in agent), None)
-    system = next((name for mark, name in _SYSTEMS if mark in agent), None)
+    """Return the likely browser and system of a User-Agent header: `Firefox on Linux`, `curl/8.5.0`."""
+    browser = next((name for token, name in _BROWSERS if f"{token}/" in agent), None)
+    system = next((name for token, name in _SYSTEMS if token in agent), None)
     if browser is None:
         product = re.match(r"\S{1,40}", agent)
         return product[0] if product else "Unknown client"
@@ -41,17 +41,17 @@ def agent_name(agent: str) -> str:
 
 
 def ago(elapsed_ms: int) -> str:
-    """Return how long ago something was, in the largest unit that fits, such as `5 minutes ago`."""
+    """Return an elapsed time in its largest whole unit, rounded down: `5 minutes ago`."""
     for unit, seconds in _UNITS[:-1]:
         if (count := elapsed_ms // (1000 * seconds)) > 0:
             return f"{_counted(count, unit)} ago"
     return "just now"
 
 
-def span(seconds: int) -> str:
-    """Return a length of time, rounded, in the largest unit of which it has two: `90 seconds`, `30 minutes`.
+def duration(seconds: int) -> str:
+    """Return a duration, rounded, in its largest unit of at least 2: `90 seconds`, `30 minutes`.
 
-    One whole unit is told as such: `1 hour`.
+    A duration of exactly one unit uses that unit: `1 hour`.
     """
     for unit, size in _UNITS:
         if seconds >= 2 * size or seconds == size:
@@ -60,7 +60,7 @@ def span(seconds: int) -> str:
 
 
 def clock_time(unix_ms: int, *, now_ms: int) -> str:
-    """Return when something will be, in UTC, such as `at 22:10 UTC`, with the day where that is not today."""
+    """Return a time in UTC, with the day unless it is today: `at 22:10 UTC`, `on 1 May at 08:00 UTC`."""
     then, now = (datetime.fromtimestamp(ms // 1000, UTC) for ms in (unix_ms, now_ms))
     if then.date() == now.date():
         return f"at {then:%H:%M} UTC"

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from stormcellar.app.handlers.base import BaseHandler
-from stormcellar.app.handlers.display import clock_time, span
+from stormcellar.app.handlers.display import clock_time, duration
 from stormcellar.app.problems import Problem
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.sessions.session import Session
@@ -39,7 +39,7 @@ class Stay:
     @property
     def left(self) -> str:
         """Return the seconds left, for people."""
-        return span(self.left_s)
+        return duration(self.left_s)
 
 
 def stay(sessions: SessionManager, session: Session, *, here: str) -> Stay | None:

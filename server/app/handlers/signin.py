@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stormcellar.app.handlers.base import BaseHandler
 from stormcellar.app.handlers.bodies import JSON, is_plain_type, json_object, text_fields
-from stormcellar.app.handlers.display import span
+from stormcellar.app.handlers.display import duration
 from stormcellar.app.handlers.negotiation import safe_next
 from stormcellar.app.handlers.pages import FormPage, Page, WrongPassword, refused_in_form
 from stormcellar.app.problems import Problem
@@ -52,7 +52,7 @@ class Login(FormPage):
             "login.html",
             next_page=self._next_page,
             error=error,
-            remember_for=span(round(remember_s)) if remember_s else None,
+            remember_for=duration(round(remember_s)) if remember_s else None,
             remember=self._remember,
         )
 

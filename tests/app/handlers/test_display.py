@@ -1,10 +1,10 @@
-"""How times and browsers are told to people."""
+"""How times and browsers are shown to people."""
 
 from __future__ import annotations
 
 import pytest
 
-from stormcellar.app.handlers.display import agent_name, ago, clock_time, span
+from stormcellar.app.handlers.display import agent_name, ago, clock_time, duration
 from stormcellar.app.problems import WORDS, Problem, describe
 from stormcellar.errors import SessionError
 
@@ -51,7 +51,7 @@ def test_a_time_is_told_in_its_largest_unit(elapsed_ms: int, words: str) -> None
 )
 def test_a_length_of_time_is_told_in_a_unit_that_fits(seconds: int, words: str) -> None:
     """Rounded, and never so that an hour and a half becomes one or two."""
-    assert span(seconds) == words
+    assert duration(seconds) == words
 
 
 NOON_MS = 1_900_065_600_000  # 2030-03-18, 12:00 UTC
