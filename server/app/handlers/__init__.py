@@ -1,1 +1,1 @@
-"""The pages and the JSON interface of the standalone server, one module a subject."""
+"""The pages and the JSON interface of the standalone server, one module per subject."""

@@ -1,4 +1,4 @@
-"""What a request may send: its type, a JSON object, the fields of a form."""
+"""Request bodies: their media type, a JSON object, the fields of a form."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def is_plain_type(content_type: str, media: str) -> bool:
 
 
 def require_type(request: HTTPServerRequest, *allowed: str) -> None:
-    """Refuse a body over 256 KiB, of a type that is not *allowed*, or of none, or a type without a body.
+    """Refuse a body over 256 KiB, and a media type that is missing or not *allowed*.
+
+    A Content-Type is checked even if the body is empty.
 
     Raises:
         Problem: 413 or 415.
@@ -35,31 +37,31 @@ def require_type(request: HTTPServerRequest, *allowed: str) -> None:
 
 
 def json_object(request: HTTPServerRequest, *, unique: bool = False) -> dict[str, Any]:
-    """Return the body, a JSON object.
+    """Parse the body as a JSON object.
 
     Args:
-        unique: Refuse an object that names a key twice, instead of taking the last.
+        unique: Refuse an object with duplicate keys. By default the last value of a key is used.
 
     Raises:
-        Problem: 400, with what is wrong.
+        Problem: 400, with the reason.
     """
     try:
         body = values.parse(request.body, unique=unique)
     except values.NotJSON as exc:
-        raise Problem(400, f"The body will not do: {exc}.") from None
+        raise Problem(400, f"The body is not valid: {exc}.") from None
     if not isinstance(body, dict):
         raise Problem(400, "The body must be a JSON object.")
     return body
 
 
 def text_fields(request: HTTPServerRequest, *names: str, optional: tuple[str, ...] = ()) -> dict[str, str]:
-    """Return the fields of a form or a JSON object, each a string that comes once, to the byte as sent.
+    """Return the fields of a form or a JSON object: each is sent once, and returned unchanged.
 
     Raises:
         Problem: 400 for a missing, duplicate, undecodable or non-string field, or one in the URL.
     """
     if request.query_arguments.keys() & set(names):
-        raise Problem(400, "These fields are taken from the body only.")
+        raise Problem(400, f"Send {', '.join(names)} in the body, not in the URL.")
     if is_plain_type(request.headers.get("Content-Type", ""), JSON):
         body = json_object(request, unique=True)
         found = {name: body[name] for name in (*names, *optional) if body.get(name) is not None}
@@ -67,12 +69,12 @@ def text_fields(request: HTTPServerRequest, *names: str, optional: tuple[str, ..
         given = request.body_arguments
         found = {name: _only_text(given[name]) for name in (*names, *optional) if name in given}
     if not found.keys() >= set(names) or not all(isinstance(value, str) for value in found.values()):
-        raise Problem(400, f"Each of {', '.join(names)} must be given once, as text.")
+        raise Problem(400, f"Send each of {', '.join(names)} exactly once, as text.")
     return found
 
 
 def _only_text(sent: list[bytes]) -> str | None:
-    # get_body_argument() would put a space for a control character: another password than the one typed.
+    # get_body_argument() replaces control characters by spaces, which would change a password.
     try:
         return sent[0].decode() if len(sent) == 1 else None
     except UnicodeDecodeError:

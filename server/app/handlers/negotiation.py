@@ -1,4 +1,4 @@
-"""What a request wants: JSON or a page, and where to go from here."""
+"""Content negotiation, and the targets that a redirect may have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import unquote
 _PATH = re.compile(r"/[!-~]*")
 _MAX_PATH = 2048
 _MAX_MEDIA_RANGES = 64
-# Pages it makes no sense to land on after sign-in: loops, what is no page, and what only takes a POST.
+# Not useful after sign-in: redirect loops, style sheets, and URLs that accept POST only.
 _NOT_NEXT = re.compile(
     r"/(login|logout|signed-out|idle\.css|session/increment|account/confirm"
     r"|account/sessions/([^/]+/revoke|revoke-others))/?",
@@ -20,8 +20,8 @@ _NOT_NEXT = re.compile(
 def prefers_json(accept: str) -> bool:
     """Whether an Accept header ranks application/json above text/html.
 
-    Of two with the same weight the one that is named more exactly is preferred, so `application/json, */*`
-    means JSON; a page otherwise.
+    With equal weights the more specific media range wins, so `application/json, */*` means JSON. Without
+    a preference the answer is a page.
     """
     ranges = [_parsed(part) for part in accept.split(",")[:_MAX_MEDIA_RANGES]]
     json_rank, html_rank = _rank(ranges, "application/json"), _rank(ranges, "text/html")
@@ -29,11 +29,11 @@ def prefers_json(accept: str) -> bool:
 
 
 def _rank(ranges: list[tuple[str, float]], media: str) -> tuple[float, int]:
-    """Return the weight of *media*, as the most exact range that covers it says, and how exact that is."""
-    for exactness, pattern in ((3, media), (2, media.partition("/")[0] + "/*"), (1, "*/*")):
-        for covered, weight in ranges:
-            if covered == pattern:
-                return weight, exactness
+    """Return the weight of *media* by the most specific range that matches it, and how specific that is."""
+    for specificity, pattern in ((3, media), (2, media.partition("/")[0] + "/*"), (1, "*/*")):
+        for media_range, weight in ranges:
+            if media_range == pattern:
+                return weight, specificity
     return 0.0, 0
 
 
@@ -46,10 +46,10 @@ def _parsed(part: str) -> tuple[str, float]:
 
 
 def is_local(target: str) -> bool:
-    """Whether *target* is a path on this site however a browser parses it.
+    """Whether every browser parses *target* as a path on this site.
 
-    No scheme, no host however spelled, no backslash, control character or space. Source: WHATWG URL, 4.4;
-    OWASP Unvalidated Redirects Cheat Sheet.
+    It has no scheme, no host in any encoding, no backslash, control character or space. Sources: WHATWG
+    URL, 4.4; OWASP Unvalidated Redirects Cheat Sheet.
     """
     if len(target) > _MAX_PATH or not _PATH.fullmatch(target) or "\\" in target:
         return False
@@ -58,7 +58,7 @@ def is_local(target: str) -> bool:
 
 
 def safe_next(target: str | None) -> str:
-    """Return *target* if it is a path on this site worth landing on after sign-in, else `/`."""
+    """Return *target* if it is a path on this site that is useful after sign-in, else `/`."""
     if target is None or not is_local(target):
         return "/"
     return "/" if _NOT_NEXT.fullmatch(posixpath.normpath(_decoded_path(target))) else target

@@ -1,4 +1,4 @@
-"""What a supervisor asks: does the process live, does the store answer."""
+"""Health checks: the process is alive, the store answers."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from stormcellar.stores import Store, StoreError
 
 
 class Health(BaseHandler):
-    """`GET /healthz`: the process is alive, whatever the store does."""
+    """`GET /healthz`: the process is alive, with or without the store."""
 
     enforces_edge = False
 
     def get(self) -> None:
-        """Answer."""
+        """Answer 200."""
         self.write({"status": "ok"})
 
 
 class Ready(BaseHandler):
-    """`GET /readyz`: the store answers, so requests can be served."""
+    """`GET /readyz`: the store answers, so the server can handle requests."""
 
     enforces_edge = False
     store: Store
 
     def initialize(self, context: Context, store: Store) -> None:  # type: ignore[override]
-        """Take the store to ask."""
+        """Take the store to check."""
         super().initialize(context)
         self.store = store
 
     async def get(self) -> None:
-        """Ask the store; 503 if it does not answer in time."""
+        """Ping the store; answer 503 if it does not reply in time."""
         try:
             await self.store.ping()
         except StoreError:

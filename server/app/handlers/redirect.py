@@ -1,4 +1,4 @@
-"""Plain HTTP, answered with the way to TLS and nothing else."""
+"""The plain HTTP port: redirect to TLS, and nothing else."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def make_redirect_app(edge: Edge, tls_port: int) -> Application:
 
 
 class Redirect(EdgeHandler):
-    """Every address."""
+    """Handler for every path."""
 
     tls_port: int
 
     def initialize(self, edge: Edge, tls_port: int) -> None:
-        """Take where TLS is."""
+        """Take the rules of the plain port, and the port to redirect to."""
         self.receive(edge)
         self.tls_port = tls_port
 
     def set_default_headers(self) -> None:
-        """Let nothing be stored: another certificate, port or name may come."""
+        """Forbid caching: port and host may change."""
         for name, value in CACHING.items():
             self.set_header(name, value)
 
     def compute_etag(self) -> str | None:
-        """Make none."""
+        """Return None: responses are not cached, so there is nothing to compare."""
         return None
 
     def get(self, *_: str) -> None:
@@ -52,7 +52,7 @@ class Redirect(EdgeHandler):
         target = self.request.uri or ""
         if not _TARGET.fullmatch(target):
             raise Problem(400)
-        # What was sent is used only if it is, letter for letter, a name from the settings.
+        # The host of the request is used only if it equals one from the settings.
         host = (
             self.received.host
             if self.received.host in self.edge.allowed_hosts
@@ -64,7 +64,7 @@ class Redirect(EdgeHandler):
     head = get
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Answer in a line of text."""
+        """Answer with a line of text."""
         if status_code == 405:
             self.set_header("Allow", "GET, HEAD")
         self.set_header("Content-Type", "text/plain; charset=UTF-8")

@@ -264,7 +264,7 @@ async def test_a_message_keeps_the_names_of_things(site: Site) -> None:
     """What is wrong with a body is said in proper words."""
     _, body = await patch(site.browser(), '{"a": NaN}')
 
-    assert body["error"]["message"] == "The body will not do: NaN is not JSON."
+    assert body["error"]["message"] == "The body is not valid: NaN is not JSON."
 
 
 @pytest.mark.gen_test
