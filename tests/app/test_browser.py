@@ -102,7 +102,7 @@ def test_the_whole_journey(browser: Chromium) -> None:
     assert browser.find("[role=alert]").text.startswith("Use one that is less common")
     browser.fill_in(current=PASSWORD, new=NEW)
     browser.press("Change password")
-    assert browser.find("[role=status]").text.startswith("Your password is changed.")
+    assert browser.find("[role=status]").text.startswith("Your password was changed.")
     assert (browser.heading, browser.path) == ("Hello, alice", "/")
 
     browser.press("Sign out")
@@ -120,13 +120,13 @@ def test_one_browser_signs_the_other_out(browser: Chromium, other: Chromium) -> 
     assert browser.heading == "Is it you?"
     browser.fill_in(password="wrong")
     browser.press("Go on")
-    assert browser.find("[role=alert]").text == "That is not your password. Nothing was done."
+    assert browser.find("[role=alert]").text == "The password is wrong. Nothing was changed. Try again."
     browser.fill_in(password=PASSWORD)
     browser.press("Go on")
 
     assert (browser.path, browser.find("[role=status]").text) == (
         "/account/sessions",
-        "All other sessions are signed out.",
+        "All other sessions were signed out.",
     )  # C8
     other.open("/account/sessions")
     assert other.heading == "Sign in"

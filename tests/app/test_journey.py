@@ -173,7 +173,7 @@ async def change_password(browser: Browser) -> None:
     response = await browser.submit(page, page, current=PASSWORD, new="a storm in the cellar")
 
     assert (refused.code, response.code) == (422, 303)
-    shown = [(await browser.get("/")).body.count(b"Your password is changed.") for _ in range(2)]
+    shown = [(await browser.get("/")).body.count(b"Your password was changed.") for _ in range(2)]
     assert shown == [1, 0]
 
 

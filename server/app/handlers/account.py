@@ -1,4 +1,4 @@
-"""Home, and "your sessions": who you are, where you are signed in, and ending that."""
+"""The home page, and the list of the user's sessions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from stormcellar.app.handlers.base import signed_in
 from stormcellar.app.handlers.confirm import ConfirmingPage
 from stormcellar.app.handlers.display import agent_name, ago
-from stormcellar.app.handlers.pages import Page, refused_in_form
+from stormcellar.app.handlers.pages import Page, shows_errors_in_form
 from stormcellar.app.problems import Problem
 from stormcellar.sessions.request_info import decoded_client
 from stormcellar.stores import Record
@@ -20,7 +20,7 @@ class Home(Page):
     """`GET /`."""
 
     async def get(self) -> None:
-        """Show who you are and what your session holds."""
+        """Show the user and the session data."""
         data = self.session_data()
         if self.wants_json:
             self.write({"user": self.session.user, "data": data})
@@ -36,7 +36,7 @@ class Sessions(Page):
 
     @signed_in
     async def get(self) -> None:
-        """List where this user is signed in: here first, then the latest sign-in."""
+        """List the user's sessions: the current one first, then by sign-in, latest first."""
         assert self.session.user is not None
         records = await self.sessions.of_user(self.session.user)
         records.sort(key=lambda record: record.handle != self.session.handle)
@@ -44,10 +44,10 @@ class Sessions(Page):
         if self.wants_json:
             self.write({"sessions": listed})
             return
-        shown = [{**item, **self._in_words(record)} for item, record in zip(listed, records, strict=True)]
+        shown = [{**item, **self._as_text(record)} for item, record in zip(listed, records, strict=True)]
         self.render("sessions.html", sessions=shown)
 
-    def _in_words(self, record: Record) -> dict[str, str]:
+    def _as_text(self, record: Record) -> dict[str, str]:
         now_ms = self.sessions.now_ms()
         return {
             "client": agent_name(_client(record)["agent"]),
@@ -62,23 +62,23 @@ class Revoke(ConfirmingPage):
     page = "/account/sessions"
 
     @signed_in
-    @refused_in_form
+    @shows_errors_in_form
     async def post(self, handle: str) -> None:
-        """End one session of this user; this one at once, another once it is sure who asks."""
+        """End one of the user's sessions; any but the current one requires a recent sign-in."""
         if handle == self.session.handle:
             await self.session.logout()
             self.clear_site()
-            self.done("/signed-out")
+            self.answer_form("/signed-out")
         else:
             await self._revoke_other(handle)
 
     @reauthenticated()
     async def _revoke_other(self, handle: str) -> None:
-        """End it; another user's is as unknown as a random one."""
+        """End another session; 404 for one of another user, as for an unknown handle."""
         assert self.session.user is not None
         if not await self.sessions.revoke(self.session.user, handle, address=self.client_address()):
-            raise Problem(404)
-        self.done(self.page, "That session is signed out.")
+            raise Problem(404, "This session does not exist, or it has already ended.")
+        self.answer_form(self.page, "The session was signed out.")
 
 
 class RevokeOthers(ConfirmingPage):
@@ -87,14 +87,14 @@ class RevokeOthers(ConfirmingPage):
     page = "/account/sessions"
 
     @signed_in
-    @refused_in_form
+    @shows_errors_in_form
     @reauthenticated()
     async def post(self) -> None:
-        """End every session of this user but this one."""
+        """End all sessions of the user but the current one."""
         assert self.session.user is not None and self.session.handle is not None
         here, address = self.session.handle, self.client_address()
         await self.sessions.revoke_others(self.session.user, than=here, address=address)
-        self.done(self.page, "All other sessions are signed out.")
+        self.answer_form(self.page, "All other sessions were signed out.")
 
 
 def _listed(record: Record, *, current: bool) -> dict[str, Any]:
@@ -109,6 +109,6 @@ def _listed(record: Record, *, current: bool) -> dict[str, Any]:
 
 
 def _client(record: Record) -> dict[str, str]:
-    """Return the address and the agent that *record* tells; empty if somebody else wrote it."""
+    """Return the client's address and agent from *record*; empty if they cannot be decoded."""
     client = decoded_client(record.client)
     return {name: str(client.get(name, "")) for name in ("address", "agent")}

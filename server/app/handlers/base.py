@@ -1,4 +1,4 @@
-"""What every handler of the standalone server shares: headers, methods, errors, who may pass."""
+"""Base classes of the handlers: methods, headers, error responses, events."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 class BaseHandler(EdgeHandler):
-    """Negotiation and errors, without a session."""
+    """A handler without a session: content negotiation, methods, errors."""
 
     context: Context
     always_json: ClassVar[bool] = False
     body_types: ClassVar[tuple[str, ...]] = (FORM, JSON)
     page: ClassVar[str] = "/"
-    """Where a person goes on from a form that was sent here."""
+    """The page that has the form which is sent here; error pages link to it."""
 
     def initialize(self, context: Context) -> None:
-        """Take the context, and count this request as in flight."""
+        """Take the context, and count this request as in progress."""
         self.context = context
         self.receive(context.edge)
         context.in_flight.enter()
         self._close_if_draining()
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> Future[None]:
-        """Send the response, and count this request as done once the client has read it, or is gone."""
+        """Send the response; the request is in progress until it is sent or the client disconnects."""
         sent = super().finish(chunk)
         sent.add_done_callback(lambda _: self.context.in_flight.leave())
         return sent
@@ -56,12 +56,12 @@ class BaseHandler(EdgeHandler):
             self.set_header("Connection", "close")
 
     def set_default_headers(self) -> None:
-        """Let nothing be stored, whatever the status. See `headers` for the rest."""
+        """Forbid caching, whatever the status. `security_headers` adds the other headers."""
         for name, value in CACHING.items():
             self.set_header(name, value)
 
     def compute_etag(self) -> str | None:
-        """Make none: nothing here may be stored, so there is nothing to compare it with."""
+        """Return None: responses are not cached, so there is nothing to compare."""
         return None
 
     @property
@@ -72,18 +72,18 @@ class BaseHandler(EdgeHandler):
     # --- methods ---
 
     def prepare(self) -> Awaitable[None] | None:
-        """Answer what needs no session: a request not meant for us, OPTIONS, a method that is not taken."""
+        """Answer what needs no session: a disallowed request, OPTIONS, an unsupported method."""
         self.enforce_edge()
         if self.request.method == "OPTIONS":
             self.set_status(204)
-            self.set_header("Allow", self._allowed())
+            self.set_header("Allow", self._allow_header())
             self.finish()
         else:
             self._require_method()
         return None
 
     def check_xsrf_cookie(self) -> None:
-        """Refuse a method or a body type this address does not take; there is no session to protect."""
+        """Check method, origin and media type. Without a session there is no form token to check."""
         self.enforce_edge()
         self._require_method()
         require_origin(self.request)
@@ -93,71 +93,71 @@ class BaseHandler(EdgeHandler):
         """Answer as GET does, without the body."""
         return self.get(*args)
 
-    def _takes(self, method: str) -> bool:
+    def _supports(self, method: str) -> bool:
         stock = RequestHandler._unimplemented_method
         return getattr(type(self), "get" if method == "HEAD" else method.lower()) is not stock
 
     def _require_method(self) -> None:
-        if not self._takes(self.request.method or ""):
+        if not self._supports(self.request.method or ""):
             raise Problem(405)
 
-    def _allowed(self) -> str:
-        return ", ".join([*filter(self._takes, _METHODS), "OPTIONS"])
+    def _allow_header(self) -> str:
+        return ", ".join([*filter(self._supports, _METHODS), "OPTIONS"])
 
-    # --- answers ---
+    # --- responses ---
 
     def see_other(self, target: str) -> None:
-        """Redirect so that the browser GETs *target*."""
+        """Redirect with 303, so that the browser requests *target* with GET."""
         self.redirect(target, status=303)
 
     def clear_site(self) -> None:
-        """Have the browser forget all that it holds of this site; over plain HTTP it would not obey."""
+        """Send Clear-Site-Data, so that the browser deletes all data of this site; it works over TLS only."""
         if self.edge.is_secure:
             self.set_header("Clear-Site-Data", CLEAR_ALL)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Answer with `{"error": {"code", "message"}}` or a small page; never with a trace."""
+        """Answer with `{"error": {"code", "message"}}` or an error page; never with a traceback."""
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
         code, message = describe(status_code, error)
         self._close_if_draining()  # send_error() has cleared the headers
         if status_code == 405:
-            self.set_header("Allow", self._allowed())
+            self.set_header("Allow", self._allow_header())
         if self.wants_json:
             self.finish({"error": {"code": code, "message": message}})
         else:
             title = WORDS[code].title
-            self.render("error.html", title=title, code=code, message=message, again=self._again())
+            self.render("error.html", title=title, code=code, message=message, retry_url=self._retry_url())
 
-    def _again(self) -> str:
-        """Return where the person who sees an error may try again: this page, or the one with the form."""
+    def _retry_url(self) -> str:
+        """Return the link "Try again" of an error page: this page, or the one that has the form."""
         uri = self.request.uri or "/"
-        return uri if self._takes("GET") and is_local(uri) else self.page
+        return uri if self._supports("GET") and is_local(uri) else self.page
 
-    # --- news ---
+    # --- events ---
 
     def log_exception(
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """Log without the query string, and tell of a store that fails and of a request from elsewhere."""
+        """Log without the query string; emit an event for a failing store and a cross-origin request."""
         super().log_exception(typ, value, tb)
         if isinstance(value, StoreUnavailable):
-            self.tell(Kind.STORE_FAILED, reason=failure_reason(value))
+            self.emit(Kind.STORE_FAILED, reason=failure_reason(value))
         elif _is_cross_origin(value):
-            self.tell(Kind.ORIGIN_REJECTED)
+            self.emit(Kind.ORIGIN_REJECTED)
 
-    def tell(self, kind: Kind, *, user: str | None = None, reason: str | None = None) -> None:
-        """Tell what happened to this request; see `stormcellar.events`."""
+    def emit(self, kind: Kind, *, user: str | None = None, reason: str | None = None) -> None:
+        """Emit an event about this request; see `stormcellar.events`."""
         manager: SessionManager = self.settings[SETTING]
         handle, address = self.presented_handle(), self.client_address()
         manager.events.emit(kind, handle=handle, user=user, address=address, reason=reason)
 
     def presented_handle(self) -> str | None:
-        """Return what names the session of a genuine cookie, whether or not it still counts."""
+        """Return the session handle from a correctly signed cookie, even if the session has ended."""
         return None
 
 
 def _is_cross_origin(error: BaseException | None) -> bool:
-    """Whether *error* is how Tornado refuses an unsafe request from another site (web.py, 6.6.1)."""
+    """Whether *error* is Tornado's refusal of an unsafe cross-origin request (web.py, 6.6.1)."""
     if type(error) is not HTTPError or error.status_code != 403:
         return False
     return (error.log_message or "").startswith(("Origin ", "Sec-Fetch-Site "))
@@ -167,30 +167,30 @@ class PageHandler(SessionMixin, BaseHandler):
     """A handler with a session."""
 
     def client_address(self) -> str:
-        """Return who the client is, as `BaseHandler` sees it."""
+        """Return the client's address as `BaseHandler` does, not as `SessionMixin` does."""
         return BaseHandler.client_address(self)
 
     def check_xsrf_cookie(self) -> None:
-        """Refuse a wrong method or body type first, then a request without a form token."""
+        """Check method, origin and media type first, then the form token."""
         BaseHandler.check_xsrf_cookie(self)
         SessionMixin.check_xsrf_cookie(self)
 
     def log_exception(
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """Log and tell as `BaseHandler` does."""
+        """Log and emit events as `BaseHandler` does."""
         BaseHandler.log_exception(self, typ, value, tb)
 
     def session_data(self) -> dict[str, Any]:
-        """Return what the session holds, by key, so that no store's own order shows through."""
+        """Return the session's data sorted by key, so that the output is the same for every store."""
         return dict(sorted(self.session.items()))
 
 
 class NotFound(BaseHandler):
-    """Every address that is none."""
+    """Fallback handler: 404 for unknown paths."""
 
     def check_xsrf_cookie(self) -> None:
-        """Let every method through to the 404."""
+        """Check the origin only: every method gets the 404."""
         require_origin(self.request)
 
     def prepare(self) -> None:
@@ -206,7 +206,7 @@ H = TypeVar("H", bound=PageHandler)
 def signed_in(
     method: Callable[Concatenate[H, P], Coroutine[Any, Any, None]],
 ) -> Callable[Concatenate[H, P], Coroutine[Any, Any, None]]:
-    """Let a method run only for a signed-in user: else 401 in JSON, a redirect to sign-in for pages."""
+    """Require a signed-in user: without one answer 401 in JSON, and redirect pages to sign-in."""
 
     @wraps(method)
     async def wrapper(handler: H, /, *args: P.args, **kwargs: P.kwargs) -> None:

@@ -1,4 +1,4 @@
-"""Asking for the password again before what matters, without losing what was being done."""
+"""Confirm the password before a sensitive action, and continue with that action."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from urllib.parse import urlencode
 from stormcellar.app.handlers.base import signed_in
 from stormcellar.app.handlers.bodies import FORM, is_plain_type, text_fields
 from stormcellar.app.handlers.negotiation import safe_next
-from stormcellar.app.handlers.pages import FormPage, WrongPassword, refused_in_form
+from stormcellar.app.handlers.pages import FormPage, WrongPassword, shows_errors_in_form
 from stormcellar.app.problems import Problem
 from stormcellar.errors import ReauthenticationRequired
 from stormcellar.web.tornado_request import SAFE_METHODS
 
-WRONG = "That is not your password. Nothing was done."
+WRONG = "The password is wrong. Nothing was changed. Try again."
 
 
 class ConfirmingPage(FormPage):
-    """A page with actions for which `server.reauthenticated` may want the password again.
+    """A page with actions that `reauthenticated` protects.
 
-    A form is answered with the question in its place, which sends the same fields to the same address once
-    more. The answer changes the session ID, so the form token in it is good for one time: reloading the
-    result does nothing twice.
+    If a password is needed, the response to a form is a page that asks for it. That page contains the fields
+    of the form as hidden fields, and sends them to the same URL together with the password. The password
+    rotates the session ID, which invalidates the form token: reloading the result does not repeat the action.
     """
 
     async def reauthenticate(self) -> bool:
-        """Take the password if the request brings one, else ask for it.
+        """Check the password if the request contains one, else ask for it.
 
         Raises:
-            ReauthenticationRequired: In JSON, which gets its proof at `/account/confirm`.
+            ReauthenticationRequired: In JSON; such a client sends the password to `/account/confirm`.
         """
         is_form = is_plain_type(self.request.headers.get("Content-Type", ""), FORM)
         if self.wants_json or not (is_form or self.request.method in SAFE_METHODS):
@@ -36,14 +36,14 @@ class ConfirmingPage(FormPage):
             self.see_other("/account/confirm?" + urlencode({"next": safe_next(self.request.uri)}))
             return False
         if "password" in self.request.body_arguments:
-            await self.prove(text_fields(self.request, "password")["password"])
+            await self.confirm_password(text_fields(self.request, "password")["password"])
             return True
         self.set_status(ReauthenticationRequired.status)
         self.show()
         return False
 
-    async def prove(self, password: str) -> None:
-        """Check the user's *password*; the session gets a new ID and a new time of sign-in.
+    async def confirm_password(self, password: str) -> None:
+        """Check the user's *password*, rotate the session ID, and renew the time of sign-in.
 
         Raises:
             WrongPassword, Throttled, Busy, SignInRevoked, StoreUnavailable
@@ -53,22 +53,22 @@ class ConfirmingPage(FormPage):
         user = await self.check_password(self.session.user, password)
         if user is None:
             raise WrongPassword(403, WRONG)
-        # Not afresh: a session that was signed out meanwhile stays so, and a second click does nothing twice.
+        # afresh=False: a session signed out meanwhile stays signed out, and a double click acts once.
         await self.session.login(user, auth_ms=auth_ms, afresh=False)
 
     def show(self, error: str | None = None) -> None:
-        """Ask for the password, in a form that sends along what was sent here."""
+        """Ask for the password, in a form that repeats the fields of this request."""
         self.render(
             "confirm.html",
             action=self.request.path,
-            fields=_resent(self.request.body_arguments),
+            fields=_repeated(self.request.body_arguments),
             cancel=self.page,
             error=error,
         )
 
 
-def _resent(given: dict[str, list[bytes]]) -> list[tuple[str, str]]:
-    """Return the fields to send again: neither a token that will be dead, nor anything like a password."""
+def _repeated(given: dict[str, list[bytes]]) -> list[tuple[str, str]]:
+    """Return the fields to repeat, without the form token, which expires, and without passwords."""
     try:
         return [
             (name, value.decode())
@@ -81,26 +81,26 @@ def _resent(given: dict[str, list[bytes]]) -> list[tuple[str, str]]:
 
 
 class Confirm(ConfirmingPage):
-    """`GET` and `POST /account/confirm`: the question on a page of its own."""
+    """`GET` and `POST /account/confirm`: the password on a page of its own."""
 
     _next_page = "/"
 
     @signed_in
     async def get(self) -> None:
-        """Ask."""
+        """Ask for the password."""
         self._next_page = safe_next(self.get_query_argument("next", None, strip=False))
         self.show()
 
     @signed_in
-    @refused_in_form
+    @shows_errors_in_form
     async def post(self) -> None:
-        """Take the answer, and lead on."""
+        """Check the password, and redirect to the next page."""
         fields = text_fields(self.request, "password", optional=("next",))
         self._next_page = safe_next(fields.get("next"))
-        await self.prove(fields["password"])
-        self.done(self._next_page)
+        await self.confirm_password(fields["password"])
+        self.answer_form(self._next_page)
 
     def show(self, error: str | None = None) -> None:
-        """Show the form."""
+        """Render the form."""
         fields = [("next", self._next_page)]
         self.render("confirm.html", action=self.request.path, fields=fields, cancel="/", error=error)

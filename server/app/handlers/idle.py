@@ -1,4 +1,4 @@
-"""How long a person stays signed in, and the style sheet that warns them of the end without a script."""
+"""The end of a session as pages show it, and a style sheet that warns of it without a script."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from stormcellar.timestamps import iso_utc
 
 WARN_S = 120
 _SECONDS = re.compile("[0-9]{1,9}")
-# What is hidden like this is hidden from screen readers and the keyboard too. With the time in the address of
-# a style sheet there is no need of a script, nor of a style in the page, which the CSP forbids.
+# `visibility` also hides an element from screen readers and the keyboard. The URL of the style sheet contains
+# the seconds left, so neither a script nor an inline style is needed; the CSP forbids both.
 _CSS = """@keyframes show {{ to {{ visibility: visible }} }}
 @keyframes hide {{ from {{ visibility: visible }} to {{ visibility: hidden }} }}
 #idle-soon {{ animation: show 1ms {soon}s forwards, hide 1ms {over}s forwards }}
@@ -24,49 +24,49 @@ _CSS = """@keyframes show {{ to {{ visibility: visible }} }}
 
 
 @dataclass(frozen=True, slots=True)
-class Stay:
-    """What a page says about the end of the session: `left_s` seconds from now if nothing happens."""
+class Expiry:
+    """When the user will be signed out: in `left_s` seconds without activity."""
 
     left_s: int
     is_sliding: bool
-    """Whether activity puts the end off."""
+    """Whether activity extends the session."""
     until: str
-    """The latest end, for people."""
+    """The latest end, as text."""
     until_iso: str
-    here: str
+    continue_url: str
     """The page to open for more time."""
 
     @property
     def left(self) -> str:
-        """Return the seconds left, for people."""
+        """Return the time left, as text."""
         return duration(self.left_s)
 
 
-def stay(sessions: SessionManager, session: Session, *, here: str) -> Stay | None:
-    """Return how long the user of *session* stays signed in from now; None if there is no user."""
+def expiry(sessions: SessionManager, session: Session, *, continue_url: str) -> Expiry | None:
+    """Return when the user of *session* will be signed out; None for a visitor."""
     record, left_s, most_s = session.record, sessions.idle_left_s(session), sessions.deadline_left_s(session)
     if record is None or record.user is None or left_s is None or most_s is None:
         return None
-    return Stay(
+    return Expiry(
         left_s=left_s,
         is_sliding=left_s < most_s,
         until=clock_time(record.deadline_ms, now_ms=sessions.now_ms()),
         until_iso=iso_utc(record.deadline_ms),
-        here=here,
+        continue_url=continue_url,
     )
 
 
 class IdleStyle(BaseHandler):
-    """`GET /idle.css?left=SECONDS`: shows one banner two minutes before the end, another after it.
+    """`GET /idle.css?left=SECONDS`: show a banner two minutes before the end, and another one after it.
 
-    It needs no session, so asking for it is no activity and no store is asked.
+    It uses no session, so requesting it is no activity and needs no store.
     """
 
     def get(self) -> None:
-        """Answer with the rules for the seconds given."""
+        """Answer with the rules for the given seconds."""
         given = self.get_query_arguments("left", strip=False)
         if len(given) != 1 or not _SECONDS.fullmatch(given[0]):
-            raise Problem(400, "left must be given once, a whole number of seconds.")
+            raise Problem(400, "Send left exactly once, as a whole number of seconds.")
         left_s = int(given[0])
         self.set_header("Content-Type", "text/css; charset=UTF-8")
         self.finish(_CSS.format(soon=max(0, left_s - WARN_S), over=left_s))

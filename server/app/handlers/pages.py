@@ -1,4 +1,4 @@
-"""What the pages of a person share: how long they stay signed in, and forms that ask for a password."""
+"""Base classes of HTML pages: the end of the session, flash messages, forms with a password."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from stormcellar.web.tornado_request import SAFE_METHODS
 class Page(PageHandler):
     """A handler whose template extends `page.html`."""
 
-    def stay(self) -> idle.Stay | None:
-        """Return how long this person stays signed in, for the template."""
+    def expiry(self) -> idle.Expiry | None:
+        """Return when the user will be signed out, for the template."""
         uri = self.request.uri or "/"
-        here = uri if self.request.method in SAFE_METHODS and is_local(uri) else self.page
-        return idle.stay(self.sessions, self.session, here=here)
+        url = uri if self.request.method in SAFE_METHODS and is_local(uri) else self.page
+        return idle.expiry(self.sessions, self.session, continue_url=url)
 
     def flashes(self) -> list[str]:
-        """Take the messages that wait, for the template; HEAD shows none, and leaves them."""
+        """Return and remove the flash messages, for the template; HEAD leaves them in place."""
         return [] if self.request.method == "HEAD" else self.session.flashes()
 
-    def done(self, page: str, message: str | None = None) -> None:
-        """Answer a form that did its work: with *page*, on which *message* shows once; in JSON with 204."""
+    def answer_form(self, page: str, message: str | None = None) -> None:
+        """Answer a form that succeeded: redirect to *page* and show *message* there once; 204 in JSON."""
         if self.wants_json:
             self.set_status(204)
             return
@@ -39,29 +39,29 @@ class Page(PageHandler):
 
 
 class WrongPassword(Problem):
-    """The credentials of a form are wrong; which of them is not told."""
+    """User name or password are wrong; the response does not reveal which."""
 
     def __init__(self, status: int, message: str | None = None) -> None:
         super().__init__(status, message, code="bad_credentials")
 
 
 class FormPage(Page):
-    """A page with a form that asks for a password."""
+    """A page whose form contains a password."""
 
     @abstractmethod
     def show(self, error: str | None = None) -> None:
-        """Show the form, with what was wrong with the last one."""
+        """Render the form, with the error of the last attempt."""
 
     async def check_password(self, name: str, password: str) -> str | None:
-        """Return the user whose name and password these are, else None.
+        """Return the user if name and password match, else None.
 
         Raises:
             Throttled, Busy, StoreUnavailable
         """
         return await self.context.authenticator.check(name, password, address=self.client_address())
 
-    def refuse(self, error: Problem | Throttled | PasswordRefused) -> None:
-        """Show the form again with what *error* says, under its status."""
+    def show_error(self, error: Problem | Throttled | PasswordRefused) -> None:
+        """Render the form again with the message and the status of *error*."""
         status = _status(error)
         self.set_status(status)
         if isinstance(error, Throttled):
@@ -81,10 +81,10 @@ P = ParamSpec("P")
 F = TypeVar("F", bound=FormPage)
 
 
-def refused_in_form(
+def shows_errors_in_form(
     method: Callable[Concatenate[F, P], Awaitable[None]],
 ) -> Callable[Concatenate[F, P], Coroutine[Any, Any, None]]:
-    """Answer a wrong or refused password with the form once more; JSON with the error."""
+    """Answer a wrong or refused password with the form and an error message; JSON gets the error."""
 
     @wraps(method)
     async def wrapper(handler: F, /, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -93,6 +93,6 @@ def refused_in_form(
         except (WrongPassword, Throttled, PasswordRefused) as error:
             if handler.wants_json:
                 raise
-            handler.refuse(error)
+            handler.show_error(error)
 
     return wrapper

@@ -1,4 +1,4 @@
-"""The session as JSON: read it, change keys, count."""
+"""The session as JSON: read, change keys, increment a counter."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class SessionData(PageHandler):
     body_types = (JSON,)
 
     async def get(self) -> None:
-        """Show the session; extends nothing."""
+        """Answer with the session; it is not extended."""
         self.session_activity = False
         self._show()
 
     async def patch(self) -> None:
-        """Replace each key named, remove those that are null, in one atomic step."""
+        """Set the given keys and delete those that are null, in one atomic step."""
         changes = json_object(self.request)
         _require_keys(changes)
         for key, value in changes.items():
@@ -59,7 +59,7 @@ class Increment(PageHandler):
     body_types = (JSON,)
 
     async def post(self) -> None:
-        """Add to a counter, atomically against every other request; an absent one is 0."""
+        """Add to a counter, atomically; a missing counter is 0."""
         body = json_object(self.request)
         key, by = body.get("key"), _require_integer(body.get("by", 1), '"by"')
         if not isinstance(key, str):
@@ -76,13 +76,13 @@ def _require_keys(keys: dict[str, Any]) -> None:
 
 
 def _sum(stored: object, by: int) -> int:
-    before = 0 if stored is None else _require_integer(stored, "The value stored")
+    before = 0 if stored is None else _require_integer(stored, "The stored value")
     return _require_integer(before + by, "The sum")
 
 
 def _require_integer(value: object, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_SAFE_INTEGER:
-        raise Problem(422, f"{what} must be an integer within 2^53.")
+        raise Problem(422, f"{what} must be an integer from -2^53 to 2^53.")
     return value
 
 

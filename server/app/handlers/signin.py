@@ -1,4 +1,4 @@
-"""Signing in and out, with a new session ID each time."""
+"""Sign in and sign out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from stormcellar.app.handlers.base import BaseHandler
 from stormcellar.app.handlers.bodies import JSON, is_plain_type, json_object, text_fields
 from stormcellar.app.handlers.display import duration
 from stormcellar.app.handlers.negotiation import safe_next
-from stormcellar.app.handlers.pages import FormPage, Page, WrongPassword, refused_in_form
+from stormcellar.app.handlers.pages import FormPage, Page, WrongPassword, shows_errors_in_form
 from stormcellar.app.problems import Problem
 from stormcellar.app.security_headers import CLEAR_CACHE
 from stormcellar.errors import SignInRevoked
@@ -20,17 +20,17 @@ class Login(FormPage):
     _remember = False
 
     async def get(self) -> None:
-        """Show the form."""
+        """Render the form."""
         self._next_page = safe_next(self.get_query_argument("next", None, strip=False))
         self.show()
 
-    @refused_in_form
+    @shows_errors_in_form
     async def post(self) -> None:
-        """Check the password, then bind the user to a new session ID."""
+        """Check the password, then bind the user to the session under a new ID."""
         fields = text_fields(self.request, "username", "password", optional=("next",))
         self._next_page = safe_next(fields.get("next"))
-        self._remember = self._is_to_remember()
-        # Before the hash is read, so that a password change meanwhile makes this sign-in too old.
+        self._remember = self._wants_remember()
+        # Taken before the hash is read: a password change after this time invalidates the sign-in.
         auth_ms = self.sessions.now_ms()
         user = await self.check_password(fields["username"], fields["password"])
         if user is None:
@@ -38,7 +38,7 @@ class Login(FormPage):
         try:
             keep, remember = self.context.carry, self._remember
             await self.session.login(user, keep=keep, auth_ms=auth_ms, remember=remember)
-        except SignInRevoked:  # to whoever was locked out meanwhile, as to everybody else
+        except SignInRevoked:  # the same answer, so it does not reveal that the account exists
             raise WrongPassword(401) from None
         if self.wants_json:
             self.write({"user": user})
@@ -46,7 +46,7 @@ class Login(FormPage):
             self.see_other(self._next_page)
 
     def show(self, error: str | None = None) -> None:
-        """Show the form."""
+        """Render the form."""
         remember_s = self.sessions.lifetime.remember_s
         self.render(
             "login.html",
@@ -56,14 +56,14 @@ class Login(FormPage):
             remember=self._remember,
         )
 
-    def _is_to_remember(self) -> bool:
-        """Whether `remember` was given: `true` in JSON, a box with the value `yes` in a form.
+    def _wants_remember(self) -> bool:
+        """Whether `remember` is set: `true` in JSON, a checkbox with the value `yes` in a form.
 
         Raises:
-            Problem: 400 for anything else.
+            Problem: 400 for any other value.
         """
         if "remember" in self.request.query_arguments:
-            raise Problem(400, "remember is taken from the body only.")
+            raise Problem(400, "Send remember in the body, not in the URL.")
         if is_plain_type(self.request.headers.get("Content-Type", ""), JSON):
             given = json_object(self.request, unique=True).get("remember")
             if not isinstance(given, bool | None):
@@ -71,7 +71,7 @@ class Login(FormPage):
             return given is True
         sent = self.request.body_arguments.get("remember", [])
         if sent not in ([], [b"yes"]):
-            raise Problem(400, "remember must be yes, once, or left out.")
+            raise Problem(400, "remember must be sent once with the value yes, or omitted.")
         return bool(sent)
 
 
@@ -79,37 +79,38 @@ class Logout(Page):
     """`POST /logout`."""
 
     def check_xsrf_cookie(self) -> None:
-        """Ask a visitor without a session for no token: there is nothing to protect, and nothing happens."""
+        """Require no form token of a visitor: without a session there is nothing to end."""
         if self.presented_handle() is None:
             BaseHandler.check_xsrf_cookie(self)
         else:
             super().check_xsrf_cookie()
 
     async def post(self) -> None:
-        """End the session in the store, then clear the browser; the same answer if there was none."""
+        """End the session in the store, then clear the browser's data; also succeed without a session."""
         await self.session.logout()
         self.clear_site()
-        self.done("/signed-out")
+        self.answer_form("/signed-out")
 
 
-class ForgetPages(BaseHandler):
-    """`GET /forget.css`: no style at all, but the browser drops the pages that it keeps of this site.
+class ClearCache(BaseHandler):
+    """`GET /forget.css`: an empty style sheet whose Clear-Site-Data header clears the browser's cache.
 
-    Chromium keeps a page for the back button in spite of `no-store`, and the last one before a sign-out only
-    when the next is there: too late for what the answer to the sign-out says. So that next page loads this.
+    Chromium keeps pages for the back button in spite of `no-store`. It stores the last page before a sign-out
+    only when the next one has loaded, after the header of the sign-out itself was applied. So the next page
+    loads this style sheet.
     """
 
     def get(self) -> None:
-        """Answer."""
+        """Answer with the header and no rules."""
         self.set_header("Content-Type", "text/css; charset=UTF-8")
         self.set_header("Clear-Site-Data", CLEAR_CACHE)
 
 
 class SignedOut(Page):
-    """`GET /signed-out`: where signing out leads."""
+    """`GET /signed-out`: the page after signing out."""
 
     async def get(self) -> None:
-        """Say so, unless somebody is signed in: then the way leads home."""
+        """Render the page; a signed-in user is redirected to the home page."""
         if self.session.user is None:
             self.render("signed-out.html")
         else:

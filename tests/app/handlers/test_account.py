@@ -157,8 +157,8 @@ async def test_the_page_says_what_was_ended_once(site: Site) -> None:
     await browser.submit("/account/sessions", "/account/sessions/revoke-others")
     all_others = [(await browser.get("/account/sessions")).body for _ in range(2)]
 
-    assert [page.count(b'role="status">That session is signed out.') for page in one] == [1, 0]
-    assert [page.count(b'role="status">All other sessions are signed out.') for page in all_others] == [1, 0]
+    assert [page.count(b'role="status">The session was signed out.') for page in one] == [1, 0]
+    assert [page.count(b'role="status">All other sessions were signed out.') for page in all_others] == [1, 0]
 
 
 @pytest.mark.gen_test
@@ -311,4 +311,4 @@ async def test_looking_at_the_head_of_a_page_takes_no_message(site: Site) -> Non
     await revoke(browser, session_handle(site, other))
     await browser.fetch("HEAD", "/account/sessions")
 
-    assert b"That session is signed out." in (await browser.get("/account/sessions")).body
+    assert b"The session was signed out." in (await browser.get("/account/sessions")).body

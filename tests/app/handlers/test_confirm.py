@@ -13,7 +13,7 @@ from stormcellar import reauthenticated
 from stormcellar.accounts.throttle import Rules
 from stormcellar.app.handlers.base import signed_in
 from stormcellar.app.handlers.confirm import ConfirmingPage
-from stormcellar.app.handlers.pages import refused_in_form
+from stormcellar.app.handlers.pages import shows_errors_in_form
 from stormcellar.events import Kind
 from tests.support.browser import Browser, token
 from tests.support.site import ACCOUNTS, PASSWORD, OpenSite, Site, session_handle, sign_in
@@ -128,7 +128,7 @@ async def test_a_wrong_password_does_nothing(site: Site) -> None:
     wrong = await browser.post_form(OTHERS, token(asked), password="typed-password-7")
 
     assert wrong.code == 403
-    assert b'role="alert" id="error">That is not your password. Nothing was done.' in wrong.body
+    assert b'role="alert" id="error">The password is wrong. Nothing was changed. Try again.' in wrong.body
     assert b"typed-password-7" not in wrong.body  # E20
     assert browser.cookies == before
     assert await user_of(other) == "alice"
@@ -286,7 +286,7 @@ class Keys(ConfirmingPage):
         self.write("keys")
 
     @signed_in
-    @refused_in_form
+    @shows_errors_in_form
     @reauthenticated()
     async def post(self) -> None:
         """Take the fields."""

@@ -100,7 +100,7 @@ async def test_the_new_password_takes_the_place_of_the_old(site: Site) -> None:
     home = (await browser.get("/")).body
 
     assert (response.code, response.headers["Location"]) == (303, "/")
-    assert b'role="status">Your password is changed. Everywhere else you are signed out.' in home
+    assert b'role="status">Your password was changed. You are signed out everywhere else.' in home
     assert [await opens(site, NEW), await opens(site, PASSWORD)] == [True, False]  # E16
 
 
@@ -416,7 +416,7 @@ async def test_who_signs_out_meanwhile_stays_signed_out(moment: str, open_gated:
     response = await changing
 
     assert (out[0], response.code) == (204, 409)
-    assert b"Your password is changed, and you were signed out meanwhile." in response.body
+    assert b"Your password was changed, and you were signed out." in response.body
     assert (await user_of(browser), await site.records()) == (None, [])
     assert await opens(site, NEW)
 
