@@ -1,4 +1,4 @@
-"""What goes wrong, in words: the codes and messages that clients see, the titles that people see."""
+"""Errors as clients see them: codes and messages, and the titles of error pages."""
 
 from __future__ import annotations
 
@@ -10,44 +10,58 @@ from stormcellar.errors import Busy, PasswordRefused, SessionError, Throttled
 from stormcellar.stores import StoreUnavailable
 
 
-class Words(NamedTuple):
-    """How one problem is told: the headline of its page, and the message of page and JSON alike."""
+class ProblemText(NamedTuple):
+    """The headline of the error page, and the message on the page and in JSON."""
 
     title: str
     message: str
 
 
-WORDS = {
-    "bad_request": Words("That could not be read", "The request is malformed."),
-    "bad_credentials": Words("That did not match", "The user name or the password is wrong."),
-    "unauthenticated": Words("Who are you?", "Sign in first."),
-    "forbidden": Words(
-        "Better to start over",
-        "The form is out of date, or came from another site. Nothing was done. Reload it and retry.",
+TEXTS = {
+    "bad_request": ProblemText(
+        "Invalid request", "The server cannot read this request. Go back and try again."
     ),
-    "not_found": Words("Nothing to see", "There is nothing here."),
-    "method_not_allowed": Words("Not in this way", "This address does not take that method."),
-    "session_ended": Words("That came too late", "Your session has ended. Nothing was saved."),
-    "session_changed": Words(
-        "Something else came first", "Your session changed while this was at work. Nothing was saved."
+    "bad_credentials": ProblemText("Sign-in failed", "The user name or the password is wrong. Try again."),
+    "unauthenticated": ProblemText("Sign in required", "Sign in to continue."),
+    "forbidden": ProblemText(
+        "Form expired",
+        "The form has expired or came from another site. Nothing was changed. Reload the page and try again.",
     ),
-    "session_too_large": Words("That is too much", "That is more than a session holds. Nothing was saved."),
-    "unsupported_media_type": Words(
-        "That could not be read", "The body has a type that this address does not take."
+    "not_found": ProblemText("Page not found", "There is nothing at this address."),
+    "method_not_allowed": ProblemText(
+        "Method not allowed", "This address does not support this request method."
     ),
-    "misdirected": Words("Wrong address", "This server does not go by that name."),
-    "unprocessable": Words("That does not add up", "That cannot be done with the value stored."),
-    "password_refused": Words("Another password, please", "That password will not do."),
-    "reauthentication_required": Words("Is it you?", "Confirm your password first."),
-    "throttled": Words("Too many tries", "Too many tries."),
-    "busy": Words("One moment, please", "Too many people are signing in. Try again in a moment."),
-    "store_unavailable": Words(
-        "One moment, please", "The session store does not answer. Try again in a moment."
+    "session_ended": ProblemText(
+        "Session ended", "Your session has ended. Nothing was saved. Try again, or sign in."
     ),
-    "insecure_transport": Words(
-        "Not over plain HTTP", "This server is reached over TLS, or from its own machine."
+    "session_changed": ProblemText(
+        "Session changed", "Your session changed during this request. Nothing was saved. Try again."
     ),
-    "internal": Words("Something went wrong", "This is our fault, not yours. Nothing was saved."),
+    "session_too_large": ProblemText(
+        "Too much data", "The session cannot hold this much data. Nothing was saved."
+    ),
+    "unsupported_media_type": ProblemText(
+        "Content type not supported", "This address does not support this content type."
+    ),
+    "misdirected": ProblemText(
+        "Wrong address", "This server does not serve this host name. Check the address."
+    ),
+    "unprocessable": ProblemText("Not possible", "This is not possible with the stored value."),
+    "password_refused": ProblemText(
+        "Choose another password", "This password is not valid. Choose another one."
+    ),
+    "reauthentication_required": ProblemText("Confirm your password", "Confirm your password to continue."),
+    "throttled": ProblemText("Too many attempts", "Too many attempts."),
+    "busy": ProblemText("Please try again", "Too many people are signing in. Try again in a moment."),
+    "store_unavailable": ProblemText(
+        "Please try again", "The session store does not respond. Try again in a moment."
+    ),
+    "insecure_transport": ProblemText(
+        "HTTPS required", "This connection is not secure. Open the address with https://."
+    ),
+    "internal": ProblemText(
+        "Something went wrong", "An error occurred on the server. Nothing was saved. Try again later."
+    ),
 }
 
 _CODES = {
@@ -64,28 +78,28 @@ _CODES = {
 
 
 class Problem(HTTPError):
-    """An error with a message for the client; the code follows from the status."""
+    """An error with a message for the client. Without *code* the status determines it."""
 
     def __init__(self, status: int, message: str | None = None, *, code: str | None = None) -> None:
         super().__init__(status)
         self.code = code or _CODES.get(status, "internal")
-        self.message = message or WORDS[self.code].message
+        self.message = message or TEXTS[self.code].message
 
 
 def describe(status: int, error: BaseException | None) -> tuple[str, str]:
-    """Return the code and the message for an answer of *status* that *error* led to."""
+    """Return the code and the message of a response with *status*, caused by *error*."""
     if isinstance(error, Problem):
         return error.code, error.message
     if isinstance(error, Throttled):
-        return "throttled", f"{WORDS['throttled'].message} Try again in {_in_words(error.retry_after_s)}."
+        return "throttled", f"{TEXTS['throttled'].message} Try again in {_wait_text(error.retry_after_s)}."
     if isinstance(error, PasswordRefused):
         return "password_refused", str(error)
     code = _code(status, error)
-    return code, WORDS[code].message
+    return code, TEXTS[code].message
 
 
 def _code(status: int, error: BaseException | None) -> str:
-    if isinstance(error, SessionError) and error.code in WORDS:
+    if isinstance(error, SessionError) and error.code in TEXTS:
         return error.code
     if isinstance(error, StoreUnavailable):
         return "store_unavailable"
@@ -94,7 +108,7 @@ def _code(status: int, error: BaseException | None) -> str:
     return _CODES.get(status, "internal")
 
 
-def _in_words(seconds: int) -> str:
-    """Return *seconds* as people say it, minutes rounded up to what they would wait for."""
+def _wait_text(seconds: int) -> str:
+    """Return *seconds* as text; more than 60 as minutes, rounded up."""
     count, name = (seconds, "second") if seconds <= 60 else (-(-seconds // 60), "minute")
     return f"{count} {name}" + ("s" if count != 1 else "")

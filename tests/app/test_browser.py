@@ -90,11 +90,11 @@ def test_the_whole_journey(browser: Chromium) -> None:
     assert (browser.heading, browser.path) == ("Sign in", "/login?next=%2Faccount%2Fsessions")
     browser.fill_in(username="alice", password="wrong")
     browser.press("Sign in")
-    assert browser.find("[role=alert]").text == "The user name or the password is wrong."
+    assert browser.find("[role=alert]").text == "The user name or the password is wrong. Try again."
     browser.fill_in(username="alice", password=PASSWORD)
     browser.press("Sign in")
     assert (browser.heading, browser.path) == ("Your sessions", "/account/sessions")
-    assert "Chrome on Linux this one" in browser.text
+    assert "Chrome on Linux this session" in browser.text
 
     browser.press("Password")
     browser.fill_in(current=PASSWORD, new="password1")
@@ -117,12 +117,12 @@ def test_one_browser_signs_the_other_out(browser: Chromium, other: Chromium) -> 
     browser.sign_in("bob", PASSWORD)
     browser.press("Sessions")
     browser.press("Sign out all others")
-    assert browser.heading == "Is it you?"
+    assert browser.heading == "Confirm your password"
     browser.fill_in(password="wrong")
-    browser.press("Go on")
+    browser.press("Continue")
     assert browser.find("[role=alert]").text == "The password is wrong. Nothing was changed. Try again."
     browser.fill_in(password=PASSWORD)
-    browser.press("Go on")
+    browser.press("Continue")
 
     assert (browser.path, browser.find("[role=status]").text) == (
         "/account/sessions",
@@ -170,7 +170,7 @@ def test_the_end_of_the_session_is_warned_of(browser: Chromium) -> None:
     """Without a script: a banner two minutes before, another after it, each hidden until then."""
     browser.sign_in("carol", PASSWORD)
     # Then "at 23:12", or after noon "on 25 November at 00:12".
-    assert "You will be signed out after 30 minutes without activity, at the latest " in browser.text
+    assert "You will be signed out after 30 minutes without activity, and at the latest " in browser.text
     soon, over = browser.find("#idle-soon"), browser.find("#idle-over")
     shown = []
     for left_s in (130, 110, -10):
@@ -204,7 +204,7 @@ def test_scripts_see_no_cookie(browser: Chromium) -> None:
 def test_keep_me_signed_in_keeps_the_cookie(browser: Chromium) -> None:
     """For as long as the box says."""
     browser.open("/login")
-    assert "For 30 days, also after this browser is closed." in browser.text
+    assert "For 30 days, even after you close the browser." in browser.text
     browser.find("[name=remember]").click()
     browser.fill_in(username="carol", password=PASSWORD)
     browser.press("Sign in")
@@ -286,7 +286,7 @@ def test_a_form_of_another_site_fails(host: str, browser: Chromium, elsewhere: i
         browser.press(action)
         answers.append((browser.path, browser.heading))
 
-    assert answers == [(action, "Better to start over") for action in FORMS]  # F1, F2
+    assert answers == [(action, "Form expired") for action in FORMS]  # F1, F2
     assert browser.cookies()["__Host-id"]["value"] == before
     browser.open("/")
     assert browser.heading == "Hello, carol"

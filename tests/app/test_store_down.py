@@ -52,7 +52,7 @@ async def test_whoever_has_a_cookie_is_asked_to_come_back_and_keeps_it(site: Sit
         assert "Set-Cookie" not in response.headers
         assert response.headers["Cache-Control"] == "no-store"
     assert browser.cookies == cookies
-    assert b"The session store does not answer." in answers[0].body
+    assert b"The session store does not respond." in answers[0].body
     assert json.loads(answers[3].body)["error"]["code"] == "store_unavailable"
 
 

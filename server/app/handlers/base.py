@@ -15,7 +15,7 @@ from stormcellar.app.context import Context
 from stormcellar.app.edge import EdgeHandler
 from stormcellar.app.handlers.bodies import FORM, JSON, require_type
 from stormcellar.app.handlers.negotiation import is_local, prefers_json, safe_next
-from stormcellar.app.problems import WORDS, Problem, describe
+from stormcellar.app.problems import TEXTS, Problem, describe
 from stormcellar.app.security_headers import CACHING, CLEAR_ALL
 from stormcellar.events import Kind
 from stormcellar.sessions.manager import SessionManager
@@ -125,7 +125,7 @@ class BaseHandler(EdgeHandler):
         if self.wants_json:
             self.finish({"error": {"code": code, "message": message}})
         else:
-            title = WORDS[code].title
+            title = TEXTS[code].title
             self.render("error.html", title=title, code=code, message=message, retry_url=self._retry_url())
 
     def _retry_url(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from tornado.web import StaticFileHandler
 
 from stormcellar.app.edge import Edge, EdgeHandler
-from stormcellar.app.problems import WORDS, Problem, describe
+from stormcellar.app.problems import TEXTS, Problem, describe
 
 HOUR_S = 3600
 YEAR_S = 365 * 24 * HOUR_S
@@ -47,4 +47,4 @@ class Static(EdgeHandler, StaticFileHandler):
             self.set_header("Allow", "GET, HEAD")
         self.set_header("Content-Type", "text/plain; charset=UTF-8")
         code, message = describe(status_code, kwargs["exc_info"][1] if "exc_info" in kwargs else None)
-        self.finish((WORDS["not_found"].message if code == "forbidden" else message) + "\n")
+        self.finish((TEXTS["not_found"].message if code == "forbidden" else message) + "\n")

@@ -109,12 +109,12 @@ async def test_the_page_speaks_of_browsers_and_times_as_people_do(site: Site) ->
     site.clock.advance(300)
     text = (await browser.get("/account/sessions")).body.decode()
 
-    assert text.count("this one") == 1
+    assert text.count("this session") == 1
     assert "Firefox on Linux</strong>" in text
     assert "Signed in <time" in text and "Active <time" in text
     assert text.count("5 minutes ago</time>") == 3  # I10
     assert text.count(">now</time>") == 1
-    assert text.index("this one") < text.index("Firefox on Linux</strong>")
+    assert text.index("this session") < text.index("Firefox on Linux</strong>")
 
 
 @pytest.mark.gen_test

@@ -65,7 +65,7 @@ async def test_who_signed_in_long_ago_is_asked_first(site: Site) -> None:
     asked = await browser.submit("/account/sessions", OTHERS)
 
     assert asked.code == 403  # E16
-    assert b"<h1>Is it you?</h1>" in asked.body
+    assert b"<h1>Confirm your password</h1>" in asked.body
     assert f'<form method="post" action="{OTHERS}">'.encode() in asked.body
     assert b'autocomplete="username" value="alice" readonly' in asked.body
     assert b'type="password" autocomplete="current-password"' in asked.body
@@ -115,7 +115,7 @@ async def test_sending_it_again_does_nothing(site: Site) -> None:
     again = await browser.post_form(OTHERS, token(asked), password=PASSWORD)
 
     assert again.code == 403
-    assert b"The form is out of date" in again.body
+    assert b"The form has expired" in again.body
     assert await user_of(other) == "alice"  # D7
 
 
@@ -148,7 +148,7 @@ async def test_guessing_is_throttled(open_site: OpenSite) -> None:
     ]
 
     assert [each.code for each in answers] == [429, 429]  # E9
-    assert all(b"Too many tries. Try again in 10 seconds." in each.body for each in answers)
+    assert all(b"Too many attempts. Try again in 10 seconds." in each.body for each in answers)
     assert [each.headers["Retry-After"] for each in answers] == ["10", "10"]
 
 
@@ -177,7 +177,7 @@ async def test_a_form_still_needs_its_token(site: Site) -> None:
     answers = [await browser.post_form(path, "", password=PASSWORD) for path in (OTHERS, "/account/confirm")]
 
     assert [each.code for each in answers] == [403, 403]  # F1
-    assert all(b"Is it you?" not in each.body for each in answers)
+    assert all(b"Confirm your password" not in each.body for each in answers)
 
 
 @pytest.mark.gen_test
@@ -193,7 +193,7 @@ async def test_the_password_is_taken_once_and_from_the_body(site: Site) -> None:
     ):
         sent = f"_xsrf={xsrf}&{body}"
         response = await browser.fetch("POST", path, body=sent, headers={"Content-Type": FORM})
-        codes.append((response.code, b"Is it you?" in response.body))
+        codes.append((response.code, b"Confirm your password" in response.body))
 
     assert codes == [(400, False), (400, False), (403, True)]  # E7
 

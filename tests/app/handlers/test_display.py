@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stormcellar.app.handlers.display import agent_name, ago, clock_time, duration
-from stormcellar.app.problems import WORDS, Problem, describe
+from stormcellar.app.problems import TEXTS, Problem, describe
 from stormcellar.errors import SessionError
 
 SECOND, MINUTE, HOUR, DAY = 1000, 60_000, 3_600_000, 86_400_000
@@ -123,7 +123,7 @@ def test_a_browser_is_told_by_its_name(agent: str, name: str) -> None:
 
 def test_every_problem_is_told_in_sentences() -> None:
     """A title without a full stop, a message with one, and neither a phrase of HTTP."""
-    for code, (title, message) in WORDS.items():
+    for code, (title, message) in TEXTS.items():
         assert title[0].isupper() and not title.endswith("."), code
         assert message.endswith("."), code
 
@@ -132,4 +132,4 @@ def test_an_error_that_is_not_known_is_told_as_ours() -> None:
     """A kind of error that somebody else made, and a status without words, still get an answer."""
     assert describe(500, SessionError())[0] == "internal"
     assert describe(418, None)[0] == "internal"
-    assert Problem(418).message == WORDS["internal"].message
+    assert Problem(418).message == TEXTS["internal"].message

@@ -236,7 +236,10 @@ async def test_an_unforeseen_error_tells_nothing(site: Site) -> None:
         for word in ("hunter2", "RuntimeError", "Traceback", "redis", ".py"):
             assert word not in body  # F10
     assert json.loads(answer.body) == {
-        "error": {"code": "internal", "message": "This is our fault, not yours. Nothing was saved."}
+        "error": {
+            "code": "internal",
+            "message": "An error occurred on the server. Nothing was saved. Try again later.",
+        }
     }
 
 
@@ -376,7 +379,7 @@ async def test_nothing_else_is_static(path: str, site: Site) -> None:
     head, _, body = response.partition(b"\r\n\r\n")
 
     assert head.split()[1] in (b"403", b"404")
-    assert body == b"There is nothing here.\n"  # F10
+    assert body == b"There is nothing at this address.\n"  # F10
 
 
 @pytest.mark.gen_test

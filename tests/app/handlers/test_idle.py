@@ -44,7 +44,7 @@ async def test_near_the_absolute_limit_a_page_names_that_alone(open_site: OpenSi
     late = (await browser.get("/")).body.decode()
 
     until = '<time datetime="2030-03-17T18:46:40Z">at 18:46 UTC</time>.'
-    assert f"You will be signed out after 30 minutes without activity, at the latest {until}" in early
+    assert f"You will be signed out after 30 minutes without activity, and at the latest {until}" in early
     assert "Stay signed in" in early
     assert f"You will be signed out {until}" in late
     assert "Sign in again" in late and "Stay signed in" not in late

@@ -242,7 +242,7 @@ async def test_guessing_the_current_password_is_throttled(open_gated: OpenGated)
 
     assert codes == [403] * 3
     assert (refused.code, refused.headers["Retry-After"]) == (429, "10")  # E9
-    assert b"Too many tries. Try again in 10 seconds." in refused.body
+    assert b"Too many attempts. Try again in 10 seconds." in refused.body
     assert await user_of(browser) == "alice"
 
 

@@ -35,7 +35,7 @@ async def test_the_box_says_for_how_long(site: Site, keeping_site: Site) -> None
 
     assert BOX not in without
     assert BOX in with_box
-    assert b"For 30 days, also after this browser is closed." in with_box
+    assert b"For 30 days, even after you close the browser." in with_box
 
 
 @pytest.mark.gen_test
@@ -78,7 +78,7 @@ async def test_a_page_tells_the_longer_time(keeping_site: Site) -> None:
     await sign_in(browser, remember="yes")
     page = (await browser.get("/")).body.decode()
 
-    assert "after 7 days without activity, at the latest <time" in page
+    assert "after 7 days without activity, and at the latest <time" in page
     assert "on 16 April at 17:46 UTC</time>" in page
 
 

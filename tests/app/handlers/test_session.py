@@ -202,7 +202,7 @@ async def test_an_ended_session_is_written_to_no_more(site: Site) -> None:
     status, body = await browser.json("PATCH", "/session", {"a": 1})
 
     assert (status, body["error"]["code"]) == (409, "session_ended")
-    assert body["error"]["message"] == "Your session has ended. Nothing was saved."
+    assert body["error"]["message"] == "Your session has ended. Nothing was saved. Try again, or sign in."
     assert "id" not in browser.cookies
     assert (await old.json("POST", "/session/increment", {"key": "n"}))[0] == 409
     assert await site.records() == []

@@ -131,7 +131,7 @@ async def test_too_many_tries_are_told_when_to_come_back(open_site: OpenSite) ->
     status, body = await browser.json("POST", "/login", {"username": "alice", "password": PASSWORD})
 
     assert (page.code, page.headers["Retry-After"]) == (429, "10")  # E9
-    assert b'role="alert" id="error">Too many tries. Try again in 10 seconds.</p>' in page.body
+    assert b'role="alert" id="error">Too many attempts. Try again in 10 seconds.</p>' in page.body
     assert b'name="next" value="/account/sessions"' in page.body
     assert (status, body["error"]["code"]) == (429, "throttled")
     assert browser.cookies.keys() == {"pre"}
