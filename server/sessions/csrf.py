@@ -1,7 +1,7 @@
 """Form tokens: proof that a form was rendered for the browser that sends it.
 
-A token is an HMAC over what the browser holds in an HttpOnly cookie (the secret of its session ID, or a nonce
-before there is a session), masked anew each time so that compression reveals nothing (BREACH).
+A token is an HMAC over a value in an HttpOnly cookie: the secret of the session ID, or, before a session
+exists, a nonce. Each token is masked anew, so that compression reveals nothing (BREACH).
 Source: OWASP CSRF Prevention Cheat Sheet, signed double submit bound to the session.
 """
 
@@ -28,7 +28,7 @@ class FormTokens:
         self._keys = list(keys)
 
     def make(self, basis: str) -> str:
-        """Return a fresh token for the browser that holds *basis*; 86 characters of base64url."""
+        """Return a new token for the browser that holds *basis*; 86 characters of base64url."""
         mask = os.urandom(_SIZE)
         return urlsafe_b64encode(mask + _xor(mask, _mac(self._keys[0], basis))).rstrip(b"=").decode()
 
@@ -38,8 +38,8 @@ class FormTokens:
             return False
         raw = urlsafe_b64decode(token + "==")
         presented = _xor(raw[:_SIZE], raw[_SIZE:])
-        # Every key is tried, so that the time does not tell which one it was.
-        return sum(hmac.compare_digest(presented, _mac(key, basis)) for key in self._keys) > 0
+        # Every key is tried, so that the time does not depend on which one matches.
+        return sum([hmac.compare_digest(presented, _mac(key, basis)) for key in self._keys]) > 0
 
 
 def _mac(key: bytes, basis: str) -> bytes:
@@ -47,4 +47,4 @@ def _mac(key: bytes, basis: str) -> bytes:
 
 
 def _xor(mask: bytes, value: bytes) -> bytes:
-    return bytes(a ^ b for a, b in zip(mask, value, strict=True))
+    return (int.from_bytes(mask) ^ int.from_bytes(value)).to_bytes(_SIZE)

@@ -7,6 +7,7 @@ the method and `finish`. A test pins each private name of `RequestHandler` that 
 from __future__ import annotations
 
 from asyncio import Future
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -14,16 +15,16 @@ from tornado.log import gen_log
 from tornado.websocket import WebSocketHandler
 
 from stormcellar.errors import InsecureTransport, SessionError, answer_of
+from stormcellar.sessions.json_values import NotJSON
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.sessions.request_info import CookieChange
 from stormcellar.sessions.session import state_of
 from stormcellar.sessions.state import SessionState
 from stormcellar.stores import Delta, StoreUnavailable
 from stormcellar.web.csrf_mixin import CsrfMixin
-from stormcellar.web.held_response import delta_to_save, send_when_saved
 from stormcellar.web.reauthentication import ReauthenticationMixin
-from stormcellar.web.session_handler import SETTING, HandlerState
-from stormcellar.web.session_headers import settle_cookies, write_session_headers
+from stormcellar.web.response import send_when_saved, settle_cookies, write_session_headers
+from stormcellar.web.session_handler import SETTING, HandlerState, SessionHandler
 from stormcellar.web.tornado_request import TornadoRequest
 
 
@@ -95,7 +96,7 @@ class SessionMixin(ReauthenticationMixin, CsrfMixin):
         if not state.is_unchanged or held.sessions.lifetime.renew_s is not None:
             if self._write_buffer and _has_no_body(self._status_code):
                 return super().finish()  # it raises, which must happen before the session is saved
-            delta = delta_to_save(self, state)
+            delta = _delta_to_save(self, state)
             renew = self.session_activity and self._status_code < 500 and _wants_renewal(held)
             if delta is not None or renew or state.is_busy:
                 lifecycle = held.sessions.lifecycle
@@ -162,6 +163,29 @@ class SessionMixin(ReauthenticationMixin, CsrfMixin):
             gen_log.warning("%s: %s%s", line, type(value).__name__, cause)
         else:
             super().log_exception(typ, value, tb)
+
+
+def _delta_to_save(handler: SessionHandler, state: SessionState) -> Delta | None:
+    """Return what a response with the present status saves: nothing with a 5xx."""
+    if handler._status_code >= 500:
+        state.drop_data()
+    elif state.sealed:
+        _drop_late_changes(state)
+    else:
+        try:
+            return state.data.pending()
+        except NotJSON:
+            state.drop_data()  # or the error page would fail for the same reason
+            raise
+    return None
+
+
+def _drop_late_changes(state: SessionState) -> None:
+    with suppress(NotJSON):
+        if state.data.pending() is None:
+            return
+    gen_log.error("session %s changed too late to be saved: %s", state.handle, state.sealed)
+    state.drop_data()
 
 
 def _has_no_body(status_code: int) -> bool:
