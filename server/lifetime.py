@@ -1,4 +1,4 @@
-"""How long sessions live."""
+"""`Lifetime`: the limits of a session's life."""
 
 from __future__ import annotations
 
@@ -51,23 +51,23 @@ class Lifetime:
     idle_s: float = 1800
     """A signed-in session ends after this long without activity."""
     absolute_s: float = 43_200
-    """Any session ends this long after sign-in (anonymous: after creation), whatever its activity."""
+    """Any session ends this long after sign-in (a visitor's: after creation), active or not."""
     anonymous_s: float = 1800
-    """An anonymous session ends after this long without activity."""
+    """A visitor's session ends after this long without activity."""
     touch_after_s: float = 60
-    """A read records activity at most this often; what is written always counts at once."""
+    """A read records activity at most this often; a write always does."""
     remember_s: float | None = None
-    """The absolute limit for those who asked to be kept signed in. None: nobody is asked."""
+    """The absolute limit of a user who asked to be kept signed in. None: not offered."""
     remember_idle_s: float | None = None
-    """Their idle limit. None: as `remember_s`."""
+    """The idle limit of such a user. None: as `remember_s`."""
     renew_s: float | None = None
-    """A request this long after the session ID was issued gets another one. None: only where asked for."""
+    """The session ID is rotated when it is older than this. None: only at `login` and `renew`."""
     grace_s: float = 60
-    """After such a renewal the old ID still serves requests under way. Never at a change of privilege."""
+    """After such a periodic renewal the old ID is valid this long, for requests already sent."""
     reauth_s: float = 600
-    """How recent the last proof of who it is must be for `@reauthenticated`."""
+    """How recent the last proof of identity must be for `@reauthenticated`."""
     max_per_user: int | None = None
-    """How many sessions of one user may live; a sign-in ends the oldest beyond it. None: any number."""
+    """Sessions per user; a sign-in ends the oldest ones beyond it. None: any number."""
 
     def __post_init__(self) -> None:
         if problems := [*self._out_of_range(), *self._contradictory()]:
@@ -105,11 +105,11 @@ class Lifetime:
 
     @property
     def longest_s(self) -> float:
-        """The longest that any session lives."""
+        """The longest absolute limit."""
         return max(self.absolute_s, self.remember_s or 0)
 
     def deadline_ms(self, now_ms: int, *, is_remembered: bool = False) -> int:
-        """Return when a session that starts or signs in now must end."""
+        """Return the deadline of a session that is created or signs in now."""
         return now_ms + round(
             1000 * (self.remember_s if is_remembered and self.remember_s else self.absolute_s)
         )
@@ -117,20 +117,21 @@ class Lifetime:
     def expires_ms(
         self, *, user: str | None, now_ms: int, deadline_ms: int, is_remembered: bool = False
     ) -> int:
-        """Return when a session active now ends if nothing more happens."""
+        """Return when a session that is active now expires if nothing more happens."""
         idle_s = self.anonymous_s if user is None else self.idle_s
         if is_remembered:
             idle_s = self.remember_idle_s or self.remember_s or idle_s
         return min(now_ms + round(idle_s * 1000), deadline_ms)
 
     def wants_renewal(self, record: Record, *, now_ms: int) -> bool:
-        """Whether the session ID is old enough to be replaced in passing."""
+        """Whether the session ID is old enough for a periodic renewal."""
         return self.renew_s is not None and now_ms - record.rotated_ms >= self.renew_s * 1000
 
     def wants_touch(self, record: Record, *, now_ms: int) -> bool:
-        """Whether a read should record activity: not too soon.
+        """Whether a read should record activity.
 
-        Where the deadline already rules it moves nothing but `seen_ms`, which is let lag by `idle_s` then.
+        If the expiry has reached the deadline, a touch changes only `seen_ms`; then once per `idle_s` is
+        enough.
         """
         age_ms = now_ms - record.seen_ms
         moves = record.expires_ms < record.deadline_ms

@@ -1,1 +1,1 @@
-"""Sessions without HTTP: cookies, life cycle and limits, on any store. Imports no Tornado."""
+"""The session layer: cookies, life cycle and limits, on any store. Imports no Tornado."""

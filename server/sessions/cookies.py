@@ -1,7 +1,7 @@
-"""The session ID and its cookie. The only code that reads or writes our cookies.
+"""The session ID and its cookie. No other code reads or writes our cookies.
 
-The cookie's value is Tornado's signed value (format 2) of `<handle>.<secret>`, about 190 bytes. The handle
-locates the record, the secret authorises; the store knows only SHA-256 of the secret.
+The cookie's value is `<handle>.<secret>`, signed in Tornado's format 2; about 190 bytes. The handle locates
+the record and the secret authorises. The store has only the SHA-256 of the secret.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _NONCE = re.compile(r"[A-Za-z0-9_-]{43}")
 # RFC 6265bis, 4.1.1: the characters of a cookie's name.
 _COOKIE_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
-# Browsers hold cookies with these to conditions of their own (RFC 6265bis, 4.1.3).
+# Browsers have extra rules for cookies with these prefixes (RFC 6265bis, 4.1.3).
 _RESERVED = ("__host-", "__secure-", "__http-")
-# What periodic renewal keeps of a secret, and forms are bound to: 96 bits of it, so that 160 are new.
+# Characters of a secret that periodic renewal keeps and that forms are bound to: 96 bits; 160 are new.
 _KEPT = 16
-# A signed value of ours has about 190 bytes; longer ones are not worth a signature check.
+# A session cookie has about 190 bytes; the signature of a longer one is not checked.
 _MAX_VALUE = 512
-# Each takes some 700 bytes.
+# An entry takes about 700 bytes.
 _MAX_CACHED = 8192
 
 DEFAULT_NAME = "id"
@@ -45,12 +45,12 @@ class CookieSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SessionId:
-    """What the cookie says. Keep the secret out of logs, stores and responses."""
+    """The session ID in the cookie. Its secret must not reach logs, stores or response bodies."""
 
     handle: Handle
     secret: str
     credential: Credential = field(init=False, compare=False)
-    """What the store is shown: the handle, and SHA-256 of the secret."""
+    """What the store gets: the handle, and SHA-256 of the secret."""
 
     def __post_init__(self) -> None:
         verifier = Verifier(_base64url(hashlib.sha256(self.secret.encode()).digest()))
@@ -58,7 +58,7 @@ class SessionId:
 
     @classmethod
     def mint(cls, secret: str | None = None) -> Self:
-        """Make a new ID from the system's randomness: 128 bits that locate, 256 that authorise."""
+        """Make a new ID from the system's random source: a handle of 128 bits and a secret of 256."""
         return cls(Handle(_base64url(random.token_bytes(16))), secret or mint_secret())
 
     def rotated(self) -> SessionId:
@@ -66,7 +66,7 @@ class SessionId:
         return SessionId(self.handle, mint_secret())
 
     def renewed(self) -> SessionId:
-        """Return the same handle with a secret that the forms of the old one still fit."""
+        """Return the same handle with a new secret; forms bound to the old one stay valid."""
         return SessionId(self.handle, self.secret[:_KEPT] + mint_secret()[_KEPT:])
 
     def __repr__(self) -> str:
@@ -95,11 +95,11 @@ def _session_id(signed: bytes) -> SessionId | None:
 def extract(headers: Sequence[str], name: str) -> str | None:
     """Return the value of the one cookie *name* in the raw Cookie *headers*; None if there are none or two.
 
-    By exact bytes: Tornado's own parser strips NBSP and NEL from names and lets the last duplicate win, so
-    that a planted look-alike would replace the real cookie.
+    Names are compared byte by byte. Tornado's parser strips NBSP and NEL from names and uses the last
+    duplicate, so an attacker could replace the cookie with one of a similar name.
     """
     if len(headers) == 1 and ";" not in headers[0]:
-        # Most browsers that hold our cookie hold no other of this site.
+        # The fast path: most browsers have no other cookie of this site.
         pair = headers[0].strip(" \t")
         return pair[len(name) + 1 :] if pair.startswith(f"{name}=") else None
     found = _values(headers, name)
@@ -117,7 +117,7 @@ def _values(headers: Sequence[str], name: str) -> list[str]:
 
 
 def check_cookie_name(name: str) -> None:
-    """Raise ValueError for a *name* that the session cookie cannot have."""
+    """Raise ValueError if *name* is not valid for the session cookie."""
     if not _COOKIE_NAME.fullmatch(name):
         raise ValueError(f"cookie name {name!r} must be 1 to 64 characters of an HTTP token")
     if name.lower().startswith(_RESERVED) or name == "pre":
@@ -125,15 +125,15 @@ def check_cookie_name(name: str) -> None:
 
 
 class Cookies:
-    """Reads and writes the two cookies of ours: the session ID, and the nonce of forms before a session.
+    """Reads and writes our two cookies: the session ID, and the nonce of forms before a session exists.
 
     Args:
-        secure: `__Host-` names and the Secure attribute; without it plain names, for loopback only.
-        max_age_s: How old a signature may be, as the last defence behind the store's own deadline.
-        samesite: `Lax`, or `Strict`: then a link from another site arrives signed out.
+        secure: Use `__Host-` names and the Secure attribute; False is for loopback only.
+        max_age_s: How old a signature may be, in addition to the deadline in the store.
+        samesite: `Lax`, or `Strict`: then a user who follows a link from another site is signed out there.
 
     Raises:
-        ValueError: A name or *samesite* that will not do.
+        ValueError: *name* or *samesite* is not valid.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class Cookies:
         self._attributes = f"; HttpOnly; Path=/; SameSite={samesite}" + ("; Secure" if secure else "")
 
     def read(self, headers: Sequence[str]) -> SessionId | None:
-        """Return the session ID presented, or None unless exactly one well-formed, signed, recent one is."""
+        """Return the session ID, or None unless there is exactly one, with a valid and recent signature."""
         value = extract(headers, self.name)
         if value is None or len(value) > _MAX_VALUE or not value.isascii():
             return None
@@ -191,31 +191,31 @@ class Cookies:
         self._verified[value] = verified
 
     def read_nonce(self, headers: Sequence[str]) -> str | None:
-        """Return the nonce presented by a visitor who has no session, if it is well formed."""
+        """Return the nonce of a visitor without a session, if it is well formed."""
         value = extract(headers, self.nonce_name)
         return value if value and _NONCE.fullmatch(value) else None
 
     def is_presented(self, headers: Sequence[str]) -> bool:
-        """Whether the raw Cookie *headers* hold anything under the name of the session ID."""
+        """Whether the raw Cookie *headers* contain a cookie with the name of the session cookie."""
         return any(_values(headers, self.name))
 
     def write(self, response: CookieSink, sid: SessionId, *, max_age_s: int | None = None) -> None:
-        """Give the browser *sid*, until it closes, or for *max_age_s* seconds."""
+        """Set the session cookie to *sid*, until the browser closes or for *max_age_s* seconds."""
         now_s = self._clock()
         value = self._keys.sign(self.name, f"{sid.handle}.{sid.secret}", clock=lambda: now_s)
         self._cache(value, (sid, int(now_s)))
         self._add(response, f"{self.name}={value}" + (f"; Max-Age={max_age_s}" if max_age_s else ""))
 
     def clear(self, response: CookieSink) -> None:
-        """Delete the session ID in the browser."""
+        """Delete the session cookie."""
         self._delete(response, self.name)
 
     def write_nonce(self, response: CookieSink, nonce: str) -> None:
-        """Give the browser the *nonce* to which its next form is bound."""
+        """Set the *nonce* cookie, to which the next form is bound."""
         self._add(response, f"{self.nonce_name}={nonce}")
 
     def clear_nonce(self, response: CookieSink) -> None:
-        """Delete the nonce in the browser."""
+        """Delete the nonce cookie."""
         self._delete(response, self.nonce_name)
 
     def _delete(self, response: CookieSink, name: str) -> None:

@@ -1,9 +1,9 @@
-"""JSON values: what a session may hold and a request may send, and how they become bytes.
+"""JSON values: which ones a session and a request may contain, and how they are encoded.
 
-msgspec does what happens at every request, because it is right on hostile JSON: of two million mutated texts
-it took what the standard library takes, each with the same value and type. orjson is as fast, but reads an
-integer beyond 64 bits as a float, and a result of its that is kept holds 4 KiB whatever its length. Both turn
-much else into JSON without a word (a tuple, a UUID, an Enum, NaN), so what they are given is looked at first.
+msgspec encodes and decodes stored values. It is correct on hostile JSON: of two million mutated texts it
+accepted those that the standard library accepts, with the same value and type. orjson is as fast, but reads
+an integer beyond 64 bits as a float, and each result takes 4 KiB of memory. Both encode other types silently
+(a tuple, a UUID, an Enum, NaN), so values are checked before they are encoded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import msgspec
 
 MAX_DEPTH = 64
-"""How deep lists and objects may nest: far below Python's recursion limit, so what is stored can be read."""
+"""Maximum nesting of lists and objects: far below Python's recursion limit, so stored values can be read."""
 
 MAX_INTEGER_DIGITS = 19
 
@@ -28,7 +28,7 @@ _SCALARS = frozenset((str, int, bool, type(None)))
 
 
 class NotJSON(ValueError):
-    """A value or a text is not JSON as RFC 8259 has it, or nests too deep."""
+    """A value or a text is not JSON (RFC 8259), or is nested too deep."""
 
 
 def encode(value: object) -> bytes:
@@ -52,23 +52,23 @@ def encode(value: object) -> bytes:
 
 
 def decode(raw: bytes) -> Any:
-    """Return the value of *raw*, which a store kept.
+    """Return the value of *raw*, which was stored.
 
     Raises:
-        NotJSON: Nothing that `encode` could have made, so that whatever can be read can be written back.
+        NotJSON: `encode` cannot produce *raw*. So every value that can be read can be written back.
     """
     try:
         value = _decoder.decode(raw)
     except (ValueError, RecursionError):
         raise NotJSON("not JSON") from None
-    # All that was read and `encode` would not write is what nests too deep, and that takes brackets in pairs.
+    # msgspec reads deeper nesting than `encode` accepts. Each level takes a pair of brackets.
     if len(raw) > 2 * MAX_DEPTH and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
         _check(value, MAX_DEPTH)
     return value
 
 
 def parse(text: bytes, *, unique: bool = False) -> Any:
-    """Return the value of *text*, which somebody else sent.
+    """Return the value of *text*, which a client sent.
 
     Args:
         unique: Refuse an object that names a key twice, instead of taking the last.
@@ -77,7 +77,7 @@ def parse(text: bytes, *, unique: bool = False) -> Any:
         NotJSON: Not UTF-8 JSON, NaN or an infinity, an integer of more than 19 digits, a lone surrogate, too
             deep, or a key twice where it must be unique.
     """
-    # Not msgspec: it neither sees a key twice nor bounds an integer.
+    # Not msgspec: it does not detect duplicate keys and does not limit integers.
     try:
         value = json.loads(
             text.decode(),

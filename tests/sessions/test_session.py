@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import MutableMapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +14,7 @@ from stormcellar.sessions.session import Session, state_of
 from stormcellar.sessions.state import SessionState
 from stormcellar.stores import Delta
 from tests.support.core import SAFE, Core, Visitor, with_stored
+from tests.support.running import ROOT
 
 
 @pytest.fixture
@@ -263,3 +266,24 @@ async def test_a_foreign_record_reads_as_it_is(core: Core) -> None:
     bare = Session(core.manager.lifecycle, SessionState(SAFE, Presence.LIVE, record=record))
 
     assert (dict(bare), bare.user, state_of(bare).data.pending()) == ({}, "ada", None)
+
+
+def test_session_shows_only_what_its_documentation_names() -> None:
+    """No internal name stands beside `logout`: a handler that uses one gets an AttributeError."""
+    documented = {
+        *("user", "handle", "record"),
+        *("login", "logout", "renew", "expire_in", "commit", "modify", "flash", "flashes"),
+    }
+    mapping = {name for name in dir(MutableMapping) if not name.startswith("_")}
+
+    assert {name for name in dir(Session) if not name.startswith("_")} == documented | mapping
+    assert set(re.findall(r"^\| `(\w+)", (ROOT / "docs" / "embedding.md").read_text(), re.M)) >= documented
+
+
+@pytest.mark.gen_test
+async def test_session_takes_no_other_attribute(core: Core) -> None:
+    """`self.session.name = ...` would be lost at the end of the request, so it raises."""
+    session = await Visitor(core).request()
+
+    with pytest.raises(AttributeError):
+        session.name = "Ada"  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ import pytest
 from tornado.ioloop import IOLoop
 from tornado.web import HTTPError, RequestHandler
 
-from stormcellar import Lifetime, SessionMixin
+from stormcellar import Lifetime, SessionMixin, session_settings
 from stormcellar.stores import Delta, StoreUnavailable
 from tests.support.embedding import Lab, Ping, Wire, count, errors, look, post_json, set_names
 
@@ -560,3 +560,26 @@ async def test_ping_without_the_mixin(lab, browser):
     assert response.headers.get_list("Set-Cookie") == []
     assert dict(lab.store.calls) == {}
     assert not issubclass(Ping, SessionMixin)
+
+
+@pytest.mark.gen_test
+async def test_handler_may_set_common_private_names(lab, browser):
+    """An attribute such as `_session`, which SQLAlchemy's users set, is the application's own."""
+
+    def get(self):
+        self._session = self._sid = self._answered = self._accessed = "the application's own"
+        self.session["seen"] = True
+        self.write("answered")
+
+    lab.serve("/", get=get)
+
+    response = await browser.get("/")
+
+    assert (response.code, response.body) == (200, b"answered")
+    assert await lab.data() == {"seen": True}
+
+
+def test_setting_of_the_same_name_is_refused(lab):
+    """A setting of the application is not replaced silently."""
+    with pytest.raises(ValueError, match="'stormcellar' is reserved"):
+        session_settings(lab.sessions, stormcellar="mine")

@@ -26,6 +26,7 @@ from tornado.ioloop import IOLoop
 from tornado.web import Application, Finish, HTTPError, RequestHandler
 
 import stormcellar
+from stormcellar import SessionMixin
 
 PINNED = {
     "_finished",
@@ -95,6 +96,18 @@ def test_every_private_name_is_pinned() -> None:
     stock = {name for name in names if hasattr(RequestHandler, name) or _is_set_by_tornado(name)}
 
     assert stock == PINNED
+
+
+def test_mixin_takes_one_private_name_of_the_handler() -> None:
+    """Applications may use every other private name; one object under `_stormcellar` holds our state."""
+    bases = [base for base in SessionMixin.__mro__ if base.__module__.startswith("stormcellar.")]
+    names = {name for base in bases for name in vars(base) if not name.startswith("__")}
+
+    assert {name for name in names if name.startswith("_")} == {"_stormcellar"}
+    assert {name for name in names if not hasattr(RequestHandler, name)} == {
+        *("_stormcellar", "client_address", "presented_handle", "reauthenticate"),
+        *("session", "session_activity", "sessions"),
+    }
 
 
 def _is_set_by_tornado(name: str) -> bool:
