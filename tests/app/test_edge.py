@@ -1,4 +1,4 @@
-"""By which name, and how, a request came: what proxies say of it, and which names are ours."""
+"""The edge: trusted proxies and their headers, allowed hosts, plain HTTP."""
 
 from __future__ import annotations
 

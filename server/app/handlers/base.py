@@ -36,7 +36,7 @@ class BaseHandler(EdgeHandler):
     always_json: ClassVar[bool] = False
     body_types: ClassVar[tuple[str, ...]] = (FORM, JSON)
     page: ClassVar[str] = "/"
-    """The page that has the form which is sent here; error pages link to it."""
+    """The page with the form that is sent to this handler; error pages link to it."""
 
     def initialize(self, context: Context) -> None:
         """Take the context, and count this request as in progress."""
