@@ -1,1 +1,1 @@
-"""Who may sign in: account file, passwords, and the throttle on guesses."""
+"""Accounts: the account file, password checks, and limits on guesses and on visitors."""

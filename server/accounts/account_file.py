@@ -1,4 +1,4 @@
-"""The account file: who has an account, as JSON that any process may change at any moment."""
+"""The account file: JSON that any process may replace at any moment."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ Change = Callable[[Account | None], Account | None]
 
 
 def put(accounts: dict[str, Account], user: str, change: Change, *, now_ms: int) -> None:
-    """Put what *change* makes of one account in its place; None drops it. Sign-ins so far stop counting."""
+    """Replace one account by the result of *change*; None removes it. Earlier sign-ins become invalid."""
     changed = change(accounts.pop(user, None))
     if changed is not None:
-        # Forward, also where somebody set the clock back: what has ended stays so, and each change shows.
+        # Strictly later, even if the clock was set back: ended sessions stay ended, each change shows.
         after_ms = max(changed.valid_after_ms + 1, now_ms)
         accounts[user] = replace(changed, valid_after_ms=after_ms)
 
 
 class AccountFile:
-    """The file itself: `{"version": 1, "accounts": {name: {hash, valid_after_ms, disabled}}}`, mode 0600."""
+    """`{"version": 1, "accounts": {name: {hash, valid_after_ms, disabled}}}` in a file with mode 0600."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._name = os.fspath(path)
 
     def stamp(self) -> tuple[int, int, int, int] | None:
-        """Return what changes when the file, or who may read it, does; None if there is none to be seen."""
+        """Return a value that changes with the file's content or permissions; None if the file is missing."""
         try:
             status = os.stat(self._name)
         except OSError:
@@ -50,15 +50,15 @@ class AccountFile:
         return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
 
     def read(self) -> dict[str, Account]:
-        """Return the accounts by name; none if there is no file. Raises as `find` does."""
+        """Return the accounts by name; an empty dict if there is no file. Raises as `find` does."""
         return self.find() or {}
 
     def find(self) -> dict[str, Account] | None:
         """Return the accounts by name; None if there is no file.
 
         Raises:
-            ValueError: One line: the file is not private, or not what `edit` writes.
-            OSError: It cannot be read.
+            ValueError: One line: others may read the file, or its content is not valid.
+            OSError: The file cannot be read.
         """
         try:
             content = read_private(self.path)
@@ -68,24 +68,24 @@ class AccountFile:
             return _parsed(json.loads(content))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
             reason = f"{type(exc).__name__}: {exc}"
-            raise ValueError(f"{self.path} is not an account file ({reason}); mend or remove it") from None
+            raise ValueError(f"{self.path} is not an account file ({reason}); repair or remove it") from None
 
     def edit(self, change: Callable[[dict[str, Account]], None]) -> None:
-        """Read, *change* and replace the file, one process at a time. Writes nothing if nothing changed."""
+        """Read, *change* and replace the file under a lock. Writes nothing if nothing changed."""
         with locked(self.path):
             self._edit(change)
 
     def replace(self, user: str, change: Change, *, clock: Callable[[], float]) -> Account | None:
-        """Replace one account by what *change* makes of it, None to drop it, and return what is stored.
+        """Replace one account by the result of *change*, and return the stored one; None removes it.
 
-        Sign-ins that began before the file was replaced stop counting.
+        Sign-ins from before the replacement become invalid.
 
         Args:
             clock: Unix time in seconds.
         """
         with locked(self.path):
             self._edit(lambda accounts: put(accounts, user, change, now_ms=int(clock() * 1000)))
-            # While that was written the old password could still sign in, so the moment is set once more.
+            # Until the file was replaced the old password was valid, so `valid_after_ms` is set again.
             replaced_ms = int(clock() * 1000)
             return self._edit(lambda accounts: _end_sign_ins(accounts, user, until_ms=replaced_ms)).get(user)
 
@@ -106,7 +106,7 @@ def _end_sign_ins(accounts: dict[str, Account], user: str, *, until_ms: int) -> 
 
 
 def _parsed(content: Any) -> dict[str, Account]:
-    """Return the accounts in *content*, or raise whatever says what is wrong with it."""
+    """Return the accounts in *content*; on invalid content raise one of the errors that `find` wraps."""
     if content["version"] != 1:
         raise ValueError("unknown version")
     return {name: _account(name, fields) for name, fields in content["accounts"].items()}
@@ -115,7 +115,7 @@ def _parsed(content: Any) -> dict[str, Account]:
 def _account(name: str, fields: Mapping[str, Any]) -> Account:
     account = Account(**fields)
     if canonical_name(name) != name:
-        raise ValueError(f"{name!r} cannot be an account name")
+        raise ValueError(f"{name!r} is not a valid account name")
     if not isinstance(account.hash, str) or not account.hash.startswith("$argon2id$"):
         raise ValueError(f"the hash of {name!r} is not argon2id")
     if type(account.valid_after_ms) is not int or type(account.disabled) is not bool:

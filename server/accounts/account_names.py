@@ -1,4 +1,4 @@
-"""The names of accounts: many ways to type one, one way to store it."""
+"""Account names in canonical form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _NAME = re.compile(r"[a-z0-9._@+-]{1,64}")
 
 
 def canonical_name(name: str) -> str | None:
-    """Return *name* as accounts are keyed (NFKC, casefolded), or None if no account can have it."""
+    """Return *name* in the form that keys accounts (NFKC, casefolded); None if it is not a valid name."""
     if len(name) > 256:
         return None
     canonical = folded(name)

@@ -1,4 +1,4 @@
-"""The one way to check a password: throttled, told to the events, and the same for every wrong answer."""
+"""Password checks: throttled, reported as events, and with one answer for every failure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stormcellar.events import Events, Kind
 
 
 class Authenticator:
-    """Checks names and passwords against *accounts*, no oftener than *throttle* allows."""
+    """Checks names and passwords against *accounts*, as often as *throttle* allows."""
 
     def __init__(self, accounts: AccountDirectory, throttle: Throttle, events: Events) -> None:
         self._accounts = accounts
@@ -20,20 +20,20 @@ class Authenticator:
     async def check(self, name: str, password: str, *, address: str) -> str | None:
         """Return the user behind *name* if *password* is theirs, else None.
 
-        The try is counted before the password is looked at, and stays counted if the caller is cancelled.
+        The attempt is counted before the password is verified, and stays counted if the caller is cancelled.
 
         Args:
-            address: Of the client, as far as trusted proxies vouch for it.
+            address: The client's address, as far as trusted proxies confirm it.
 
         Raises:
-            Throttled: Too many tries; the password was not looked at, right or wrong.
-            Busy: Too many are being verified; this one counts as never made.
-            StoreUnavailable: It cannot be counted, so nothing was looked at.
+            Throttled: Too many attempts; the password was not verified.
+            Busy: Too many passwords are being verified; this attempt is not counted.
+            StoreUnavailable: The attempt cannot be counted; the password was not verified.
         """
         try:
             admission = await self._throttle.admit(name, address)
         except Throttled:
-            self._tell(Kind.SIGN_IN_THROTTLED, name, address)
+            self._emit(Kind.SIGN_IN_THROTTLED, name, address)
             raise
         try:
             user = await self._accounts.verify(name, password)
@@ -41,13 +41,13 @@ class Authenticator:
             await self._throttle.give_back(admission)
             raise
         if user is None:
-            self._tell(Kind.SIGN_IN_FAILED, name, address)
+            self._emit(Kind.SIGN_IN_FAILED, name, address)
         else:
             await self._throttle.settle(admission)
         return user
 
-    def _tell(self, kind: Kind, name: str, address: str) -> None:
-        """Emit *kind*; a name is said only if an account has it, for others may be passwords."""
+    def _emit(self, kind: Kind, name: str, address: str) -> None:
+        """Emit an event. It holds the names of existing accounts only: others may be mistyped passwords."""
         user = canonical_name(name)
         if user is not None and self._accounts.valid_after(user) is None:
             user = None

@@ -1,4 +1,4 @@
-"""Who may sign in: the `AccountDirectory` protocol, and the directory that is a file of argon2id hashes."""
+"""Account directories: the `AccountDirectory` protocol, and two that keep accounts in memory or in a file."""
 
 from __future__ import annotations
 
@@ -22,43 +22,44 @@ log = logging.getLogger("stormcellar.accounts")
 
 
 class AccountDirectory(Protocol):
-    """Where accounts live. Write your own over a database, LDAP or the like."""
+    """Where accounts are kept. Implement it for a database or LDAP."""
 
     async def verify(self, name: str, password: str) -> str | None:
         """Return the user behind *name* if *password* is theirs, else None.
 
-        Takes as long for an unknown or disabled user as for a wrong password, and never blocks the loop.
+        Takes the same time for an unknown or disabled user as for a wrong password. Must not block the event
+        loop.
 
         Raises:
-            errors.Busy: Too many are being verified; nothing was begun.
+            errors.Busy: Too many passwords are being verified; this one was not.
         """
 
     def valid_after(self, user: str) -> int | None:
-        """Return the Unix time in ms that a sign-in must be later than to count; None: unknown or disabled.
+        """Return the Unix time in ms after which sign-ins are valid; None if *user* is unknown or disabled.
 
-        Called for each request of a signed-in user, on the event loop: answer in microseconds.
+        Called on the event loop for each request of a signed-in user: it must take microseconds.
         """
 
     async def set_password(self, user: str, new: str, *, verified_ms: int) -> int:
-        """Give *user* the password *new* and return the new `valid_after`, later than every sign-in before.
+        """Give *user* the password *new* and return the new `valid_after`, later than every sign-in.
 
-        Atomic also against other processes: of two changes at once, one is refused.
+        Atomic across processes: of two concurrent changes one is refused.
 
         Args:
-            verified_ms: Unix time from before their present password was verified.
+            verified_ms: Unix time just before the present password was verified.
 
         Raises:
-            errors.PasswordRefused: *new* will not do, or is changed elsewhere; the message says so.
-            errors.SignInRevoked: The account is gone, disabled, or changed at or after *verified_ms*.
-            errors.Busy: Too many are being hashed; nothing was begun.
+            errors.PasswordRefused: *new* is too weak, or passwords cannot be changed here; see its message.
+            errors.SignInRevoked: The account was removed, disabled, or changed at or after *verified_ms*.
+            errors.Busy: Too many passwords are being hashed; nothing was changed.
         """
 
 
 class MemoryAccounts:
-    """Accounts that live as long as the process.
+    """Accounts in the memory of this process.
 
     Args:
-        clock: Unix time in seconds; the one by which sign-ins are dated.
+        clock: Unix time in seconds; the same clock that dates sign-ins.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class MemoryAccounts:
         account = self._current().get(user) if user is not None else None
         stored = account.hash if account is not None and not account.disabled else None
         matches = await self._checker.verify(stored, password)
-        # Asked again, because it may have waited for its turn while the account was changed.
+        # Checked again: the account may have changed while the check waited in the queue.
         if not matches or account is None or user is None or self.valid_after(user) != account.valid_after_ms:
             return None
         if self._checker.is_outdated(account.hash):
@@ -106,11 +107,11 @@ class MemoryAccounts:
         return self._accounts
 
     async def _renew_hash(self, user: str, old: str, password: str) -> None:
-        """Hash the *password* just verified with today's parameters; sign-in goes on whatever happens."""
+        """Hash the verified *password* with the current parameters. A failure does not stop the sign-in."""
         try:
             new = await self._checker.hash(password)
         except Busy:
-            return  # then at the next sign-in
+            return  # the next sign-in tries again
         await self._edit(lambda accounts: _replace_hash(accounts, user, old=old, new=new))
 
     async def _edit(self, change: Callable[[dict[str, Account]], None]) -> None:
@@ -124,24 +125,24 @@ class MemoryAccounts:
 
 
 def _replace_hash(accounts: dict[str, Account], user: str, *, old: str, new: str) -> None:
-    """Put *new* in the place of *old*, unless somebody changed the password meanwhile."""
+    """Replace the hash *old* by *new*, unless the password was changed meanwhile."""
     account = accounts.get(user)
     if account is not None and account.hash == old:
         accounts[user] = replace(account, hash=new)
 
 
 class FileAccounts(MemoryAccounts):
-    """Accounts in a JSON file, which is looked at for every question: a change by any process holds at once.
+    """Accounts in a JSON file that is checked for changes at every call, so changes take effect at once.
 
-    A file that goes missing or does not parse leaves the accounts as they were, and is logged.
+    If the file goes missing or becomes invalid, the accounts stay as they were and the problem is logged.
 
     Args:
-        until_made: The accounts to use as long as there has been no file; what changes in them is not stored.
-        is_alone: Whether no other process has accounts of its own until then, so that they may change.
+        until_made: The accounts to use until the file exists; changes to them are not stored.
+        is_alone: Whether this is the only process, so that the accounts of *until_made* may change.
 
     Raises:
-        ValueError: The file exists but is not private, or not an account file.
-        OSError: It cannot be read.
+        ValueError: The file exists, but others may read it or its content is not valid.
+        OSError: The file cannot be read.
     """
 
     def __init__(
@@ -156,27 +157,27 @@ class FileAccounts(MemoryAccounts):
         self._file = AccountFile(path)
         self._is_alone = is_alone
         self._problem: str | None = None
-        # Before the content, so that a change in between is noticed at the next look.
+        # Taken before the content is read, so that a change in between is noticed at the next call.
         self._stamp: tuple[int, ...] | None = self._file.stamp()
         self._is_made = self._stamp is not None
         accounts = self._file.read()
         super().__init__(accounts if self._is_made else until_made or {}, checker=checker, clock=clock)
 
     def _current(self) -> Mapping[str, Account]:
-        # A stat, which costs 2 microseconds: cheaper than to explain an account that ends a second later.
+        # One stat() call, 2 microseconds, for each request: changes take effect without a delay.
         if (stamp := self._file.stamp()) != self._stamp:
             self._take(stamp)
         return self._accounts
 
     def _take(self, stamp: tuple[int, ...] | None) -> None:
-        """Read the file that has this *stamp*; what cannot be read now is looked at again each time."""
+        """Read the file that has this *stamp*. If it cannot be read, the next call tries again."""
         problem = None
         self._is_made |= stamp is not None
         try:
             if (accounts := self._file.find()) is not None:
                 self._accounts = accounts
             else:
-                # An editor may be at work; whose account ends is told by `accounts remove`.
+                # An editor may be replacing the file; `accounts remove` is the way to end an account.
                 problem, stamp = f"{self._file.path} is missing", None
         except ValueError as exc:
             problem = describe(exc)
@@ -198,7 +199,7 @@ class FileAccounts(MemoryAccounts):
     async def _replace(self, user: str, change: Change) -> Account:
         if not self._is_made:
             if not self._is_alone:
-                raise PasswordRefused("This account is for trying things out; its password stays as it is.")
+                raise PasswordRefused("This is a demo account: its password cannot be changed.")
             return await super()._replace(user, change)
         found = await asyncio.to_thread(self._file.replace, user, change, clock=self._clock)
         assert found is not None

@@ -1,4 +1,4 @@
-"""Passwords: which new ones will do, and argon2id on a bounded executor with a bounded queue."""
+"""Passwords: rules for new ones, and argon2id hashing in a bounded executor with a bounded queue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 MIN_NEW_PASSWORD = 8
 MAX_PASSWORD_BYTES = 1024
-# The name of this software is the first thing a guesser tries on it (OWASP ASVS 5.0, V6.2.11).
+# Attackers try the name of the software first (OWASP ASVS 5.0, V6.2.11).
 _OWN_WORDS = frozenset({"stormcellar"})
 
 # OWASP Password Storage Cheat Sheet: m = 19 MiB, t = 2, p = 1.
@@ -35,7 +35,7 @@ ARGON2 = argon2.PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
 def normalise(password: str) -> str | None:
     """Return *password* in NFKC, or None if it is empty, over 1024 bytes or not encodable.
 
-    The length is judged first, so that nobody makes us normalise a megabyte.
+    The length is checked first, so that a long text is not normalised.
     """
     try:
         fits = 0 < len(password.encode()) <= MAX_PASSWORD_BYTES
@@ -45,27 +45,27 @@ def normalise(password: str) -> str | None:
 
 
 def require_good(password: str, *, user: str) -> None:
-    """Refuse a new *password* that is easily guessed, or that sign-in would not take; no rule of composition.
+    """Refuse a new *password* that is easy to guess, or that sign-in would not accept. No composition rules.
 
     Args:
-        user: Whose it will be, as `accounts.canonical_name` writes it.
+        user: The canonical name of its account.
 
     Raises:
-        PasswordRefused: The message is a sentence for its owner and does not repeat the password.
+        PasswordRefused: The message is for the user, and does not contain the password.
     """
     plain = normalise(password)
     if password and plain is None:
-        raise PasswordRefused(f"Use less: a password has at most {MAX_PASSWORD_BYTES} bytes of text.")
-    # As typed, too: one character that NFKC writes as eighteen is one.
+        raise PasswordRefused(f"Use a shorter password: it can have at most {MAX_PASSWORD_BYTES} bytes.")
+    # Both lengths count: NFKC turns some single characters into eighteen.
     if plain is None or min(len(password), len(plain)) < MIN_NEW_PASSWORD:
         raise PasswordRefused(
-            f"Use at least {MIN_NEW_PASSWORD} characters; a few words in a row are easy to remember."
+            f"Use at least {MIN_NEW_PASSWORD} characters; several words are easy to remember."
         )
     word = folded(plain)
     if word == user:
-        raise PasswordRefused("Use something else than the account name, which others know.")
+        raise PasswordRefused("Use something other than the account name.")
     if word in _OWN_WORDS or word in _common_passwords():
-        raise PasswordRefused("Use one that is less common; this is among the first that guessers try.")
+        raise PasswordRefused("Use one that is less common; attackers try this one first.")
 
 
 @cache
@@ -76,26 +76,26 @@ def _common_passwords() -> frozenset[str]:
 
 
 class PasswordChecker:
-    """Hashes and verifies passwords for the whole process.
+    """Hashes and verifies passwords; one for the whole process.
 
     Args:
-        workers: How many hashes run at once, each with 19 MiB.
-        queue: How many more may wait.
-        argon2_hasher: The parameters; a hash made with others is outdated.
+        workers: How many hashes run at once; each takes 19 MiB.
+        queue: How many more can wait.
+        argon2_hasher: The parameters; a hash with other parameters is outdated.
     """
 
     def __init__(
         self, *, workers: int = 2, queue: int = 64, argon2_hasher: argon2.PasswordHasher = ARGON2
     ) -> None:
         self._argon2 = argon2_hasher
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="password", initializer=_step_back)
+        self._executor = ThreadPoolExecutor(workers, "password", initializer=_lower_priority)
         self._limit = workers + queue
         self._running = 0
-        # Verified for unknown and disabled users, so that they take as long as the others.
+        # Verified for unknown and disabled users, so that they take the same time as others.
         self._dummy = _hash_of_nothing(argon2_hasher)
 
     async def verify(self, stored: str | None, password: str) -> bool:
-        """Whether *password* has the hash *stored*; None takes as long and is always False.
+        """Whether *password* has the hash *stored*. None takes the same time and gives False.
 
         Raises:
             Busy: The queue is full; nothing was hashed.
@@ -116,11 +116,11 @@ class PasswordChecker:
         return await self._run(hash_password, password, self._argon2)
 
     def is_outdated(self, stored: str) -> bool:
-        """Whether *stored* was made with other parameters than today's."""
+        """Whether *stored* was made with parameters other than the current ones."""
         return self._argon2.check_needs_rehash(stored)
 
     def close(self) -> None:
-        """Let running hashes end and take no more."""
+        """Accept no more work; hashes that are running finish."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, work: Callable[..., T], *args: object) -> T:
@@ -128,14 +128,14 @@ class PasswordChecker:
             raise Busy("too many sign-ins at once")
         future = asyncio.get_running_loop().run_in_executor(self._executor, lambda: work(*args))
         self._running += 1
-        # Counted until the thread is done, also where the caller was cancelled.
+        # Counted until the thread is done, even if the caller was cancelled.
         future.add_done_callback(self._done)
         return await asyncio.shield(future)
 
     def _done(self, future: asyncio.Future[Any]) -> None:
         self._running -= 1
         if not future.cancelled():
-            future.exception()  # seen, also where nobody waits any more
+            future.exception()  # or asyncio logs it as never retrieved if the caller was cancelled
 
     def _matches(self, stored: str, plain: str) -> bool:
         try:
@@ -145,7 +145,7 @@ class PasswordChecker:
 
 
 def _hash_of_nothing(argon2_hasher: argon2.PasswordHasher) -> str:
-    """Return what looks like a hash and no password has; a real one takes 40 ms and 19 MiB of each start."""
+    """Return a random hash that no password has. A real one would add 40 ms and 19 MiB to each start."""
     salt, digest = secrets.token_bytes(argon2_hasher.salt_len), secrets.token_bytes(argon2_hasher.hash_len)
     cost = f"m={argon2_hasher.memory_cost},t={argon2_hasher.time_cost},p={argon2_hasher.parallelism}"
     return f"$argon2id$v={ARGON2_VERSION}${cost}${_unpadded(salt)}${_unpadded(digest)}"
@@ -155,9 +155,9 @@ def _unpadded(raw: bytes) -> str:
     return b64encode(raw).decode().rstrip("=")
 
 
-def _step_back() -> None:
-    """Let the event loop go first where this thread and it want the same core."""
-    # Linux has this for each thread, others for the whole process (nice(2), "C library/kernel differences").
+def _lower_priority() -> None:
+    """Let the event loop run first where this thread competes with it for a core."""
+    # On Linux per thread, elsewhere for the whole process (nice(2), "C library/kernel differences").
     if sys.platform == "linux":
         with suppress(OSError):  # a sandbox may forbid it
             os.nice(10)
@@ -171,5 +171,5 @@ def hash_password(password: str, argon2_hasher: argon2.PasswordHasher = ARGON2) 
     """
     plain = normalise(password)
     if plain is None:
-        raise ValueError(f"a password has 1 to {MAX_PASSWORD_BYTES} bytes of UTF-8")
+        raise ValueError(f"a password must have 1 to {MAX_PASSWORD_BYTES} bytes of UTF-8")
     return argon2_hasher.hash(plain)

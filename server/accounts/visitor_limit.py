@@ -1,4 +1,4 @@
-"""How many sessions visitors may begin from one address: each is a record, for nobody in particular."""
+"""The limit on new sessions of visitors, for each client address."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ DEFAULT_PER_ADDRESS = 1000
 
 
 class VisitorLimit:
-    """Admits so many anonymous sessions an hour from each address; IPv6 by its /64.
+    """Limits how many sessions visitors create in an hour from one address; IPv6 by its /64.
 
-    Sessions that begin with a sign-in are not counted here: `Throttle` counts what may lead to them.
+    Sessions created by a sign-in are not counted: `Throttle` counts the attempts.
 
     Args:
-        key: 32 bytes for this purpose alone; the same in every process that shares the counters.
-        per_address: How many in an hour of the clock, at least 1.
+        key: 32 bytes, used for nothing else; the same in every process that shares the counters.
+        per_address: How many in a clock hour, at least 1.
         clock: Unix time in seconds.
     """
 
@@ -41,15 +41,15 @@ class VisitorLimit:
         self._clock = clock
 
     def use_key(self, key: bytes) -> None:
-        """Count under another key from now on."""
+        """Count under another key from now on; all counts start again at zero."""
         self._key = key
 
     async def admit(self, request: RequestInfo) -> None:
-        """Count one more for the address of *request*.
+        """Count a new session for the client address of *request*.
 
         Raises:
-            Throttled: There were too many in this hour; nothing was counted.
-            StoreUnavailable: It cannot be told.
+            Throttled: The limit of this hour is reached; the session was not counted.
+            StoreUnavailable: The store gave no answer.
         """
         now_ms = int(self._clock() * 1000)
         hour, into_hour_ms = divmod(now_ms, _HOUR_MS)

@@ -77,7 +77,7 @@ def test_password_outside_is_refused(password: str) -> None:  # E5
     with pytest.raises(ValueError) as caught:
         hash_password(password, CHEAP)
 
-    assert str(caught.value) == "a password has 1 to 1024 bytes of UTF-8"
+    assert str(caught.value) == "a password must have 1 to 1024 bytes of UTF-8"
 
 
 def test_length_is_judged_before_normalising() -> None:  # E5

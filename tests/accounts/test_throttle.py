@@ -434,7 +434,7 @@ async def test_charge_that_cannot_be_returned_stays_and_is_told(
     desk.store.fail.clear()
     await desk.fails("bob")
     assert await desk.wait_s("carol") == 10
-    assert set(caplog.messages) == {"a sign-in stays counted for an hour: down"}
+    assert set(caplog.messages) == {"a sign-in attempt stays counted for an hour: down"}
 
 
 @pytest.mark.gen_test
@@ -466,7 +466,7 @@ async def test_all_processes_count_together() -> None:
 
 
 class Countless(SteeredStore):
-    """A store whose author keeps no counters."""
+    """A store without counters."""
 
     def counters(self) -> Any:
         """Return none."""
@@ -483,7 +483,7 @@ async def test_store_without_counters_is_made_up_for(caplog: pytest.LogCaptureFi
     with pytest.raises(Throttled):
         await throttle.admit("alice", HERE)
     assert caplog.messages == [
-        "Countless keeps no counters: failed sign-ins are counted by each process alone, until it ends"
+        "Countless has no counters: each process counts failed sign-ins alone, until it ends"
     ]
 
 

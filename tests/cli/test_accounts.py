@@ -348,7 +348,7 @@ def test_password_is_asked_for_twice_and_not_shown(tmp_path: Path) -> None:
         (
             (b"\n", b"\n"),
             1,
-            "stormcellar: Use at least 8 characters; a few words in a row are easy to remember.",
+            "stormcellar: Use at least 8 characters; several words are easy to remember.",
         ),
         ((b"\x04",), 1, "stormcellar: no password was given"),
         ((b"\x03",), 130, ""),

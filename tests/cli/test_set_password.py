@@ -269,7 +269,7 @@ async def test_accounts_without_a_file_change_only_where_no_other_process_has_th
     if is_alone:
         await accounts.set_password("demo", NEW, verified_ms=START_MS)
     else:
-        with pytest.raises(PasswordRefused, match="stays as it is"):
+        with pytest.raises(PasswordRefused, match="cannot be changed"):
             await accounts.set_password("demo", NEW, verified_ms=START_MS)
 
     assert await accounts.verify("demo", OLD if not is_alone else NEW) == "demo"
