@@ -1,4 +1,4 @@
-"""Addresses: who the client is behind trusted proxies, and what reaches this machine only."""
+"""Addresses: the client behind trusted proxies, host names, loopback."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from functools import lru_cache
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# RFC 1123, 2.1, with the underscore that names in private networks have; or an IPv6 address in brackets.
+# RFC 1123, 2.1, plus the underscore, which occurs in private networks; or an IPv6 address in brackets.
 _LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"({_LABEL}(?:\.{_LABEL})*\.?|\[[0-9a-f:.]{{2,45}}\])(?::\d{{1,5}})?")
 
 
 def client_address(peer: str, forwarded_for: Sequence[str], proxies: Sequence[Network]) -> str:
-    """Return the address of the client, as far as *proxies* vouch for it.
+    """Return the address of the client, as far as trusted *proxies* confirm it.
 
     Args:
-        peer: Who opened the connection.
-        forwarded_for: The X-Forwarded-For headers, of which only what a trusted proxy added counts.
-        proxies: Networks that are trusted to say the truth; none by default.
+        peer: The address at the other end of the connection.
+        forwarded_for: The X-Forwarded-For headers. Only addresses that a trusted proxy added are used.
+        proxies: The networks of trusted proxies.
     """
     address = _parsed(peer)
     if address is None:
@@ -35,9 +35,9 @@ def client_address(peer: str, forwarded_for: Sequence[str], proxies: Sequence[Ne
 
 
 def host_name(host: str) -> str | None:
-    """Return the name in a Host header, in one spelling: lower case, no port, no final dot.
+    """Return the name in a Host header in normal form: lower case, no port, no final dot.
 
-    None if it is neither a name nor an address. An IPv6 address keeps its brackets.
+    None if it is not a valid name or address. An IPv6 address keeps its brackets.
     """
     match = _HOST.fullmatch(host.lower()) if len(host) <= 260 else None
     return match[1].removesuffix(".") if match else None
@@ -51,7 +51,7 @@ def is_in(address: str, networks: Sequence[Network]) -> bool:
 
 @lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
-    """Whether *host*, a name or an address, is this machine as seen from itself."""
+    """Whether *host*, a name or an address, is a loopback one."""
     if host.lower() == "localhost" or host.lower().endswith(".localhost"):
         return True
     address = _parsed(host.removeprefix("[").removesuffix("]"))
@@ -66,12 +66,12 @@ def _without_port(hop: str) -> str:
 
 @lru_cache(maxsize=256)
 def _parsed(text: str) -> Address | None:
-    """Return the address in *text*; an IPv4 address that is mapped into IPv6 as what it is."""
+    """Return the address in *text*, an IPv4-mapped IPv6 address as IPv4; None if it is not valid."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         return None
     if isinstance(address, ipaddress.IPv4Address):
         return address
-    # Whatever follows the % of a scope was chosen by whoever wrote it.
+    # The scope after a % is free text, chosen by the client.
     return None if address.scope_id is not None else address.ipv4_mapped or address

@@ -56,7 +56,7 @@ def test_any_right_of_others_is_refused(tmp_path: Path, mode: int) -> None:  # L
     with pytest.raises(ValueError) as caught:
         files.read_private(path)
 
-    assert str(caught.value) == f"{path} may be read by others: chmod 600 {path}"
+    assert str(caught.value) == f"{path} is accessible to other users: chmod 600 {path}"
 
 
 def test_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_directory_is_refused(tmp_path: Path) -> None:
     """A directory is told as such, not with advice on its mode."""
-    with pytest.raises(ValueError, match="is not a file"):
+    with pytest.raises(ValueError, match="is not a regular file"):
         files.read_private(tmp_path)
 
 
@@ -81,7 +81,7 @@ def test_fifo_is_refused_without_waiting(tmp_path: Path) -> None:
     """A FIFO that nobody writes to does not stop the start."""
     os.mkfifo(tmp_path / "fifo", 0o600)
 
-    with pytest.raises(ValueError, match="is not a file"):
+    with pytest.raises(ValueError, match="is not a regular file"):
         files.read_private(tmp_path / "fifo")
 
 

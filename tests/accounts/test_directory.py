@@ -381,7 +381,7 @@ def test_account_file_that_others_may_read_is_refused(tmp_path: Path, mode: int)
     path = write(tmp_path / "accounts.json", {"alice": account()})
     path.chmod(mode)
 
-    with pytest.raises(ValueError, match=f"may be read by others: chmod 600 {path}"):
+    with pytest.raises(ValueError, match=f"is accessible to other users: chmod 600 {path}"):
         FileAccounts(path, checker=checker())
 
 

@@ -112,7 +112,7 @@ def test_everything_wrong_is_told_at_once(run: Doctor, monkeypatch: pytest.Monke
         f"key 1 in {run.directory / 'secret.keys'} is shorter than 32 bytes; make one with"
     )
     assert found[1:] == [
-        f"{path} may be read by others: chmod 600 {path}",
+        f"{path} is accessible to other users: chmod 600 {path}",
         f"port {port} on 127.0.0.1: Address already in use; choose others with --port and --address",
         "the redis store does not answer (Connection refused): is it running where --store says?",
     ]
@@ -125,7 +125,7 @@ def test_key_that_others_may_read(run: Doctor, mode: int) -> None:  # L3
     create_private(path, KEY)
     path.chmod(mode)
 
-    assert run.problems() == [f"{path} may be read by others: chmod 600 {path}"]
+    assert run.problems() == [f"{path} is accessible to other users: chmod 600 {path}"]
 
 
 def test_no_accounts_and_no_demo(run: Doctor) -> None:

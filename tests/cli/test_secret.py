@@ -184,7 +184,7 @@ def test_drop_that_is_refused(secret: Secret, content: str, which: str, line: st
     [
         ("tiny-key\n", 0o600, "is shorter than 32 bytes"),
         ("# no key\n", 0o600, "holds no signing key"),
-        (f"{FIRST}\n{SECOND}\n", 0o644, "may be read by others"),
+        (f"{FIRST}\n{SECOND}\n", 0o644, "is accessible to other users"),
     ],
 )
 def test_unfit_file_is_left_alone(

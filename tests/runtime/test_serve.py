@@ -201,7 +201,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
 @pytest.mark.parametrize(
     ("content", "mode", "reason"),
     [
-        ("7Vq0mPzX3hBsT9kLwE5yRfJcA8uNdG2o", 0o644, "may be read by others: chmod 600"),
+        ("7Vq0mPzX3hBsT9kLwE5yRfJcA8uNdG2o", 0o644, "is accessible to other users: chmod 600"),
         ("", 0o600, "holds no signing key"),
         ("short", 0o600, "is shorter than 32 bytes"),
         ("61oETzKXQAGaYdkL5gEmGeJJFuYh7EQnp2XdTP1o/Vo=", 0o600, "is not random"),
@@ -229,7 +229,7 @@ def test_each_file_that_will_not_do_has_its_line(tmp_path: Path, capsys: pytest.
 
     found = refused(capsys, "--data-dir", str(tmp_path))
 
-    assert found[0] == f"stormcellar: --secret-file: {tmp_path / 'secret.keys'} is not a file"
+    assert found[0] == f"stormcellar: --secret-file: {tmp_path / 'secret.keys'} is not a regular file"
     assert found[1].startswith(
         f"stormcellar: --accounts: {tmp_path / 'accounts.json'} is not an account file"
     )
@@ -246,7 +246,7 @@ def test_account_file_that_others_may_read_stops_it(
 
     path = tmp_path / "accounts.json"
     assert refused(capsys, "--data-dir", str(tmp_path)) == [
-        f"stormcellar: --accounts: {path} may be read by others: chmod 600 {path}"
+        f"stormcellar: --accounts: {path} is accessible to other users: chmod 600 {path}"
     ]
 
 

@@ -120,12 +120,12 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:  # L3
     path = secret_file(tmp_path, GOOD)
     path.chmod(0o644)
 
-    assert refusal(path) == f"{path} may be read by others: chmod 600 {path}"
+    assert refusal(path) == f"{path} is accessible to other users: chmod 600 {path}"
 
 
 def test_a_directory_is_refused(tmp_path: Path) -> None:
     """A directory in the place of the file is told as such."""
-    assert refusal(tmp_path) == f"{tmp_path} is not a file"
+    assert refusal(tmp_path) == f"{tmp_path} is not a regular file"
 
 
 def test_place_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:

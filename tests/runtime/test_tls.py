@@ -156,7 +156,7 @@ def test_key_that_others_may_read(authority: Authority, mode: int) -> None:  # L
 
     line = trouble(KeyPair(authority.files.certificate, key))
 
-    assert line == f"{key} may be read by others: chmod 600 {key}"
+    assert line == f"{key} is accessible to other users: chmod 600 {key}"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
@@ -238,7 +238,7 @@ def test_phrase_that_others_may_read(authority: Authority, tmp_path: Path) -> No
 
     line = trouble(KeyPair(files.certificate, files.key, path))
 
-    assert line == f"{path} may be read by others: chmod 600 {path}"
+    assert line == f"{path} is accessible to other users: chmod 600 {path}"
 
 
 # --- dates ---
@@ -299,7 +299,7 @@ def test_pair_that_does_not_fit_stops_it(
     key = authority.files.key
     assert status == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"stormcellar: --tls-cert: {key} may be read by others: chmod 600 {key}"
+        f"stormcellar: --tls-cert: {key} is accessible to other users: chmod 600 {key}"
     )
 
 
