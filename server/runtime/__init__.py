@@ -1,1 +1,1 @@
-"""From settings to running processes."""
+"""The standalone server at run time: settings, files, processes."""

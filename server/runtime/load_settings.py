@@ -1,4 +1,4 @@
-"""Reading the settings of the standalone server from flags, environment and defaults."""
+"""Load the settings of the standalone server from flags, environment and defaults."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _MAX_SHOWN = 80
 
 
 def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Settings:
-    """Return the settings of *flags* over *environment* over the defaults.
+    """Return the settings: a flag overrides a variable of *environment*, which overrides the default.
 
     Raises:
-        SettingsError: Everything that is wrong, one line each.
+        SettingsError: One line for each problem.
     """
     parsed = _parse(OPTIONS, flags, environment)
-    problems = _fill_in(parsed)
+    problems = _set_dependent_defaults(parsed)
     settings = Settings(**parsed)
     problems += find_problems(settings)
     if problems:
@@ -32,19 +32,16 @@ def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
 
 
 def file_path(name: str, flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Path:
-    """Return where the file of the option *name*, `accounts` or `secret_file`, is or will be.
+    """Return the path of the file of the option *name*, `accounts` or `secret_file`.
 
     Raises:
-        SettingsError: Everything that is wrong, one line each.
+        SettingsError: One line for each problem.
     """
     return _file_path(name, _parse([o for o in OPTIONS if o.name in ("data_dir", name)], flags, environment))
 
 
 def _file_path(name: str, parsed: Mapping[str, Any]) -> Path:
     return Path(parsed[name] or parsed["data_dir"] / DATA_FILES[name])
-
-
-# --- one setting at a time ---
 
 
 def _parse(
@@ -58,7 +55,7 @@ def _parse(
             parsed[option.name] = option.type.parse(text) if text is not None else None
         except ValueError as exc:
             shown = repr(text if len(text or "") <= _MAX_SHOWN else f"{text:.{_MAX_SHOWN}}…")
-            problems.append(f"{where}: {shown} will not do: {exc}")
+            problems.append(f"{where}: {shown} is not valid: {exc}")
     if problems:
         raise SettingsError(*problems)
     return parsed
@@ -76,43 +73,43 @@ def _unknown_variables(environment: Mapping[str, str]) -> list[str]:
     known = [option.variable for option in OPTIONS]
     unknown = sorted(n for n in environment if n.startswith(ENVIRONMENT_PREFIX) and n not in known)
     hints = [did_you_mean(name, known, prefix=ENVIRONMENT_PREFIX) for name in unknown]
-    return [f"{name}: there is no such setting{hint}" for name, hint in zip(unknown, hints, strict=True)]
+    return [f"{name}: unknown setting{hint}" for name, hint in zip(unknown, hints, strict=True)]
 
 
 def did_you_mean(given: str, known: Iterable[str], *, prefix: str = "") -> str:
-    """Return `; did you mean X?` for the one of *known* that is much like *given*, else nothing.
+    """Return `; did you mean X?` for the most similar of *known*; an empty text if none is similar.
 
     Args:
-        prefix: What they have in common, and so is no likeness.
+        prefix: Common prefix, ignored when comparing.
     """
     names = [name.removeprefix(prefix) for name in known]
     matches = get_close_matches(given.removeprefix(prefix), names, n=1)
     return "".join(f"; did you mean {prefix}{match}?" for match in matches)
 
 
-def _fill_in(parsed: dict[str, Any]) -> list[str]:
-    """Put in the defaults that depend on other settings; return what is wrong with those given."""
+def _set_dependent_defaults(parsed: dict[str, Any]) -> list[str]:
+    """Set the defaults that depend on other settings; return the problems."""
     problems = []
     is_named, path = parsed["accounts"] is not None, _file_path("accounts", parsed)
     if is_named and not os.path.exists(path):
-        problems.append(f"--accounts: {path} does not exist; make it with: accounts add NAME")
+        problems.append(f"--accounts: {path} does not exist; create it with: accounts add NAME")
     parsed["accounts"] = path
     parsed["secret_file"] = _file_path("secret_file", parsed)
-    obstacles = _demo_obstacles(parsed)
+    reasons = _reasons_against_demo(parsed)
     if parsed["demo"]:
-        problems += [f"--demo: {obstacle}" for obstacle in obstacles]
-    parsed["demo"] = not obstacles if parsed["demo"] is None else parsed["demo"]
+        problems += [f"--demo: {reason}" for reason in reasons]
+    parsed["demo"] = not reasons if parsed["demo"] is None else parsed["demo"]
     return problems
 
 
-def _demo_obstacles(parsed: Mapping[str, Any]) -> list[str]:
-    obstacles = []
+def _reasons_against_demo(parsed: Mapping[str, Any]) -> list[str]:
+    reasons = []
     if os.path.exists(parsed["accounts"]):
-        obstacles.append(f"there is an account file, {parsed['accounts']}")
+        reasons.append(f"the account file {parsed['accounts']} exists")
     if not is_loopback(parsed["address"]):
-        obstacles.append("a demo account is for loopback only")
+        reasons.append("a demo account is allowed on loopback only")
     if parsed["behind_proxy"]:
-        obstacles.append("a demo account is not for a server behind a proxy")
+        reasons.append("a demo account is not allowed behind a proxy")
     if parsed["tls_cert"]:
-        obstacles.append("a demo account is not for a server with TLS")
-    return obstacles
+        reasons.append("a demo account is not allowed with TLS")
+    return reasons

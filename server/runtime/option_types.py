@@ -22,7 +22,7 @@ _UNIT_S = {"d": 86_400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}
 
 
 def duration_s(text: str) -> float:
-    """Return the seconds in a duration such as `500ms`, `90s`, `30m`, `12h` or `7d`."""
+    """Return the seconds of a duration such as `500ms`, `90s`, `30m`, `12h` or `7d`."""
     match = _DURATION.fullmatch(text)
     if match is None:
         raise ValueError("a duration is a number with a unit: 500ms, 90s, 30m, 12h or 7d")
@@ -33,7 +33,7 @@ def duration_s(text: str) -> float:
 
 
 def duration_text(seconds: float) -> str:
-    """Return *seconds* as a person would give them: `90s` for 90, `12h` for 43 200."""
+    """Return *seconds* as a duration in the largest unit that fits: `90s` for 90, `12h` for 43 200."""
     for unit, unit_s in _UNIT_S.items():
         if (count := round(seconds / unit_s, 6)).is_integer() and count >= 1:
             return f"{count:.0f}{unit}"
@@ -41,9 +41,9 @@ def duration_text(seconds: float) -> str:
 
 
 def _integer(text: str, least: int, most: int) -> int:
-    # Longer than any of them is not worth a conversion, which takes quadratic time.
+    # At most nine digits: the conversion of a long text takes quadratic time.
     if not re.fullmatch("[0-9]{1,9}", text) or not least <= int(text) <= most:
-        raise ValueError(f"a whole number from {least} to {most}")
+        raise ValueError(f"it must be a whole number from {least} to {most}")
     return int(text)
 
 
@@ -56,7 +56,7 @@ def _address(text: str) -> str:
         ipaddress.ip_address(text)
     except ValueError:
         if text != "localhost":
-            raise ValueError("an IP address of this machine, or localhost") from None
+            raise ValueError("it must be an IP address of this machine, or localhost") from None
     return text
 
 
@@ -64,18 +64,18 @@ def _networks(text: str) -> tuple[Network, ...]:
     try:
         networks = tuple(ipaddress.ip_network(part.strip()) for part in text.split(",")) if text else ()
     except ValueError as exc:
-        raise ValueError(f"one or more networks such as 127.0.0.1/32,10.0.0.0/8 ({exc})") from None
+        raise ValueError(f"it must be networks such as 127.0.0.1/32,10.0.0.0/8 ({exc})") from None
     if any(network.prefixlen == 0 for network in networks):
-        raise ValueError("that is everybody; name the addresses of the proxy alone")
+        raise ValueError("it includes every address; name only those of the proxy")
     return networks
 
 
 def _hosts(text: str) -> tuple[str, ...]:
-    """Return the host names in their order, as `network.host_name` writes them."""
+    """Return the host names in order, in the normal form of `addresses.host_name`."""
     parts = [part.strip() for part in text.split(",")] if text else []
     hosts = [host_name(part) for part in parts if not re.search(r":\d*$", part) or part.endswith("]")]
     if len(hosts) != len(parts) or None in hosts:
-        raise ValueError("one or more host names such as example.org,www.example.org, without a port")
+        raise ValueError("it must be host names such as example.org,www.example.org, without a port")
     return tuple(dict.fromkeys(filter(None, hosts)))
 
 
@@ -104,14 +104,14 @@ def _prefix(text: str) -> str:
 
 def _path(text: str) -> Path:
     if not text:
-        raise ValueError("the name of a file or directory")
+        raise ValueError("it must be the name of a file or directory")
     return Path(text).absolute()
 
 
 def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
-            raise ValueError(f"one of {', '.join(choices)}")
+            raise ValueError(f"it must be one of {', '.join(choices)}")
         return text
 
     return parse
@@ -119,17 +119,17 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
 
 def _boolean(text: str) -> bool:
     if text.lower() not in ("1", "0", "true", "false", "yes", "no"):
-        raise ValueError("true or false")
+        raise ValueError("it must be true or false")
     return text.lower() in ("1", "true", "yes")
 
 
 @dataclass(frozen=True)
 class OptionType:
-    """What an option takes: its name in `--help`, the reading of a text, the writing of a value."""
+    """The type of an option: its name in `--help`, how to parse a text, how to write a value."""
 
     metavar: str
     parse: Callable[[str], Any]
-    """Returns the value, or raises ValueError: one line that says what a good value is."""
+    """Returns the value, or raises ValueError: one line that says what a valid value is."""
     text: Callable[[Any], str] = str
 
 

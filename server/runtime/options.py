@@ -1,4 +1,4 @@
-"""Every option of the standalone server, once: its flag, its variable, its default and what it takes."""
+"""The table of options: for each its name, type, default and purpose."""
 
 from __future__ import annotations
 
@@ -18,131 +18,170 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
 SAMESITE = tuple(each.lower() for each in cookies.SAMESITE)
 DATA_FILES = {"secret_file": "secret.keys", "accounts": "accounts.json"}
-"""The files in the data directory, by the option that names another one."""
+"""The files in the data directory, by the option that overrides the path."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One setting: `--a-name` on the command line, `STORMCELLAR_A_NAME` in the environment."""
+    """One setting: the flag `--a-name`, and the environment variable `STORMCELLAR_A_NAME`."""
 
     name: str
     type: OptionType
     default_value: Any
-    """The default: a value, or a text; None where another setting decides."""
+    """The default, as a value or as a text; None if there is none, or if it depends on other settings."""
     help: str
     otherwise: str = "none"
-    """What holds where the default says nothing."""
+    """What `--help` shows where there is no fixed default."""
 
     @property
     def default(self) -> str | None:
-        """The default as the command line spells it."""
+        """The default as text; None if there is no fixed one."""
         return None if self.default_value is None else self.type.text(self.default_value)
 
     @property
     def flag(self) -> str:
-        """How the command line spells it."""
+        """The name on the command line."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def variable(self) -> str:
-        """How the environment spells it."""
+        """The name in the environment."""
         return ENVIRONMENT_PREFIX + self.name.upper()
 
 
-# Where a default belongs to a part of the library, the table reads it from there.
+# A default that belongs to a part of the library is read from there.
 _LIFETIME = Lifetime()
 _STORE = StoreOptions()
 _THROTTLE = Rules()
 
 OPTIONS = (
-    Option("port", types.PORT, "8888", "TCP port; 0 takes a free one"),
+    Option("port", types.PORT, "8888", "TCP port; 0 selects a free one"),
     Option(
-        "address", types.ADDRESS, "127.0.0.1", "listen here; beyond loopback needs TLS or a proxy with it"
+        "address",
+        types.ADDRESS,
+        "127.0.0.1",
+        "the address to listen on; beyond loopback it needs TLS, or a TLS proxy",
     ),
-    Option("store", types.URL, "memory", "where sessions live: memory, redis, mongo, or a store URL"),
-    Option("store_prefix", types.PREFIX, _STORE.prefix, "begins every key, channel and collection name"),
-    Option("store_timeout", types.TIME, _STORE.timeout_s, "budget of one store call, retries included"),
+    Option("store", types.URL, "memory", "where sessions are stored: memory, redis, mongo, or a store URL"),
     Option(
-        "store_connect_timeout", types.TIME, _STORE.connect_timeout_s, "budget of one connection to the store"
+        "store_prefix", types.PREFIX, _STORE.prefix, "the beginning of every key, channel and collection name"
     ),
-    Option("idle", types.TIME, _LIFETIME.idle_s, "a signed-in session ends after this long without activity"),
+    Option("store_timeout", types.TIME, _STORE.timeout_s, "time-out of one store call, including retries"),
     Option(
-        "absolute", types.TIME, _LIFETIME.absolute_s, "a session ends this long after sign-in, active or not"
+        "store_connect_timeout",
+        types.TIME,
+        _STORE.connect_timeout_s,
+        "time-out of one connection to the store",
     ),
+    Option("idle", types.TIME, _LIFETIME.idle_s, "end a signed-in session after this time without activity"),
     Option(
-        "anonymous_idle", types.TIME, _LIFETIME.anonymous_s, "the same as --idle, for visitors not signed in"
+        "absolute", types.TIME, _LIFETIME.absolute_s, "end a session this long after sign-in, active or not"
     ),
-    Option("touch_after", types.TIME, _LIFETIME.touch_after_s, "reads record activity at most this often"),
+    Option("anonymous_idle", types.TIME, _LIFETIME.anonymous_s, "the same as --idle, for visitors"),
+    Option(
+        "touch_after",
+        types.TIME,
+        _LIFETIME.touch_after_s,
+        "record the activity of reads at most this often",
+    ),
     Option(
         "remember",
         types.TIME,
         _LIFETIME.remember_s,
-        "people may ask to stay signed in so long",
+        'offer "Keep me signed in" for this time',
         "not offered",
     ),
     Option(
         "remember_idle",
         types.TIME,
         _LIFETIME.remember_idle_s,
-        "and so long without activity",
+        "idle limit of those who are kept signed in",
         "as --remember",
     ),
-    Option("renew", types.TIME, _LIFETIME.renew_s, "gives a session in use a new ID so often", "never"),
-    Option("reauth", types.TIME, _LIFETIME.reauth_s, "after it, changes to an account ask for the password"),
+    Option("renew", types.TIME, _LIFETIME.renew_s, "give a session in use a new ID after this time", "never"),
+    Option(
+        "reauth", types.TIME, _LIFETIME.reauth_s, "ask for the password again this long after the last proof"
+    ),
     Option(
         "max_sessions_per_user",
         types.COUNT,
         _LIFETIME.max_per_user,
-        "a sign-in beyond it ends the oldest",
+        "sessions of one user; a sign-in above it ends the oldest",
         "no limit",
     ),
     Option(
-        "login_attempts", types.COUNT, _THROTTLE.attempts, "wrong passwords, for an account from an address"
+        "login_attempts",
+        types.COUNT,
+        _THROTTLE.attempts,
+        "wrong passwords for one account from one address before a wait",
     ),
     Option(
         "login_attempts_per_address",
         types.COUNT,
         _THROTTLE.attempts_per_address,
-        "and from that address in all; then it must wait",
+        "wrong passwords from one address before a wait",
     ),
     Option(
         "visitors_per_address",
         types.COUNT,
         DEFAULT_PER_ADDRESS,
-        "sessions that visitors begin from it in an hour",
+        "new sessions of visitors from one address in an hour",
     ),
     Option(
         "cookie_name",
         types.COOKIE_NAME,
         cookies.DEFAULT_NAME,
-        "of the session cookie; __Host- is added with TLS",
+        "name of the session cookie; with TLS, __Host- is added",
     ),
     Option(
         "cookie_samesite",
         types.one_of("MODE", SAMESITE),
         cookies.DEFAULT_SAMESITE.lower(),
-        f"one of {', '.join(SAMESITE)}",
+        f"SameSite of the cookies: {', '.join(SAMESITE)}",
     ),
     Option(
         "secret_file",
         types.FILE,
         None,
-        "signing keys; made if missing",
+        "signing keys, created if missing",
         f"{DATA_FILES['secret_file']} in --data-dir",
     ),
-    Option("accounts", types.FILE, None, "see accounts --help", f"{DATA_FILES['accounts']} in --data-dir"),
-    Option("data_dir", types.DIRECTORY, "var", "holds the files that are not named otherwise"),
-    Option("tls_cert", types.FILE, None, "serve TLS with this certificate and its chain, in PEM"),
-    Option("tls_key", types.FILE, None, "the private key of --tls-cert, readable by its owner only"),
-    Option("tls_key_password_file", types.FILE, None, "the pass phrase of --tls-key, in its first line"),
-    Option("http_redirect_port", types.PORT, None, "send plain HTTP from here to TLS; 0 takes a free one"),
-    Option("hsts_subdomains", types.FLAG, "false", "TLS is for the subdomains of this host too"),
-    Option("behind_proxy", types.NETWORKS, "", "where the TLS proxy in front is; cookies are Secure"),
-    Option("allowed_hosts", types.HOSTS, "", "what this server is called; other hosts get 421", "any"),
-    Option("processes", types.PROCESSES, "1", "server processes; above 1 needs a shared store"),
+    Option(
+        "accounts",
+        types.FILE,
+        None,
+        "the account file; see accounts --help",
+        f"{DATA_FILES['accounts']} in --data-dir",
+    ),
+    Option("data_dir", types.DIRECTORY, "var", "directory of the files that have no option of their own"),
+    Option("tls_cert", types.FILE, None, "serve TLS with this certificate and its chain (PEM)"),
+    Option("tls_key", types.FILE, None, "the private key of --tls-cert (PEM, mode 0600)"),
+    Option(
+        "tls_key_password_file",
+        types.FILE,
+        None,
+        "a file with the pass phrase of --tls-key in its first line",
+    ),
+    Option(
+        "http_redirect_port", types.PORT, None, "port that redirects plain HTTP to TLS; 0 selects a free one"
+    ),
+    Option("hsts_subdomains", types.FLAG, "false", "extend HSTS to the subdomains of this host"),
+    Option("behind_proxy", types.NETWORKS, "", "networks of the TLS proxy in front; makes cookies Secure"),
+    Option("allowed_hosts", types.HOSTS, "", "host names of this server; other hosts get 421", "any"),
+    Option("processes", types.PROCESSES, "1", "server processes; more than 1 need a shared store"),
     Option("carry", types.KEYS, "", "session keys that survive sign-in"),
-    Option("log_level", types.one_of("LEVEL", LOG_LEVELS), "info", f"one of {', '.join(LOG_LEVELS)}"),
-    Option("log_format", types.one_of("FORMAT", LOG_FORMATS), "text", f"one of {', '.join(LOG_FORMATS)}"),
-    Option("audit_log", types.FILE, None, "security events, a line of JSON each", "standard error"),
-    Option("demo", types.FLAG, None, "an account with a random password", "while there are no accounts"),
+    Option(
+        "log_level",
+        types.one_of("LEVEL", LOG_LEVELS),
+        "info",
+        f"lowest level to log: {', '.join(LOG_LEVELS)}",
+    ),
+    Option(
+        "log_format",
+        types.one_of("FORMAT", LOG_FORMATS),
+        "text",
+        f"format of the log: {', '.join(LOG_FORMATS)}",
+    ),
+    Option("audit_log", types.FILE, None, "security events, one JSON object per line", "standard error"),
+    Option("demo", types.FLAG, None, "a demo account with a random password", "while there are no accounts"),
 )

@@ -1,4 +1,4 @@
-"""The settings of the standalone server, and the rules that hold between them."""
+"""The settings of the standalone server, and what follows from them."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ LIFETIME_OPTIONS = {
     "reauth_s": "reauth",
     "max_per_user": "max_sessions_per_user",
 }
-"""The fields of `Lifetime` that are set by an option, and the names of the options."""
+"""The fields of `Lifetime`, each with the option that sets it."""
 
 
 class SettingsError(ValueError):
-    """What is wrong with the settings, one line each."""
+    """The settings are not valid. `problems` holds one line for each problem."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
 
     def report(self) -> int:
-        """Say it on standard error and return the exit status for it, 2."""
+        """Print the problems on standard error and return the exit status, 2."""
         for line in str(self).splitlines():
             print(f"stormcellar: {line}", file=sys.stderr)
         return 2
@@ -43,11 +43,11 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What a server is run with: one field per option, parsed, and what follows from them."""
+    """The parsed options, one field each, and what follows from them."""
 
     port: int
     address: str
-    store: str = field(repr=False)  # a password can be in it
+    store: str = field(repr=False)  # can contain a password
     store_prefix: str
     store_timeout: float
     store_connect_timeout: float
@@ -100,7 +100,7 @@ class Settings:
 
     @property
     def store_kind(self) -> str:
-        """What may be shown of the store: the part of its URL before the colon."""
+        """The part of the store URL before the colon; the rest can contain a password."""
         return self.store.partition(":")[0]
 
     @property
@@ -112,7 +112,7 @@ class Settings:
         return Lifetime(**given, grace_s=grace_s)
 
     def open_store(self) -> Store:
-        """Make the store; no I/O."""
+        """Create the store. Does no I/O."""
         return open_store(
             self.store,
             prefix=self.store_prefix,

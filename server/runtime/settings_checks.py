@@ -1,4 +1,4 @@
-"""What is wrong between settings that are each well formed, in flags and units as the operator gave them."""
+"""Checks between settings that are valid one by one. Problems name flags, and values with their units."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from stormcellar.runtime.settings import LIFETIME_OPTIONS, Settings
 
 
 def find_problems(settings: Settings) -> list[str]:
-    """Return a line for each thing that does not go together."""
-    checks = (_exposed, _half_given, _invalid_lifetime, _unfit_store)
+    """Return one line for each problem."""
+    checks = (_plain_http_beyond_loopback, _incomplete, _invalid_lifetime, _invalid_store)
     return [line for check in checks for line in check(settings)]
 
 
-def _exposed(settings: Settings) -> list[str]:
+def _plain_http_beyond_loopback(settings: Settings) -> list[str]:
     if is_loopback(settings.address) or settings.secure:
         return []
     return [
         f"--address: {settings.address} would serve plain HTTP beyond this machine; "
-        "give it a certificate with --tls-cert, or name the TLS proxy in front with --behind-proxy"
+        "set a certificate with --tls-cert, or the networks of a TLS proxy with --behind-proxy"
     ]
 
 
-def _half_given(settings: Settings) -> list[str]:
-    """Say which settings lack another without which they do nothing."""
+def _incomplete(settings: Settings) -> list[str]:
+    """Return a line for each option that has no effect without another one."""
     has_redirect = settings.http_redirect_port is not None
     missing = [
         ("--tls-cert", settings.tls_cert, "--tls-key", settings.tls_key),
@@ -34,9 +34,9 @@ def _half_given(settings: Settings) -> list[str]:
         ("--http-redirect-port", has_redirect, "--allowed-hosts", settings.allowed_hosts),
         ("--hsts-subdomains", settings.hsts_subdomains, "--tls-cert or --behind-proxy", settings.secure),
     ]
-    problems = [f"{flag}: needs {other} too" for flag, given, other, has in missing if given and not has]
+    problems = [f"{flag}: it also needs {other}" for flag, given, other, has in missing if given and not has]
     if settings.http_redirect_port and settings.http_redirect_port == settings.port:
-        problems.append("--http-redirect-port: must be another than --port")
+        problems.append("--http-redirect-port: it must differ from --port")
     return problems
 
 
@@ -52,11 +52,11 @@ def _flag(field: str) -> str:
     return "--" + LIFETIME_OPTIONS.get(field, field).replace("_", "-")
 
 
-def _unfit_store(settings: Settings) -> list[str]:
+def _invalid_store(settings: Settings) -> list[str]:
     try:
         store = settings.open_store()
     except ValueError as exc:
         return [f"--store: {exc}"]
     if settings.processes > 1 and not store.shared:
-        return ["--processes: above 1 needs a store that processes share, such as redis or mongo"]
+        return ["--processes: more than 1 need a shared store, such as redis or mongo"]
     return []

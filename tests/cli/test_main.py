@@ -258,7 +258,7 @@ def test_unknown_variable_is_refused_by_every_command(
     """A misspelt variable is told by each command, whether or not it would use it."""
     monkeypatch.setenv("STORMCELLAR_STROE", "redis")
 
-    line = "stormcellar: STORMCELLAR_STROE: there is no such setting; did you mean STORMCELLAR_STORE?"
+    line = "stormcellar: STORMCELLAR_STROE: unknown setting; did you mean STORMCELLAR_STORE?"
     assert [
         refused(capsys, *c) for c in ([], ["serve"], ["doctor"], ["accounts", "list"], ["secret", "list"])
     ] == [[line]] * 5

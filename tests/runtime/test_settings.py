@@ -306,7 +306,7 @@ BAD: list[tuple[str, str, str]] = [
     ),
     *(("http_redirect_port", text, "a whole number from 0 to 65535") for text in ("", "x", "65536")),
     *(
-        ("allowed_hosts", text, "one or more host names")
+        ("allowed_hosts", text, "host names such as")
         for text in (
             *(
                 "example.org,",
@@ -334,8 +334,8 @@ BAD: list[tuple[str, str, str]] = [
         for text in ("x", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/8,")
     ),
     ("behind_proxy", "10.0.0.0/8 fd00::/8", "networks such as"),
-    ("behind_proxy", "0.0.0.0/0", "that is everybody"),
-    ("behind_proxy", "127.0.0.1,::/0", "that is everybody"),
+    ("behind_proxy", "0.0.0.0/0", "it includes every address"),
+    ("behind_proxy", "127.0.0.1,::/0", "it includes every address"),
     *(("log_level", text, "one of debug, info") for text in ("", "loud", "INFO")),
     *(("demo", text, "true or false") for text in ("", "maybe", "2")),
     *((name, "", "the name of a file") for name in GOOD if isinstance(GOOD[name][1], Path)),
@@ -359,8 +359,8 @@ def test_bad_value_is_one_line(name: str, text: str, reason: str) -> None:  # B1
 def test_unknown_variable_is_refused() -> None:
     """A variable that looks like a setting and is none is a slip, told with what was likely meant."""
     assert problems(STORMCELLAR_STROE="redis://:hunter2@host", STORMCELLAR_X="") == [
-        "STORMCELLAR_STROE: there is no such setting; did you mean STORMCELLAR_STORE?",
-        "STORMCELLAR_X: there is no such setting",
+        "STORMCELLAR_STROE: unknown setting; did you mean STORMCELLAR_STORE?",
+        "STORMCELLAR_X: unknown setting",
     ]
 
 
@@ -391,12 +391,12 @@ def test_contradictions_are_told_together() -> None:
     )
 
     assert found == [
-        "--demo: a demo account is for loopback only",
+        "--demo: a demo account is allowed on loopback only",
         "--address: 0.0.0.0 would serve plain HTTP beyond this machine; "
-        "give it a certificate with --tls-cert, or name the TLS proxy in front with --behind-proxy",
+        "set a certificate with --tls-cert, or the networks of a TLS proxy with --behind-proxy",
         "--idle: 13h is not valid: it must be at most --absolute, 12h",
         "--touch-after: 40m is not valid: it must be shorter than --anonymous-idle, 30m",
-        "--processes: above 1 needs a store that processes share, such as redis or mongo",
+        "--processes: more than 1 need a shared store, such as redis or mongo",
     ]
 
 
@@ -485,23 +485,26 @@ def test_any_renewal_leaves_the_old_id_less_than_half_its_time(renew: str) -> No
 @pytest.mark.parametrize(
     ("flags", "lines"),
     [
-        ({"tls_cert": "/c"}, ["--tls-cert: needs --tls-key too"]),
-        ({"tls_key": "/k"}, ["--tls-key: needs --tls-cert too"]),
+        ({"tls_cert": "/c"}, ["--tls-cert: it also needs --tls-key"]),
+        ({"tls_key": "/k"}, ["--tls-key: it also needs --tls-cert"]),
         (
             {"tls_key_password_file": "/p"},
-            ["--tls-key-password-file: needs --tls-key too"],
+            ["--tls-key-password-file: it also needs --tls-key"],
         ),
         (
             {"http_redirect_port": "0"},
-            ["--http-redirect-port: needs --tls-cert too", "--http-redirect-port: needs --allowed-hosts too"],
+            [
+                "--http-redirect-port: it also needs --tls-cert",
+                "--http-redirect-port: it also needs --allowed-hosts",
+            ],
         ),
-        ({"hsts_subdomains": "true"}, ["--hsts-subdomains: needs --tls-cert or --behind-proxy too"]),
+        ({"hsts_subdomains": "true"}, ["--hsts-subdomains: it also needs --tls-cert or --behind-proxy"]),
         (
             {
                 **{"tls_cert": "/c", "tls_key": "/k", "allowed_hosts": "a"},
                 **{"port": "80", "http_redirect_port": "80"},
             },
-            ["--http-redirect-port: must be another than --port"],
+            ["--http-redirect-port: it must differ from --port"],
         ),
     ],
 )
@@ -577,7 +580,7 @@ def test_store_url_is_in_no_representation() -> None:  # L8
 def test_memory_is_for_one_process(store: str) -> None:
     """Processes that would each have their own sessions are refused."""
     assert problems({"store": store, "processes": "2"}) == [
-        "--processes: above 1 needs a store that processes share, such as redis or mongo"
+        "--processes: more than 1 need a shared store, such as redis or mongo"
     ]
 
 
@@ -615,7 +618,7 @@ def test_any_account_file_rules_out_the_demo(tmp_path: Path, content: str) -> No
 
     assert not settings(data_dir=str(tmp_path)).demo
     assert problems({"data_dir": str(tmp_path), "demo": "True"}) == [
-        f"--demo: there is an account file, {path}"
+        f"--demo: the account file {path} exists"
     ]
 
 
@@ -623,10 +626,10 @@ def test_reachable_servers_have_no_demo() -> None:  # E18
     """Behind a proxy or beyond loopback it is off by itself, and cannot be asked for."""
     assert not settings(behind_proxy="127.0.0.1").demo
     assert problems({"behind_proxy": "127.0.0.1", "demo": "True"}) == [
-        "--demo: a demo account is not for a server behind a proxy"
+        "--demo: a demo account is not allowed behind a proxy"
     ]
     assert problems({"tls_cert": "/c", "tls_key": "/k", "demo": "True"}) == [
-        "--demo: a demo account is not for a server with TLS"
+        "--demo: a demo account is not allowed with TLS"
     ]
 
 
@@ -634,7 +637,7 @@ def test_account_file_that_is_named_must_be_there(tmp_path: Path) -> None:
     """A name that leads nowhere is a slip, not an empty directory of accounts with a demo one in it."""
     path = tmp_path / "no.json"
 
-    line = f"--accounts: {path} does not exist; make it with: accounts add NAME"
+    line = f"--accounts: {path} does not exist; create it with: accounts add NAME"
     assert problems({"accounts": "no.json"}) == [line]
     assert problems(STORMCELLAR_ACCOUNTS="no.json") == [line]
 
