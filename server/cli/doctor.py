@@ -17,7 +17,7 @@ from stormcellar.private_files import describe
 from stormcellar.runtime.reloadable import key_pair
 from stormcellar.runtime.settings import Settings
 from stormcellar.runtime.signing_key_file import read_keys
-from stormcellar.runtime.tls import unverifying_client, valid_until
+from stormcellar.runtime.tls import unverified_client_context, valid_until
 from stormcellar.stores.errors import StoreError, StoreRefused, failure_reason, refusal_message
 
 _PROBE_S = 2.0
@@ -115,7 +115,7 @@ def _answers(settings: Settings) -> bool:
     connection = HTTPConnection(settings.address, settings.port, timeout=_PROBE_S)
     if settings.tls_cert is not None:
         connection = HTTPSConnection(
-            settings.address, settings.port, timeout=_PROBE_S, context=unverifying_client()
+            settings.address, settings.port, timeout=_PROBE_S, context=unverified_client_context()
         )
     with closing(connection), suppress(OSError, HTTPException, ValueError):
         connection.request("GET", "/healthz")

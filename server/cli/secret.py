@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from stormcellar.private_files import locked, replace_private
-from stormcellar.runtime.signing_key_file import load_keys, new_key, read_keys, read_lines, version
+from stormcellar.runtime.signing_key_file import (
+    key_version,
+    new_key,
+    read_keys,
+    read_lines,
+    read_or_create_keys,
+)
 
 ACTIONS = ("rotate", "list", "drop")
 
@@ -18,7 +24,7 @@ def run(action: str, path: Path, which: str | None) -> str:
         OSError: The file cannot be read or replaced.
     """
     if action == "rotate":
-        return _advice([version(key) for key in add_first(path)])
+        return _advice([key_version(key) for key in add_first(path)])
     if action == "drop":
         return f"{drop(path, which or '')}: dropped; cookies it signed count until the server {_READS_AGAIN}"
     return list_keys(path)
@@ -42,7 +48,7 @@ def list_keys(path: Path) -> str:
     except FileNotFoundError:
         return "no keys; the first start makes one"
     return "\n".join(
-        f"{number}  {version(key)}  {'signs' if number == 1 else 'verifies'}"
+        f"{number}  {key_version(key)}  {'signs' if number == 1 else 'verifies'}"
         for number, key in enumerate(keys, 1)
     )
 
@@ -57,7 +63,7 @@ def add_first(path: Path) -> list[str]:
     """
     with locked(path):
         if not path.exists():
-            return load_keys(path)
+            return read_or_create_keys(path)
         keys, lines = read_keys(path), read_lines(path)
         added = _new_key(keys)
         lines.insert([line.strip() for line in lines].index(keys[0]), added)
@@ -67,8 +73,8 @@ def add_first(path: Path) -> list[str]:
 
 def _new_key(keys: list[str]) -> str:
     """Return one whose version none of *keys* has."""
-    taken = {version(key) for key in keys}
-    while version(key := new_key()) in taken:
+    taken = {key_version(key) for key in keys}
+    while key_version(key := new_key()) in taken:
         pass
     return key
 
@@ -87,14 +93,16 @@ def drop(path: Path, which: str) -> str:
         key = _named(keys, which)
         if key == keys[0]:
             advice = "and the only one" if len(keys) == 1 else "so it cannot go"
-            raise ValueError(f"key 1, {version(key)}, is the one that signs, {advice}; first: secret rotate")
+            raise ValueError(
+                f"key 1, {key_version(key)}, is the one that signs, {advice}; first: secret rotate"
+            )
         _write(path, [line for line in read_lines(path) if line.strip() != key])
-        return version(key)
+        return key_version(key)
 
 
 def _named(keys: list[str], which: str) -> str:
     for number, key in enumerate(keys, 1):
-        if which.lower() in (str(number), version(key)):
+        if which.lower() in (str(number), key_version(key)):
             return key
     raise ValueError("there is no such key; their numbers and versions: secret list")
 

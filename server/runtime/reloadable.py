@@ -1,4 +1,4 @@
-"""What can change while the server runs, on SIGHUP: signing keys, certificate, the audit log's file."""
+"""What SIGHUP reloads: the signing keys, the certificate, the audit log's file."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ log = logging.getLogger("stormcellar")
 class Reloadable:
     """The signing keys, the TLS context and the audit log in use.
 
-    Made before any process is forked, so that one that takes another's place begins with what the others
-    have, whatever has become of the files.
+    Created before any process is forked, so that a restarted process has the same state as the others even if
+    the files have changed.
     """
 
     settings: Settings
@@ -31,14 +31,14 @@ class Reloadable:
     audit: AuditLog
 
     def reload(self) -> list[str]:
-        """Read everything again; what will not do is logged in a line, and the one in use stays.
+        """Read all files again. If one is not valid, log one line and keep the state in use.
 
         Returns:
-            The names of what was read: `keys`, `certificate`, `audit log`.
+            The names of what was reloaded: `keys`, `certificate`, `audit log`.
         """
-        return [name for name, step in self._steps.items() if self._is_done(name, step)]
+        return [name for name, step in self._steps.items() if self._is_reloaded(name, step)]
 
-    def _is_done(self, name: str, step: Callable[[Reloadable], None]) -> bool:
+    def _is_reloaded(self, name: str, step: Callable[[Reloadable], None]) -> bool:
         try:
             step(self)
         except (OSError, ValueError) as exc:
@@ -63,7 +63,7 @@ class Reloadable:
 
 
 def load_tls(settings: Settings) -> ssl.SSLContext | None:
-    """Return the TLS context that *settings* ask for, if any; warn of a certificate that is not valid now.
+    """Return the TLS context of *settings*, None without TLS. Warn if the certificate is not valid now.
 
     Raises:
         ValueError, OSError: See `KeyPair.load`.
@@ -80,7 +80,7 @@ def load_tls(settings: Settings) -> ssl.SSLContext | None:
 
 
 def key_pair(settings: Settings) -> KeyPair | None:
-    """Return where certificate and key are; None without TLS."""
+    """Return the paths of certificate and key; None without TLS."""
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return KeyPair(settings.tls_cert, settings.tls_key, settings.tls_key_password_file)

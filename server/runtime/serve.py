@@ -32,7 +32,7 @@ from stormcellar.runtime.process_group import (
 from stormcellar.runtime.reloadable import Reloadable, load_tls
 from stormcellar.runtime.server import Server, tune_garbage_collector
 from stormcellar.runtime.settings import Settings, SettingsError
-from stormcellar.runtime.signing_key_file import load_keys
+from stormcellar.runtime.signing_key_file import read_or_create_keys
 from stormcellar.stores import StoreRefused, StoreUnavailable
 from stormcellar.stores.errors import failure_reason, refusal_message
 
@@ -104,7 +104,7 @@ def make_plan(settings: Settings) -> Plan:
         SettingsError: A file is missing, unfit or may be read by others.
     """
     problems: list[str] = []
-    keys = _read("--secret-file", lambda: load_keys(settings.secret_file), problems)
+    keys = _read("--secret-file", lambda: read_or_create_keys(settings.secret_file), problems)
     accounts = _read("--accounts", lambda: AccountFile(settings.accounts).read(), problems)
     tls = _read("--tls-cert", lambda: load_tls(settings), problems)
     audit = _read("--audit-log", lambda: AuditLog(settings.audit_log), problems)

@@ -1,4 +1,4 @@
-"""The secret file: signing keys, one a line, the first of which signs."""
+"""The secret file: signing keys, one per line. The first signs, all verify."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ from stormcellar.sessions.signing import KeyRing
 
 log = logging.getLogger("stormcellar.keys")
 
-_HEADER = "# Signing keys, one a line: the first signs, all verify. Whoever has one can forge sessions.\n"
-_ADVICE = "make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
-# Of 32 random hex digits, the least varied of keys, less than one in a million has fewer than this.
+_HEADER = "# Signing keys, one per line: the first signs, all verify. With a key, sessions can be forged.\n"
+_ADVICE = "create one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+# Distinct characters. Fewer than one in a million keys of 32 random hex digits, the least varied, have fewer.
 _MIN_VARIETY = 8
-# Each long enough that no random key of 64 characters holds one by chance (below 1 in 10 million).
+# Each is long enough that a random key of 64 characters contains it with a chance below 1 in 10 million.
 _PLACEHOLDERS = (
     *("changeme", "change-me", "change_me", "secret", "password", "example", "insert", "replace"),
     *("generate", "your_own", "your-own", "random"),
-    # Keys that tutorials on Tornado print and that countless repositories have copied.
+    # Keys that are printed in Tornado tutorials and copied into many repositories.
     *("oetzkxqagaydkl5gemgejjfuyh7eqnp2xdtp1o/vo=", "bzjc2swbqlkos6gkhn/vb9oxwqt8s0r0krvj5/xj89e="),
 )
 
 
-def load_keys(path: Path) -> list[str]:
-    """Return the signing keys of the file at *path*, which is made with a random one if it is missing.
+def read_or_create_keys(path: Path) -> list[str]:
+    """Return the signing keys of the file at *path*. A missing file is created with one random key.
 
     Raises:
-        ValueError: One line: others may read the file, it holds no key, or one that is weak.
-        OSError: The file cannot be read or made.
+        ValueError: One line: the file is accessible to others, has no key, or has a weak one.
+        OSError: The file cannot be read or created.
     """
     try:
         return read_keys(path)
     except FileNotFoundError:
-        # If another process was faster, its key is ours.
+        # If another process creates the file first, its key is used.
         with suppress(FileExistsError):
             create_private(path, _HEADER + new_key() + "\n")
-            log.info("made a signing key: %s", path)
+            log.info("created a signing key: %s", path)
         return read_keys(path)
 
 
 def read_keys(path: Path) -> list[str]:
-    """Return the signing keys of the file at *path*, and make none.
+    """Return the signing keys of the file at *path*.
 
     Raises:
-        ValueError, OSError: See `load_keys`; FileNotFoundError if there is no such file.
+        ValueError, OSError: See `read_or_create_keys`; FileNotFoundError if the file is missing.
     """
     keys = [line for line in map(str.strip, read_lines(path)) if line and not line.startswith("#")]
     if not keys:
-        raise ValueError(f"{path} holds no signing key; remove it to have one made")
+        raise ValueError(f"{path} has no signing key; remove the file to have one created")
     for number, key in enumerate(keys, 1):
         _require_strong(key, f"key {number} in {path}")
     try:
@@ -63,7 +63,7 @@ def read_keys(path: Path) -> list[str]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of the file at *path*, keys or not; for errors see `load_keys`."""
+    """Return the lines of the file at *path*; for errors see `read_or_create_keys`."""
     try:
         return read_private(path).decode().splitlines()
     except UnicodeDecodeError:
@@ -75,8 +75,8 @@ def new_key() -> str:
     return secrets.token_urlsafe(48)
 
 
-def version(key: str) -> str:
-    """Return what names *key* in cookies and to people, 4 hex digits, and tells nothing about it."""
+def key_version(key: str) -> str:
+    """Return the version of *key*, 4 hex digits: it names the key in cookies and in listings."""
     return f"{KeyRing([key]).first:04x}"
 
 
@@ -88,7 +88,7 @@ def _require_strong(key: str, where: str) -> None:
 
 
 def _looks_random(key: str) -> bool:
-    """Whether *key* is neither a few characters, nor one piece over and over, nor a run such as abcdef."""
+    """Whether *key* has varied characters, is not a repetition, and is not a sequence such as abcdef."""
     is_repetition = key in (key + key)[1:-1]
     steps = Counter(ord(after) - ord(before) for before, after in pairwise(key))
     is_run = max(steps.values()) > len(key) / 3

@@ -109,7 +109,7 @@ def test_everything_wrong_is_told_at_once(run: Doctor, monkeypatch: pytest.Monke
 
     path = run.directory / "accounts.json"
     assert found[0].startswith(
-        f"key 1 in {run.directory / 'secret.keys'} is shorter than 32 bytes; make one with"
+        f"key 1 in {run.directory / 'secret.keys'} is shorter than 32 bytes; create one with"
     )
     assert found[1:] == [
         f"{path} is accessible to other users: chmod 600 {path}",

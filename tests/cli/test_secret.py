@@ -13,7 +13,7 @@ import pytest
 
 from stormcellar.cli import secret as rotation
 from stormcellar.cli.main import main
-from stormcellar.runtime.signing_key_file import read_keys, version
+from stormcellar.runtime.signing_key_file import key_version, read_keys
 from stormcellar.sessions.signing import KeyRing
 from tests.support.running import ROOT, environment
 
@@ -50,7 +50,7 @@ def secret(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 
 def test_version_is_the_one_in_cookies() -> None:
     """People are told the number that a cookie carries."""
-    assert [version(key) for key in (FIRST, SECOND)] == [
+    assert [key_version(key) for key in (FIRST, SECOND)] == [
         f"{KeyRing([key]).first:04x}" for key in (FIRST, SECOND)
     ]
 
@@ -66,10 +66,10 @@ def test_rotate_adds_a_first_key(secret: Secret) -> None:  # L2 L4
     assert len(added.encode()) >= 32
     assert stat.S_IMODE(secret.path.stat().st_mode) == 0o600
     assert output.splitlines() == [
-        f"{version(added)}: added; it signs once the server is started anew or reads its keys again: "
+        f"{key_version(added)}: added; it signs once the server is started anew or reads its keys again: "
         "kill -HUP PID",
         "the older ones still count; after the longest that a session may last (--absolute, --remember): "
-        f"secret drop {version(SECOND)}",
+        f"secret drop {key_version(SECOND)}",
     ]
 
 
@@ -84,7 +84,7 @@ def test_cookie_outlives_the_rotation_and_not_the_drop(secret: Secret) -> None: 
 
     secret("rotate")
     rotated = verified()
-    secret("drop", version(FIRST))
+    secret("drop", key_version(FIRST))
 
     assert (rotated, verified()) == ((value.encode(), 1_000_000_000), None)
 
@@ -97,7 +97,7 @@ def test_rotate_makes_a_missing_file(secret: Secret) -> None:  # L1 L3
     assert (status, output.splitlines()) == (
         0,
         [
-            f"{version(key)}: added; it signs once the server is started anew or reads its keys again: "
+            f"{key_version(key)}: added; it signs once the server is started anew or reads its keys again: "
             "kill -HUP PID"
         ],
     )
@@ -131,7 +131,7 @@ def test_list_shows_no_key(secret: Secret) -> None:  # L8
     """A number, a version and what it is for; of the key not a character."""
     secret.write(f"{FIRST}\n# a comment\n{SECOND}\n")
 
-    assert secret("list") == (0, f"1  {version(FIRST)}  signs\n2  {version(SECOND)}  verifies\n", "")
+    assert secret("list") == (0, f"1  {key_version(FIRST)}  signs\n2  {key_version(SECOND)}  verifies\n", "")
 
 
 def test_list_makes_nothing(secret: Secret) -> None:
@@ -140,7 +140,7 @@ def test_list_makes_nothing(secret: Secret) -> None:
     assert os.listdir(secret.path.parent) == []
 
 
-@pytest.mark.parametrize("which", ["2", version(SECOND), version(SECOND).upper()])
+@pytest.mark.parametrize("which", ["2", key_version(SECOND), key_version(SECOND).upper()])
 def test_drop_by_number_or_version(secret: Secret, which: str) -> None:  # L4
     """Either names the key; the others stay in their order."""
     secret.write(f"{FIRST}\n{SECOND}\n{THIRD}\n")
@@ -148,7 +148,7 @@ def test_drop_by_number_or_version(secret: Secret, which: str) -> None:  # L4
     status, output, errors = secret("drop", which)
 
     assert (status, errors) == (0, "")
-    assert output.startswith(f"{version(SECOND)}: dropped; ")
+    assert output.startswith(f"{key_version(SECOND)}: dropped; ")
     assert read_keys(secret.path) == [FIRST, THIRD]
 
 
@@ -158,12 +158,12 @@ def test_drop_by_number_or_version(secret: Secret, which: str) -> None:  # L4
         (
             f"{FIRST}\n{SECOND}\n",
             "1",
-            f"key 1, {version(FIRST)}, is the one that signs, so it cannot go; first: secret rotate",
+            f"key 1, {key_version(FIRST)}, is the one that signs, so it cannot go; first: secret rotate",
         ),
         (
             f"{FIRST}\n",
-            version(FIRST),
-            f"key 1, {version(FIRST)}, is the one that signs, and the only one; first: secret rotate",
+            key_version(FIRST),
+            f"key 1, {key_version(FIRST)}, is the one that signs, and the only one; first: secret rotate",
         ),
         *(
             (f"{FIRST}\n{SECOND}\n", which, "there is no such key; their numbers and versions: secret list")
@@ -184,7 +184,7 @@ def test_drop_that_is_refused(secret: Secret, content: str, which: str, line: st
     ("content", "mode", "reason"),
     [
         ("tiny-key\n", 0o600, "is shorter than 32 bytes"),
-        ("# no key\n", 0o600, "holds no signing key"),
+        ("# no key\n", 0o600, "has no signing key"),
         (f"{FIRST}\n{SECOND}\n", 0o644, "is accessible to other users"),
     ],
 )

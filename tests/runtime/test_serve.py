@@ -182,7 +182,7 @@ def test_files_are_made_where_it_was_started(tmp_path: Path) -> None:
         assert server.end() == 0
 
     assert sorted(each.name for each in (tmp_path / "var").iterdir()) == ["secret.keys"]
-    assert "made a signing key: " + str(tmp_path / "var" / "secret.keys") in server.errors()
+    assert "created a signing key: " + str(tmp_path / "var" / "secret.keys") in server.errors()
 
 
 # --- it says why not ---
@@ -202,7 +202,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     ("content", "mode", "reason"),
     [
         ("7Vq0mPzX3hBsT9kLwE5yRfJcA8uNdG2o", 0o644, "is accessible to other users: chmod 600"),
-        ("", 0o600, "holds no signing key"),
+        ("", 0o600, "has no signing key"),
         ("short", 0o600, "is shorter than 32 bytes"),
         ("61oETzKXQAGaYdkL5gEmGeJJFuYh7EQnp2XdTP1o/Vo=", 0o600, "is not random"),
     ],

@@ -12,7 +12,7 @@ import pytest
 
 from stormcellar.private_files import create_private
 from stormcellar.runtime import signing_key_file as keys_module
-from stormcellar.runtime.signing_key_file import load_keys, read_keys
+from stormcellar.runtime.signing_key_file import read_keys, read_or_create_keys
 
 GOOD = "7Vq0mPzX3hBsT9kLwE5yRfJcA8uNdG2o"
 OTHER = "Zt4KxW1eQpYb6HvMj0sUrCg7DfLaN3iO"
@@ -29,14 +29,14 @@ def secret_file(directory: Path, content: str | bytes) -> Path:
 def refusal(path: Path) -> str:
     """Return why the file at *path* is refused."""
     with pytest.raises(ValueError) as caught:
-        load_keys(path)
+        read_or_create_keys(path)
     return str(caught.value)
 
 
 def test_missing_file_is_made_with_a_random_key(tmp_path: Path) -> None:  # L1 L2 L3
     """There is no default key: the first start makes a random one, for its owner's eyes only."""
-    one = load_keys(tmp_path / "a" / "secret.keys")
-    other = load_keys(tmp_path / "b" / "secret.keys")
+    one = read_or_create_keys(tmp_path / "a" / "secret.keys")
+    other = read_or_create_keys(tmp_path / "b" / "secret.keys")
 
     assert len(one) == len(other) == 1
     assert one != other
@@ -46,7 +46,7 @@ def test_missing_file_is_made_with_a_random_key(tmp_path: Path) -> None:  # L1 L
 
 def test_made_file_is_kept(tmp_path: Path) -> None:
     """A second start has the key of the first."""
-    assert load_keys(tmp_path / "secret.keys") == load_keys(tmp_path / "secret.keys")
+    assert read_or_create_keys(tmp_path / "secret.keys") == read_or_create_keys(tmp_path / "secret.keys")
 
 
 def test_faster_process_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # L3
@@ -59,14 +59,14 @@ def test_faster_process_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(keys_module, "create_private", create_second)
 
-    assert load_keys(path) == [GOOD]
+    assert read_or_create_keys(path) == [GOOD]
 
 
 def test_keys_keep_their_order(tmp_path: Path) -> None:
     """One key a line, the first of which signs; comments, blank lines and Windows line ends are no keys."""
     path = secret_file(tmp_path, f"# new\r\n{GOOD}\r\n\r\n  # old\n  {OTHER}  \n")
 
-    assert load_keys(path) == [GOOD, OTHER]
+    assert read_or_create_keys(path) == [GOOD, OTHER]
 
 
 def test_reading_makes_nothing(tmp_path: Path) -> None:
@@ -80,8 +80,8 @@ def test_reading_makes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("", "holds no signing key"),
-        ("# only a comment\n\n", "holds no signing key"),
+        ("", "has no signing key"),
+        ("# only a comment\n\n", "has no signing key"),
         (GOOD[:31], "shorter than 32 bytes"),
         (f"{GOOD}\ntiny-key", "key 2 in .* is shorter than 32 bytes"),
         ("a" * 64, "is not random"),
@@ -133,7 +133,7 @@ def test_place_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     with pytest.raises(NotADirectoryError):
-        load_keys(tmp_path / "file" / "secret.keys")
+        read_or_create_keys(tmp_path / "file" / "secret.keys")
 
 
 @pytest.mark.parametrize(
@@ -151,4 +151,4 @@ def test_random_keys_of_any_form_are_taken(tmp_path: Path, make: object) -> None
     assert callable(make)
     wanted = [make() for _ in range(100)]
 
-    assert [load_keys(secret_file(tmp_path, key)) for key in wanted] == [[key] for key in wanted]
+    assert [read_or_create_keys(secret_file(tmp_path, key)) for key in wanted] == [[key] for key in wanted]

@@ -183,10 +183,10 @@ def test_files_that_are_something_else(authority: Authority, tmp_path: Path) -> 
     create_private(tmp_path / "text", "hello\n")
     create_private(tmp_path / "copy", cert.read_text())
 
-    assert trouble(KeyPair(key, key)) == f"{key} holds no certificate in PEM"
-    assert trouble(KeyPair(tmp_path / "text", key)) == f"{tmp_path / 'text'} holds no certificate in PEM"
-    assert trouble(KeyPair(cert, tmp_path / "copy")) == f"{tmp_path / 'copy'} holds no private key in PEM"
-    assert trouble(KeyPair(cert, tmp_path / "text")) == f"{tmp_path / 'text'} holds no private key in PEM"
+    assert trouble(KeyPair(key, key)) == f"{key} has no certificate in PEM"
+    assert trouble(KeyPair(tmp_path / "text", key)) == f"{tmp_path / 'text'} has no certificate in PEM"
+    assert trouble(KeyPair(cert, tmp_path / "copy")) == f"{tmp_path / 'copy'} has no private key in PEM"
+    assert trouble(KeyPair(cert, tmp_path / "text")) == f"{tmp_path / 'text'} has no private key in PEM"
 
 
 @pytest.mark.parametrize("missing", ["certificate", "key"])
@@ -225,7 +225,7 @@ def test_encrypted_key_without_its_phrase(authority: Authority, tmp_path: Path) 
 
     assert without == f"{files.key} is encrypted: put its pass phrase in --tls-key-password-file"
     assert wrong == (
-        f"{files.key} holds no private key in PEM that the pass phrase of {tmp_path / 'phrase'} opens"
+        f"{files.key} has no private key in PEM that the pass phrase in {tmp_path / 'phrase'} decrypts"
     )
 
 
