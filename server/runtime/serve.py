@@ -1,4 +1,4 @@
-"""`serve`: from settings to a listening server, in one process or several."""
+"""`serve`: run the server with given settings, in one process or several."""
 
 from __future__ import annotations
 
@@ -42,66 +42,66 @@ DEMO_USER = "demo"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is decided before any process is forked, and so is the same in all of them."""
+class Startup:
+    """What is loaded before any process is forked, the same in all of them."""
 
     settings: Settings
     reloadable: Reloadable
     demo_password: str = field(repr=False)
-    demo: dict[str, Account]
+    demo_accounts: dict[str, Account]
 
-    def accounts(self) -> AccountDirectory:
-        """Open the accounts; from here on there can be threads.
+    def open_accounts(self) -> AccountDirectory:
+        """Open the accounts. Call it after the fork: the password checker starts threads.
 
         Raises:
-            SettingsError: The file was spoiled since it was looked at.
+            SettingsError: The account file has become invalid since it was checked.
         """
         settings, is_alone = self.settings, self.settings.processes == 1
         try:
             return FileAccounts(
-                settings.accounts, checker=PasswordChecker(), until_made=self.demo, is_alone=is_alone
+                settings.accounts, checker=PasswordChecker(), until_made=self.demo_accounts, is_alone=is_alone
             )
         except (OSError, ValueError) as exc:
             raise SettingsError(describe(exc)) from exc
 
 
 @dataclass(frozen=True)
-class Listening:
-    """The sockets that the processes share."""
+class Listeners:
+    """The listening sockets that the processes share."""
 
     sockets: list[socket.socket]
-    plain: list[socket.socket]
-    """Those of the plain HTTP port, which redirects."""
+    redirect_sockets: list[socket.socket]
+    """Those of the port that redirects plain HTTP."""
 
 
 def serve(settings: Settings) -> int:
-    """Serve until told to stop; return the exit status.
+    """Serve until a signal stops the server; return the exit status.
 
     Raises:
-        SettingsError: Something is wrong that only a change of the set-up mends.
+        SettingsError: The server cannot start with these settings or files.
     """
     logging_setup.set_up(settings.log_level, settings.log_format)
     with blocked_signals():
-        plan = make_plan(settings)
+        startup = prepare(settings)
         if settings.processes == 1:
-            return _run(lambda: _serve_alone(plan))
-        # Not in this process, which must not have had a loop or a connection when it forks.
+            return _run(lambda: _serve_alone(startup))
+        # In a child: the parent must not have an event loop or a connection when it forks.
         if status := run_in_child(lambda: _run(lambda: _check_store(settings))):
             return status
-        listening = listen(plan)
+        listeners = listen(startup)
         return run_process_group(
             settings.processes,
-            lambda parent: _run(lambda: _serve_as_child(plan, listening, parent)),
-            sockets=[*listening.sockets, *listening.plain],
-            reload=plan.reloadable.reload,
+            lambda parent: _run(lambda: _serve_as_child(startup, listeners, parent)),
+            sockets=[*listeners.sockets, *listeners.redirect_sockets],
+            reload=startup.reloadable.reload,
         )
 
 
-def make_plan(settings: Settings) -> Plan:
-    """Read keys, certificate and accounts, and make the demo account if there is to be one.
+def prepare(settings: Settings) -> Startup:
+    """Read keys, certificate and accounts; create the demo account if the settings ask for it.
 
     Raises:
-        SettingsError: A file is missing, unfit or may be read by others.
+        SettingsError: A file is missing, invalid or accessible to others.
     """
     problems: list[str] = []
     keys = _read("--secret-file", lambda: read_or_create_keys(settings.secret_file), problems)
@@ -114,13 +114,13 @@ def make_plan(settings: Settings) -> Plan:
     if not settings.demo:
         if not accounts:
             log.warning(
-                "nobody can sign in: no account in %s; accounts add NAME makes one", settings.accounts
+                "nobody can sign in: %s has no account; add one with: accounts add NAME", settings.accounts
             )
-        return Plan(settings, reloadable, "", {})
+        return Startup(settings, reloadable, "", {})
     password = secrets.token_urlsafe(12)
-    # Valid from now on: a session of an earlier start had another password.
+    # Valid from now on: sessions from before the start used another password.
     account = Account(hash_password(password), valid_after_ms=int(time.time() * 1000) - 1)
-    return Plan(settings, reloadable, password, {DEMO_USER: account})
+    return Startup(settings, reloadable, password, {DEMO_USER: account})
 
 
 def _read(flag: str, read: Callable[[], Any], problems: list[str]) -> Any:
@@ -131,11 +131,8 @@ def _read(flag: str, read: Callable[[], Any], problems: list[str]) -> Any:
         return None
 
 
-# --- in a process that serves ---
-
-
 def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    """Run *main* on uvloop if it is installed, else on asyncio's own loop."""
+    """Run *main* on uvloop if it is installed, else on the default event loop."""
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(main())
@@ -151,53 +148,53 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-async def _serve_alone(plan: Plan) -> int:
+async def _serve_alone(startup: Startup) -> int:
     stop = asyncio.Event()
     for number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, _stop_once, stop)
     unblock_signals(STOP_SIGNALS)
-    await _check_store(plan.settings)
-    await _serve(plan, listen(plan), stop)
+    await _check_store(startup.settings)
+    await _serve(startup, listen(startup), stop)
     return 0
 
 
-async def _serve(plan: Plan, listening: Listening, stop: asyncio.Event) -> None:
-    server = Server(plan.settings, accounts=plan.accounts(), reloadable=plan.reloadable)
+async def _serve(startup: Startup, listeners: Listeners, stop: asyncio.Event) -> None:
+    server = Server(startup.settings, accounts=startup.open_accounts(), reloadable=startup.reloadable)
     asyncio.get_running_loop().add_signal_handler(RELOAD_SIGNAL, server.reload)
     unblock_signals()
     tune_garbage_collector()
-    await server.run(listening.sockets, stop, plain=listening.plain)
+    await server.run(listeners.sockets, stop, redirect_sockets=listeners.redirect_sockets)
 
 
 def _stop_once(stop: asyncio.Event) -> None:
-    """Stop; the next signal will end the process at once, without waiting for requests in flight."""
+    """Stop gracefully, and let the next signal end the process at once."""
     stop.set()
     for number in STOP_SIGNALS:
         asyncio.get_running_loop().remove_signal_handler(number)
         signal.signal(number, signal.SIG_DFL)
 
 
-async def _serve_as_child(plan: Plan, listening: Listening, parent: int) -> int:
+async def _serve_as_child(startup: Startup, listeners: Listeners, parent: int) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    # Any number of times: a supervisor may signal every process of a service, and then the parent does.
+    # Any number of signals: the parent and a supervisor may each send one.
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(parent, _stop_with_parent, parent, stop)
-    await _serve(plan, listening, stop)
+    await _serve(startup, listeners, stop)
     return 0
 
 
 def _stop_with_parent(parent: int, stop: asyncio.Event) -> None:
-    """Stop at the end of file on *parent*, which stays readable from then on."""
+    """Stop at the end of file of *parent*. It stays readable, so remove the reader."""
     asyncio.get_running_loop().remove_reader(parent)
     stop.set()
 
 
 async def _check_store(settings: Settings) -> int:
-    """Ask the store before listening. One that does not answer now may do so later: that is only logged.
+    """Ping the store before listening. If it does not answer, only log: it may answer later.
 
     Raises:
-        SettingsError: It answers, and never will let us in as things are set up.
+        SettingsError: The store refuses the credentials in its URL.
     """
     store = settings.open_store()
     try:
@@ -205,30 +202,30 @@ async def _check_store(settings: Settings) -> int:
     except StoreRefused as exc:
         raise SettingsError(f"--store: {refusal_message(exc)}") from exc
     except StoreUnavailable as exc:
-        log.warning("the store does not answer yet (%s); /readyz says when it does", failure_reason(exc))
+        log.warning("the store does not answer yet (%s); /readyz reports when it does", failure_reason(exc))
     finally:
         await store.aclose()
     return 0
 
 
-def listen(plan: Plan) -> Listening:
-    """Listen, and say where, and how to sign in to the demo account.
+def listen(startup: Startup) -> Listeners:
+    """Listen, and print the addresses and the demo account.
 
     Raises:
-        SettingsError: An address or a port is not to be had.
+        SettingsError: The address or a port is not available.
     """
-    settings = plan.settings
+    settings = startup.settings
     sockets = _bind(settings, "--port", settings.port)
-    plain: list[socket.socket] = []
+    redirect_sockets: list[socket.socket] = []
     if settings.http_redirect_port is not None:
-        plain = _bind(settings, "--http-redirect-port", settings.http_redirect_port)
+        redirect_sockets = _bind(settings, "--http-redirect-port", settings.http_redirect_port)
     scheme = "https" if settings.tls_cert else "http"
-    redirected = f", http://{_place(settings, plain)} leads there" if plain else ""
+    redirected = f", http://{_place(settings, redirect_sockets)} redirects there" if redirect_sockets else ""
     where = f"{scheme}://{_place(settings, sockets)}, sessions in {settings.store_kind}{redirected}"
     print(f"Stormcellar on {where}", flush=True)
-    if plan.demo:
-        print(f"Demo account: user name {DEMO_USER}, password {plan.demo_password}", flush=True)
-    return Listening(sockets, plain)
+    if startup.demo_accounts:
+        print(f"Demo account: user name {DEMO_USER}, password {startup.demo_password}", flush=True)
+    return Listeners(sockets, redirect_sockets)
 
 
 def _bind(settings: Settings, flag: str, port: int) -> list[socket.socket]:

@@ -1,4 +1,4 @@
-"""The wiring: the only place that knows every part of the standalone server."""
+"""`Server`: one process of the standalone server, and the parts that it connects."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ log = logging.getLogger("stormcellar")
 
 DRAIN_S = 10.0
 SIGN_AFTER_S = 5.0
-"""So long a new first key only verifies: by then every process of the site has read it."""
+"""For this time a new first key only verifies, until every process of the site has read it."""
 
 
-class Limits:
-    """What is counted in *store*: tries of passwords, and the sessions that visitors begin.
+class RateLimits:
+    """The limits that are counted in *store*: sign-in attempts, and new sessions of visitors.
 
     Args:
         key: A signing key, the same in all processes of a site.
-        visitors: How many sessions of visitors may begin in an hour from one address.
+        visitors: How many sessions visitors may create in an hour from one address.
         clock: Unix time in seconds.
     """
 
@@ -53,18 +53,18 @@ class Limits:
         self.use_key(key)
 
     def use_key(self, key: str) -> None:
-        """Count under what is derived from *key*; under another one all begins anew."""
+        """Count under keys derived from *key*. With another key all counts start again at zero."""
         keys = KeyRing([key])
         self.throttle.use_key(keys.derive("throttle")[0])
         self.visitors.use_key(keys.derive("visitors")[0])
 
 
 def make_http_server(app: Application, tls: ssl.SSLContext | None = None) -> HTTPServer:
-    """Return a server of *app* that takes no more, and waits no longer, than a sign-in or a session needs."""
+    """Return a server of *app* with limits on size and time that fit sign-in and sessions."""
     return HTTPServer(
         app,
         ssl_options=tls,
-        # Four times what a handler takes: up to here the answer can say what is wrong.
+        # Four times the limit of the handlers, so that they can answer a too large body with 413.
         max_body_size=1024 * 1024,
         max_header_size=16 * 1024,
         idle_connection_timeout=30,
@@ -76,8 +76,8 @@ class Server:
     """One process of the standalone server.
 
     Args:
-        accounts: Who may sign in.
-        reloadable: What signs cookies and serves TLS, and where security events are written.
+        accounts: The account directory.
+        reloadable: The signing keys, the TLS context and the audit log.
     """
 
     def __init__(self, settings: Settings, *, accounts: AccountDirectory, reloadable: Reloadable) -> None:
@@ -85,8 +85,10 @@ class Server:
         self._keys = reloadable.keys
         store = settings.open_store()
         rules = Rules(settings.login_attempts, settings.login_attempts_per_address)
-        # With the last key, which a rotation leaves where it is: tallies end only when that one is dropped.
-        self._limits = Limits(store, rules, key=reloadable.keys[-1], visitors=settings.visitors_per_address)
+        # With the last key: adding a key leaves it in place, so counts restart only when it is dropped.
+        self._rate_limits = RateLimits(
+            store, rules, key=reloadable.keys[-1], visitors=settings.visitors_per_address
+        )
         self.sessions = SessionManager(
             store,
             secrets=reloadable.keys,
@@ -95,10 +97,10 @@ class Server:
             cookie_name=settings.cookie_name,
             samesite=settings.cookie_samesite.capitalize(),
             accounts=accounts,
-            admit=self._limits.visitors.admit,
+            admit=self._rate_limits.visitors.admit,
         )
         self.sessions.events.subscribe(reloadable.audit)
-        authenticator = Authenticator(accounts, self._limits.throttle, self.sessions.events)
+        authenticator = Authenticator(accounts, self._rate_limits.throttle, self.sessions.events)
         self.context = Context(accounts, authenticator, settings.carry, settings.edge)
         self._http = make_http_server(make_app(self.sessions, self.context), reloadable.tls)
         self._redirect: HTTPServer | None = None
@@ -109,33 +111,33 @@ class Server:
         sockets: list[socket.socket],
         stop: asyncio.Event,
         *,
-        plain: Sequence[socket.socket] = (),
+        redirect_sockets: Sequence[socket.socket] = (),
     ) -> None:
-        """Serve until *stop* is set, then finish what is in flight.
+        """Serve until *stop* is set, then finish the requests in flight.
 
         Args:
-            plain: Where plain HTTP is sent to TLS.
+            redirect_sockets: The sockets that redirect plain HTTP to TLS.
         """
         self._http.add_sockets(sockets)
-        if plain:
+        if redirect_sockets:
             edge = Edge(allowed_hosts=self.context.edge.allowed_hosts)
             self._redirect = make_http_server(make_redirect_app(edge, sockets[0].getsockname()[1]))
-            self._redirect.add_sockets(plain)
+            self._redirect.add_sockets(redirect_sockets)
         await stop.wait()
         await self.drain()
 
     def reload(self) -> None:
-        """Read signing keys and certificate again, and reopen the audit log; who is signed in stays so."""
+        """Read signing keys and certificate again, and reopen the audit log. Sessions stay valid."""
         read = self._reloadable.reload()
-        # Tornado takes it for each connection anew (tcpserver.py, _handle_connection).
+        # Tornado reads it for each new connection (tcpserver.py, _handle_connection).
         self._http.ssl_options = self._reloadable.tls
         self._use_keys()
         self.sessions.events.emit(Kind.RELOADED, reason=", ".join(read) or "nothing")
 
     def _use_keys(self) -> None:
-        """Accept a new first key now, and sign with it when every process does; drop a missing one now."""
+        """Verify with new keys now, sign with a new first key after `SIGN_AFTER_S`; drop missing keys now."""
         before, after = self._keys, self._reloadable.keys
-        self._limits.use_key(after[-1])
+        self._rate_limits.use_key(after[-1])
         self.sessions.use_keys(
             [*(key for key in before if key in after), *(key for key in after if key not in before)]
         )
@@ -148,18 +150,18 @@ class Server:
         self.sessions.use_keys(keys)
 
     async def drain(self) -> None:
-        """Stop accepting, finish the requests and commits in flight, close."""
+        """Stop accepting, finish the requests and commits in flight, close the store."""
         for each in filter(None, (self._redirect, self._http)):
             each.stop()
         if self._timer is not None:
             self._timer.cancel()
-        await _in_time("finish the requests in flight", self.context.in_flight.drain())
+        await _within_time_limit("finish the requests in flight", self.context.in_flight.drain())
         for each in filter(None, (self._redirect, self._http)):
-            await _in_time("close the connections", each.close_all_connections())
-        await _in_time("close the store", self.sessions.aclose())
+            await _within_time_limit("close the connections", each.close_all_connections())
+        await _within_time_limit("close the store", self.sessions.aclose())
 
 
-async def _in_time(what: str, work: Awaitable[None]) -> None:
+async def _within_time_limit(what: str, work: Awaitable[None]) -> None:
     try:
         async with asyncio.timeout(DRAIN_S):
             await work

@@ -24,8 +24,8 @@ from stormcellar.events import Event, Kind
 from stormcellar.private_files import replace_private
 from stormcellar.runtime import server as app
 from stormcellar.runtime.load_settings import load_settings
-from stormcellar.runtime.serve import make_plan
-from stormcellar.runtime.server import Limits, Server
+from stormcellar.runtime.serve import prepare
+from stormcellar.runtime.server import RateLimits, Server
 from tests.runtime.test_serve import Workers, add_account, ask, until
 from tests.support.backends import Backend
 from tests.support.browser import Browser, token
@@ -50,7 +50,7 @@ class Live:
         given = {"data_dir": str(directory), "audit_log": str(self.audit), "demo": "False", **flags}
         settings = load_settings(given, {})
         self._checker = PasswordChecker(argon2_hasher=CHEAP)
-        self.reloadable = make_plan(settings).reloadable
+        self.reloadable = prepare(settings).reloadable
         self.server = Server(
             settings, accounts=MemoryAccounts(ACCOUNTS, checker=self._checker), reloadable=self.reloadable
         )
@@ -440,9 +440,9 @@ async def test_processes_go_on_counting_alike_after_a_key_was_dropped(live: Live
     live.server.reload()
     live.write(NEW)
     live.server.reload()
-    fresh = Limits(live.server.sessions.store, Rules(), key=NEW, visitors=1)
+    fresh = RateLimits(live.server.sessions.store, Rules(), key=NEW, visitors=1)
 
-    assert live.server._limits.throttle.fingerprint("x") == fresh.throttle.fingerprint("x")
+    assert live.server._rate_limits.throttle.fingerprint("x") == fresh.throttle.fingerprint("x")
 
 
 @pytest.mark.parametrize("processes", [[], ["--processes=2", "--store=tests.support.running:GatedStore?"]])

@@ -26,7 +26,7 @@ from stormcellar.cli.main import main
 from stormcellar.private_files import create_private
 from stormcellar.runtime.load_settings import load_settings
 from stormcellar.runtime.process_group import SharedSocket
-from stormcellar.runtime.serve import Plan, listen, make_plan
+from stormcellar.runtime.serve import Startup, listen, prepare
 from tests.conftest import StartServer
 from tests.support.backends import Backend, Server
 from tests.support.browser import Browser
@@ -315,12 +315,12 @@ def test_store_that_refuses_us_stops_it(
 
 def test_plan_shows_no_secret(tmp_path: Path) -> None:  # L8
     """A traceback that shows what is served with shows neither keys nor the demo password."""
-    plan = make_plan(load_settings({"data_dir": str(tmp_path)}, {}))
+    startup = prepare(load_settings({"data_dir": str(tmp_path)}, {}))
 
-    assert isinstance(plan, Plan)
-    assert plan.reloadable.keys[0] not in repr(plan)
-    assert plan.demo_password not in repr(plan)
-    assert "argon2" not in repr(plan)
+    assert isinstance(startup, Startup)
+    assert startup.reloadable.keys[0] not in repr(startup)
+    assert startup.demo_password not in repr(startup)
+    assert "argon2" not in repr(startup)
 
 
 @pytest.mark.gen_test
@@ -581,7 +581,7 @@ def test_signal_while_it_starts(tmp_path: Path, number: int, processes: str) -> 
 def test_several_processes_share_what_they_listen_on(tmp_path: Path, processes: str, kind: type) -> None:
     """On every address, and only where there are several, connections are handed out a few at a time."""
     flags = {"processes": processes, "store": "redis", "port": "0", "address": "localhost"}
-    listening = listen(make_plan(load_settings({"data_dir": str(tmp_path), **flags}, {})))
+    listening = listen(prepare(load_settings({"data_dir": str(tmp_path), **flags}, {})))
 
     assert {type(each) for each in listening.sockets} == {kind}
     for each in listening.sockets:

@@ -23,7 +23,7 @@ from stormcellar.app.edge import Edge
 from stormcellar.app.routes import make_app
 from stormcellar.events import Event
 from stormcellar.lifetime import Lifetime
-from stormcellar.runtime.server import Limits, make_http_server
+from stormcellar.runtime.server import RateLimits, make_http_server
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.stores import Record, Store
 from tests.support.browser import Browser
@@ -69,7 +69,7 @@ class Site:
         self.checker = checker or PasswordChecker(argon2_hasher=CHEAP)
         accounts = accounts or MemoryAccounts(ACCOUNTS, checker=self.checker, clock=self.clock)
         edge = edge or Edge(trusted_proxies=proxies, is_secure=bool(proxies))
-        limits = Limits(self.store, rules, key=KEY, visitors=visitors, clock=self.clock)
+        limits = RateLimits(self.store, rules, key=KEY, visitors=visitors, clock=self.clock)
         self.sessions = SessionManager(
             self.store,
             secrets=[KEY],

@@ -158,7 +158,7 @@ def test_both_ports_of_a_running_server(tmp_path: Path) -> None:  # F7 F12
         here = answer(base, "GET", "/login", "localhost", files.authority)
         status = server.end()
 
-    assert banner == f"Stormcellar on {base}, sessions in memory, {plain} leads there"
+    assert banner == f"Stormcellar on {base}, sessions in memory, {plain} redirects there"
     assert moved.getheader("Location") == f"https://example.org:{base.rpartition(':')[2]}/login"
     assert there.getheader("Strict-Transport-Security") == "max-age=31536000; includeSubDomains"
     assert (there.status, here.status, here.getheader("Strict-Transport-Security")) == (200, 200, None)
