@@ -1,1 +1,1 @@
-"""The command line, one module a sub-command."""
+"""The command line: one module for each sub-command."""

@@ -15,45 +15,45 @@ from stormcellar.accounts.passwords import hash_password, require_good
 ACTIONS = ("add", "list", "disable", "enable", "remove", "passwd")
 
 
-class Refused(ValueError):
-    """What was asked cannot be done; nothing was changed."""
+class ActionRefused(ValueError):
+    """The action is not possible; nothing was changed. The message is one line."""
 
 
 def run(action: str, path: Path, name: str | None, *, password_stdin: bool) -> str:
-    """Carry out *action* on the account file at *path* and return the line to show.
+    """Apply *action* to the account file at *path* and return the text to print.
 
     Raises:
-        Refused: One line that says why not.
+        ActionRefused: The action is not possible.
     """
     file = AccountFile(path)
     if action == "list":
         return _list(file)
     user = canonical_name(name or "")
     if user is None:
-        raise Refused(f"{name!r} is no account name: 1 to 64 of a-z 0-9 . _ @ + -")
+        raise ActionRefused(f"{name!r} is not a valid account name: use 1 to 64 of a-z 0-9 . _ @ + -")
     if action in ("add", "passwd"):
         _require(file, user, exists=action == "passwd")
         hashed = _new_hash(user, stdin=password_stdin)
-        _edit(file, user, lambda account: replace(account or Account(hashed, 0), hash=hashed), action)
+        _replace(file, user, lambda account: replace(account or Account(hashed, 0), hash=hashed), action)
     elif action == "remove":
-        _edit(file, user, lambda account: None, action)
+        _replace(file, user, lambda account: None, action)
     else:
         disabled = action == "disable"
-        _edit(file, user, lambda account: account and replace(account, disabled=disabled), action)
+        _replace(file, user, lambda account: account and replace(account, disabled=disabled), action)
     return f"{user}: {_DONE[action]}"
 
 
 _DONE = {
     "add": "added",
-    "passwd": "password changed; every session of theirs has ended",
-    "disable": "disabled; every session of theirs has ended",
+    "passwd": "password changed; all sessions of this account have ended",
+    "disable": "disabled; all sessions of this account have ended",
     "enable": "enabled",
-    "remove": "removed; every session of theirs has ended",
+    "remove": "removed; all sessions of this account have ended",
 }
 
 
-def _edit(file: AccountFile, user: str, change: Change, action: str) -> None:
-    """Replace one account, or drop it where *change* gives None. Earlier sign-ins stop counting."""
+def _replace(file: AccountFile, user: str, change: Change, action: str) -> None:
+    """Replace one account; remove it if *change* returns None. Earlier sign-ins become invalid."""
 
     def checked(account: Account | None) -> Account | None:
         _check(account, user, exists=action != "add")
@@ -63,16 +63,16 @@ def _edit(file: AccountFile, user: str, change: Change, action: str) -> None:
 
 
 def _require(file: AccountFile, user: str, *, exists: bool) -> None:
-    """Refuse before a password is asked for what `_edit` would refuse after."""
+    """Make the checks of `_replace` once before the password prompt."""
     _check(file.read().get(user), user, exists=exists)
 
 
 def _check(account: Account | None, user: str, *, exists: bool) -> None:
     if exists and account is None:
-        raise Refused(f"there is no account {user!r}")
+        raise ActionRefused(f"account {user!r} does not exist")
     if not exists and account is not None:
-        raise Refused(
-            f"there is an account {user!r} already; change its password with: accounts passwd {user}"
+        raise ActionRefused(
+            f"account {user!r} already exists; change its password with: accounts passwd {user}"
         )
 
 
@@ -86,14 +86,14 @@ def _password(*, stdin: bool) -> str:
     if stdin:
         return _first_line()
     if not sys.stdin.isatty():
-        raise Refused("no terminal to ask for the password; use --password-stdin")
+        raise ActionRefused("cannot prompt for the password without a terminal; use --password-stdin")
     try:
         password = getpass.getpass("Password: ")
         again = getpass.getpass("Again: ")
     except EOFError:
-        raise Refused("no password was given") from None
+        raise ActionRefused("no password was given") from None
     if again != password:
-        raise Refused("the two passwords differ")
+        raise ActionRefused("the two passwords differ")
     return password
 
 
@@ -101,7 +101,9 @@ def _first_line() -> str:
     try:
         return sys.stdin.readline().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        raise Refused("the password on standard input is not text in the encoding of this locale") from None
+        raise ActionRefused(
+            "the password on standard input is not text in the encoding of this locale"
+        ) from None
 
 
 def _list(file: AccountFile) -> str:

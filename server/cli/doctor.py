@@ -1,4 +1,4 @@
-"""`doctor`: check the configuration and the store, and say what is wrong and what to do."""
+"""`doctor`: check settings, files, ports and the store; print what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from stormcellar.stores.errors import StoreError, StoreRefused, failure_reason, 
 _PROBE_S = 2.0
 
 
-class Finding(Exception):
-    """What is wrong, and what to do about it."""
+class Problem(Exception):
+    """What is wrong and what to do, in one line."""
 
 
-def examine(settings: Settings) -> int:
-    """Print a line for each thing checked; return 0 if all is well, else 1. Makes no file."""
+def run(settings: Settings) -> int:
+    """Print one line for each check. Return 0 if all pass, else 1. Creates no file."""
     checks: list[Callable[[Settings], str]] = [_data_dir, _secrets, _accounts, _port, _store]
     if settings.tls_cert is not None:
         checks.insert(2, _certificate)
@@ -42,7 +42,7 @@ def examine(settings: Settings) -> int:
 def _report(check: Callable[[Settings], str], settings: Settings) -> int:
     try:
         print(f"ok       {check(settings)}")
-    except Finding as exc:
+    except Problem as exc:
         print(f"problem  {exc}")
         return 1
     except (OSError, ValueError) as exc:
@@ -55,11 +55,11 @@ def _data_dir(settings: Settings) -> str:
     path = settings.data_dir
     nearest = next(each for each in (path, *path.parents) if os.path.lexists(each))
     if not nearest.is_dir():
-        raise Finding(f"data directory {path}: {nearest} is not a directory; name another with --data-dir")
+        raise Problem(f"data directory {path}: {nearest} is not a directory; choose another with --data-dir")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        advice = "change its owner, or name another with --data-dir"
-        raise Finding(f"data directory {path}: {nearest} cannot be written; {advice}")
-    return f"data directory {path}" + ("" if nearest == path else " will be made")
+        advice = "change its owner, or choose another with --data-dir"
+        raise Problem(f"data directory {path}: {nearest} is not writable; {advice}")
+    return f"data directory {path}" + ("" if nearest == path else " will be created")
 
 
 def _secrets(settings: Settings) -> str:
@@ -67,7 +67,7 @@ def _secrets(settings: Settings) -> str:
     try:
         return f"signing keys: {len(read_keys(path))} in {path}"
     except FileNotFoundError:
-        return f"signing keys: {path} will be made on the first start"
+        return f"signing keys: {path} will be created on the first start"
 
 
 def _certificate(settings: Settings) -> str:
@@ -75,29 +75,29 @@ def _certificate(settings: Settings) -> str:
     assert pair is not None
     context = pair.load()
     try:
-        return f"certificate: {pair.certificate}, until {valid_until(context, pair.certificate)}"
+        return f"certificate: {pair.certificate}, valid until {valid_until(context, pair.certificate)}"
     except ValueError as exc:
-        raise Finding(f"certificate {pair.certificate}: {exc}; put a new one in its place") from exc
+        raise Problem(f"certificate {pair.certificate}: {exc}; replace it") from exc
 
 
 def _accounts(settings: Settings) -> str:
     count = len(AccountFile(settings.accounts).read())
     if settings.demo:
-        return "accounts: none yet, so there will be a demo account"
+        return "accounts: none, so there will be a demo account"
     if not count:
-        raise Finding(f"no accounts in {settings.accounts}: add one with: accounts add NAME")
+        raise Problem(f"no accounts in {settings.accounts}; add one with: accounts add NAME")
     return f"accounts: {count} in {settings.accounts}"
 
 
 def _port(settings: Settings) -> str:
-    return _place(settings, settings.port, "--port", _answers)
+    return _check_port(settings, settings.port, "--port", _is_this_server)
 
 
 def _redirect_port(settings: Settings) -> str:
-    return _place(settings, settings.http_redirect_port or 0, "--http-redirect-port", _redirects)
+    return _check_port(settings, settings.http_redirect_port or 0, "--http-redirect-port", _is_this_redirect)
 
 
-def _place(settings: Settings, port: int, flag: str, is_ours: Callable[[Settings], bool]) -> str:
+def _check_port(settings: Settings, port: int, flag: str, is_this_server: Callable[[Settings], bool]) -> str:
     place = f"port {port} on {settings.address}"
     family = socket.AF_INET6 if ":" in settings.address else socket.AF_INET
     with socket.socket(family) as probe:
@@ -105,13 +105,13 @@ def _place(settings: Settings, port: int, flag: str, is_ours: Callable[[Settings
         try:
             probe.bind((settings.address, port))
         except OSError as exc:
-            if exc.errno == errno.EADDRINUSE and is_ours(settings):
-                return f"{place}: this server answers there"
-            raise Finding(f"{place}: {exc.strerror}; choose others with {flag} and --address") from exc
+            if exc.errno == errno.EADDRINUSE and is_this_server(settings):
+                return f"{place}: in use by this server"
+            raise Problem(f"{place}: {exc.strerror}; choose another with {flag} or --address") from exc
     return f"{place} is free"
 
 
-def _answers(settings: Settings) -> bool:
+def _is_this_server(settings: Settings) -> bool:
     connection = HTTPConnection(settings.address, settings.port, timeout=_PROBE_S)
     if settings.tls_cert is not None:
         connection = HTTPSConnection(
@@ -123,7 +123,7 @@ def _answers(settings: Settings) -> bool:
     return False
 
 
-def _redirects(settings: Settings) -> bool:
+def _is_this_redirect(settings: Settings) -> bool:
     connection = HTTPConnection(settings.address, settings.http_redirect_port, timeout=_PROBE_S)
     with closing(connection), suppress(OSError, HTTPException):
         connection.request("GET", "/healthz", headers={"Host": settings.allowed_hosts[0]})
@@ -137,8 +137,8 @@ def _audit_log(settings: Settings) -> str:
     assert path is not None
     exists = path.exists()
     if not os.access(path if exists else path.parent, os.W_OK):
-        raise Finding(f"audit log {path} cannot be written; name another with --audit-log")
-    return f"audit log {path}" + ("" if exists else " will be made")
+        raise Problem(f"audit log {path} is not writable; choose another with --audit-log")
+    return f"audit log {path}" + ("" if exists else " will be created")
 
 
 def _store(settings: Settings) -> str:
@@ -150,11 +150,11 @@ async def _ping(settings: Settings) -> str:
     try:
         await store.ping()
     except StoreRefused as exc:
-        raise Finding(refusal_message(exc)) from exc
+        raise Problem(refusal_message(exc)) from exc
     except StoreError as exc:
         where = f"the {settings.store_kind} store does not answer ({failure_reason(exc)})"
-        raise Finding(f"{where}: is it running where --store says?") from exc
+        raise Problem(f"{where}; is it running at the address of --store?") from exc
     finally:
         await store.aclose()
-    warning = "" if store.shared else "; its sessions end with the process, of which there can be one"
+    warning = "" if store.shared else "; it works with one process only and is empty after a restart"
     return f"store: {settings.store_kind} answers{warning}"

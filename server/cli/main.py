@@ -9,52 +9,50 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import NoReturn
 
-from stormcellar.cli import secret as rotation
+from stormcellar.cli import secret
 from stormcellar.private_files import describe
 from stormcellar.runtime.load_settings import did_you_mean, file_path, load_settings
 from stormcellar.runtime.options import OPTIONS, Option
 from stormcellar.runtime.settings import SettingsError
 
-_COMMANDS = """\
+_EPILOG = """\
 commands:
-  serve                      serve; the default
-  accounts add NAME          and list, disable, enable, remove, passwd; see accounts --help
-  secret rotate              and list, drop; see secret --help
+  serve                      run the server; the default
+  accounts add NAME          also list, disable, enable, remove, passwd; see accounts --help
+  secret rotate              also list, drop; see secret --help
   doctor                     check the configuration and the store
 
-Each option is also read from the environment: --store-prefix from STORMCELLAR_STORE_PREFIX.
-TIME has a unit: 500ms, 90s, 30m, 12h, 7d. FILE and DIR count from the current directory."""
+Each option can also be set in the environment: --store-prefix as STORMCELLAR_STORE_PREFIX.
+TIME has a unit: 500ms, 90s, 30m, 12h, 7d. FILE and DIR are relative to the current directory."""
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line."""
+        """Print the problem in one line and exit with 2."""
         self.exit(2, f"stormcellar: {message}; see --help\n")
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Parse *arguments*, or exit with one line for each that is unknown.
+        """Parse *arguments*. Unknown ones raise SettingsError, with one line for each.
 
-        Of those only the names are repeated: after a flag mistyped comes a value that may be a password.
+        The lines repeat names only: the value after a mistyped flag can be a password.
         """
-        # Intermixed, or a NAME after an option is not taken for one.
+        # Without "intermixed" argparse does not accept NAME after an option.
         parsed, unknown = self.parse_known_intermixed_args(arguments)
         if not unknown:
             return parsed
         flags = [each.partition("=")[0] for each in unknown if each.startswith("-")]
         known = [each for each in self._option_string_actions if each.startswith("--")]
-        problems = [
-            f"{flag}: there is no such option{did_you_mean(flag, known, prefix='--')}" for flag in flags
-        ]
+        problems = [f"{flag}: unknown option{did_you_mean(flag, known, prefix='--')}" for flag in flags]
         raise SettingsError(
-            *(problems or ["too many arguments; commands and their names come first; see --help"])
+            *(problems or ["too many arguments; a command and its name must come first; see --help"])
         )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line *argv* and return the exit status.
 
-    0 is success, 1 something that failed or was found wrong, 2 settings or arguments that will not do, 130
-    an interrupt before there was anything to end in order.
+    0: success. 1: the command failed, or doctor found a problem. 2: settings or arguments are not valid. 130:
+    an interrupt during the start.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -70,53 +68,57 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: list[str]) -> Callable[[list[str]], int]:
-    """Take the command off *arguments* and return what runs it."""
+    """Remove the command from *arguments* and return its function."""
     if not arguments or arguments[0].startswith("-"):
         return _serve
     name = arguments.pop(0)
-    if name not in _RUN:
-        raise SettingsError(f"there is no such command; one of {', '.join(_RUN)}{did_you_mean(name, _RUN)}")
-    return _RUN[name]
+    if name not in _COMMANDS:
+        raise SettingsError(
+            f"unknown command; it must be one of {', '.join(_COMMANDS)}{did_you_mean(name, _COMMANDS)}"
+        )
+    return _COMMANDS[name]
 
 
 def _serve(arguments: list[str]) -> int:
-    parser = _settings_parser("", "Serve sessions and sign-in over HTTP.")
+    parser = _settings_parser("", "Run the login server.")
     settings = load_settings(_flags(parser.parse(arguments)), os.environ)
-    # Imported here, so that `accounts` needs neither an event loop nor the handlers.
+    # Imported here, so that the other commands do not load the handlers.
     from stormcellar.runtime.serve import serve
 
     return serve(settings)
 
 
 def _doctor(arguments: list[str]) -> int:
-    parser = _settings_parser(" doctor", "Check what serve would use.")
+    parser = _settings_parser(" doctor", "Check the settings, files, ports and store that serve would use.")
     settings = load_settings(_flags(parser.parse(arguments)), os.environ)
-    from stormcellar.cli.doctor import examine
+    from stormcellar.cli import doctor
 
-    return examine(settings)
+    return doctor.run(settings)
 
 
 def _accounts(arguments: list[str]) -> int:
-    from stormcellar.cli import accounts as admin
+    from stormcellar.cli import accounts
 
-    parser = _action_parser("accounts", "Manage the account file.", admin.ACTIONS, "data_dir", "accounts")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="whose account; list takes none")
+    parser = _action_parser("accounts", "Manage the account file.", accounts.ACTIONS, "data_dir", "accounts")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="the account; not with list")
     parser.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
-    parsed = _parse_action(parser, arguments, admin.ACTIONS)
+    parsed = _parse_action(parser, arguments, accounts.ACTIONS)
     if (parsed.action == "list") != (parsed.name is None):
         parser.error(f"accounts {parsed.action} takes {'no' if parsed.name else 'a'} NAME")
     path = file_path("accounts", _flags(parsed), os.environ)
-    return _told(lambda: admin.run(parsed.action, path, parsed.name, password_stdin=parsed.password_stdin))
+    return _print_result(
+        lambda: accounts.run(parsed.action, path, parsed.name, password_stdin=parsed.password_stdin)
+    )
 
 
 def _secret(arguments: list[str]) -> int:
-    parser = _action_parser("secret", "Manage the signing keys.", rotation.ACTIONS, "data_dir", "secret_file")
-    parser.add_argument("key", nargs="?", metavar="KEY", help="the number or the version of the one to drop")
-    parsed = _parse_action(parser, arguments, rotation.ACTIONS)
+    parser = _action_parser("secret", "Manage the signing keys.", secret.ACTIONS, "data_dir", "secret_file")
+    parser.add_argument("key", nargs="?", metavar="KEY", help="number or version of the key to drop")
+    parsed = _parse_action(parser, arguments, secret.ACTIONS)
     if (parsed.action == "drop") != (parsed.key is not None):
         parser.error(f"secret {parsed.action} takes {'no' if parsed.key else 'a'} KEY")
     path = file_path("secret_file", _flags(parsed), os.environ)
-    return _told(lambda: rotation.run(parsed.action, path, parsed.key))
+    return _print_result(lambda: secret.run(parsed.action, path, parsed.key))
 
 
 def _action_parser(command: str, description: str, actions: Sequence[str], *options: str) -> _Parser:
@@ -135,8 +137,8 @@ def _parse_action(parser: _Parser, arguments: list[str], actions: Sequence[str])
     return parsed
 
 
-def _told(act: Callable[[], str]) -> int:
-    """Print what *act* returns, or the one line that says why not."""
+def _print_result(act: Callable[[], str]) -> int:
+    """Print the result of *act* and return 0, or print its error in one line and return 1."""
     try:
         print(act())
     except (OSError, ValueError) as exc:
@@ -149,7 +151,7 @@ def _settings_parser(command: str, description: str) -> _Parser:
     parser = _Parser(
         prog=_program() + command,
         description=description,
-        epilog=_COMMANDS,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -183,7 +185,7 @@ def _version() -> str:
         return "not installed"
 
 
-_RUN: dict[str, Callable[[list[str]], int]] = {
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "serve": _serve,
     "accounts": _accounts,
     "secret": _secret,

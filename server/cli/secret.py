@@ -1,4 +1,4 @@
-"""`secret`: add, list and drop signing keys, so that keys change and nobody is signed out."""
+"""`secret`: add, list and drop signing keys. Users stay signed in when the keys change."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ ACTIONS = ("rotate", "list", "drop")
 
 
 def run(action: str, path: Path, which: str | None) -> str:
-    """Carry out *action* on the secret file at *path* and return what to show; never a key.
+    """Apply *action* to the secret file at *path* and return the text to print, which holds no key.
 
     Raises:
-        ValueError: One line that says why not; nothing was changed.
+        ValueError: One line: why the action is not possible. Nothing was changed.
         OSError: The file cannot be read or replaced.
     """
     if action == "rotate":
         return _advice([key_version(key) for key in add_first(path)])
     if action == "drop":
-        return f"{drop(path, which or '')}: dropped; cookies it signed count until the server {_READS_AGAIN}"
+        return f"{drop(path, which or '')}: dropped; its cookies are valid until the server {_RELOADS}"
     return list_keys(path)
 
 
-_READS_AGAIN = "is started anew or reads its keys again: kill -HUP PID"
+_RELOADS = "restarts or reloads its keys: kill -HUP PID"
 
 
 def _advice(versions: list[str]) -> str:
-    lines = [f"{versions[0]}: added; it signs once the server {_READS_AGAIN}"]
+    lines = [f"{versions[0]}: added; it signs after the server {_RELOADS}"]
     if len(versions) > 1:
-        after = "after the longest that a session may last (--absolute, --remember)"
-        lines.append(f"the older ones still count; {after}: secret drop {versions[-1]}")
+        after = "after the longest lifetime of a session (--absolute, --remember)"
+        lines.append(f"older keys still verify; {after}: secret drop {versions[-1]}")
     return "\n".join(lines)
 
 
 def list_keys(path: Path) -> str:
-    """Return a line for each key: its number, its version, and what it is for."""
+    """Return one line for each key: its number, its version, and whether it signs or verifies."""
     try:
         keys = read_keys(path)
     except FileNotFoundError:
-        return "no keys; the first start makes one"
+        return "no keys; the first start creates one"
     return "\n".join(
         f"{number}  {key_version(key)}  {'signs' if number == 1 else 'verifies'}"
         for number, key in enumerate(keys, 1)
@@ -54,9 +54,9 @@ def list_keys(path: Path) -> str:
 
 
 def add_first(path: Path) -> list[str]:
-    """Put a new key before those in the file, which is made if missing, and return them all.
+    """Add a new first key to the file and return all keys. A missing file is created.
 
-    Whatever else stands in the file stays where it is.
+    The other lines of the file stay unchanged.
 
     Raises:
         ValueError, OSError: See `run`.
@@ -72,7 +72,7 @@ def add_first(path: Path) -> list[str]:
 
 
 def _new_key(keys: list[str]) -> str:
-    """Return one whose version none of *keys* has."""
+    """Return a new key whose version differs from those of *keys*."""
     taken = {key_version(key) for key in keys}
     while key_version(key := new_key()) in taken:
         pass
@@ -80,10 +80,10 @@ def _new_key(keys: list[str]) -> str:
 
 
 def drop(path: Path, which: str) -> str:
-    """Take a key that does not sign out of the file and return its version.
+    """Remove a key, not the one that signs, from the file and return its version.
 
     Args:
-        which: Its number, the first being 1, or its version.
+        which: The number of the key, counted from 1, or its version.
 
     Raises:
         ValueError, OSError: See `run`.
@@ -92,9 +92,8 @@ def drop(path: Path, which: str) -> str:
         keys = read_keys(path)
         key = _named(keys, which)
         if key == keys[0]:
-            advice = "and the only one" if len(keys) == 1 else "so it cannot go"
             raise ValueError(
-                f"key 1, {key_version(key)}, is the one that signs, {advice}; first: secret rotate"
+                f"key 1, {key_version(key)}, cannot be dropped: it signs; add another first: secret rotate"
             )
         _write(path, [line for line in read_lines(path) if line.strip() != key])
         return key_version(key)
@@ -104,7 +103,7 @@ def _named(keys: list[str], which: str) -> str:
     for number, key in enumerate(keys, 1):
         if which.lower() in (str(number), key_version(key)):
             return key
-    raise ValueError("there is no such key; their numbers and versions: secret list")
+    raise ValueError("unknown key; show numbers and versions with: secret list")
 
 
 def _write(path: Path, lines: list[str]) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from stormcellar.accounts.directory import Account, AccountFile
 from stormcellar.accounts.passwords import ARGON2
-from stormcellar.cli import accounts as admin
+from stormcellar.cli import accounts
 from stormcellar.cli.main import main
 from tests.support.running import ROOT, environment
 
@@ -100,7 +100,7 @@ def test_add_twice_is_refused(run: Admin) -> None:
     assert run.add("ALICE", "another password") == (
         1,
         "",
-        "stormcellar: there is an account 'alice' already; change its password with: accounts passwd alice\n",
+        "stormcellar: account 'alice' already exists; change its password with: accounts passwd alice\n",
     )
     assert run.accounts() == before
 
@@ -111,7 +111,7 @@ def test_impossible_name_is_refused(run: Admin, name: str) -> None:
     status, output, errors = run.add(name)
 
     assert (status, output) == (1, "")
-    assert errors.endswith("is no account name: 1 to 64 of a-z 0-9 . _ @ + -\n")
+    assert errors.endswith("is not a valid account name: use 1 to 64 of a-z 0-9 . _ @ + -\n")
     assert len(errors.splitlines()) == 1
     assert not run.path.exists()
 
@@ -195,7 +195,7 @@ def test_remove_and_add_again(run: Admin, monkeypatch: pytest.MonkeyPatch) -> No
     removed = run("remove", "alice"), run.accounts()
     run.add("alice", "another password")
 
-    assert removed == ((0, "alice: removed; every session of theirs has ended\n", ""), {})
+    assert removed == ((0, "alice: removed; all sessions of this account have ended\n", ""), {})
     assert run.accounts()["alice"].valid_after_ms > signed_in_ms
 
 
@@ -209,7 +209,7 @@ def test_passwd(run: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert run("passwd", "alice", "--password-stdin", stdin="a new password\n") == (
         0,
-        "alice: password changed; every session of theirs has ended\n",
+        "alice: password changed; all sessions of this account have ended\n",
         "",
     )
     account = run.accounts()["alice"]
@@ -230,7 +230,7 @@ def test_moment_never_moves_back(run: Admin, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("action", ["disable", "enable", "remove", "passwd"])
 def test_unknown_account_is_refused(run: Admin, action: str) -> None:
     """There is nothing to change; no password is asked for, no file is made."""
-    assert run(action, "nobody") == (1, "", "stormcellar: there is no account 'nobody'\n")
+    assert run(action, "nobody") == (1, "", "stormcellar: account 'nobody' does not exist\n")
     assert not run.path.exists()
 
 
@@ -239,7 +239,7 @@ def test_without_a_terminal_it_says_what_to_use(run: Admin) -> None:
     assert run("add", "alice", stdin=GOOD + "\n") == (
         1,
         "",
-        "stormcellar: no terminal to ask for the password; use --password-stdin\n",
+        "stormcellar: cannot prompt for the password without a terminal; use --password-stdin\n",
     )
 
 
@@ -368,11 +368,11 @@ def test_unknown_name_is_told_before_the_password_is_asked_for(tmp_path: Path) -
     """Nobody types a password for nothing."""
     assert at_terminal(tmp_path, command=("passwd", "nobody")) == (
         1,
-        "stormcellar: there is no account 'nobody'\n",
+        "stormcellar: account 'nobody' does not exist\n",
     )
 
 
 def test_refusal_changes_nothing(tmp_path: Path) -> None:
     """What `run` refuses it says in the exception, for whoever calls it without a command line."""
-    with pytest.raises(admin.Refused, match="there is no account 'bob'"):
-        admin.run("remove", tmp_path / "accounts.json", "Bob", password_stdin=False)
+    with pytest.raises(accounts.ActionRefused, match="account 'bob' does not exist"):
+        accounts.run("remove", tmp_path / "accounts.json", "Bob", password_stdin=False)

@@ -68,11 +68,11 @@ def test_fresh_machine_is_well(run: Doctor) -> None:
     assert run() == (
         0,
         [
-            f"ok       data directory {run.directory} will be made",
-            f"ok       signing keys: {run.directory / 'secret.keys'} will be made on the first start",
-            "ok       accounts: none yet, so there will be a demo account",
+            f"ok       data directory {run.directory} will be created",
+            f"ok       signing keys: {run.directory / 'secret.keys'} will be created on the first start",
+            "ok       accounts: none, so there will be a demo account",
             "ok       port 0 on 127.0.0.1 is free",
-            "ok       store: memory answers; its sessions end with the process, of which there can be one",
+            "ok       store: memory answers; it works with one process only and is empty after a restart",
         ],
     )
     assert not run.directory.exists()
@@ -113,8 +113,8 @@ def test_everything_wrong_is_told_at_once(run: Doctor, monkeypatch: pytest.Monke
     )
     assert found[1:] == [
         f"{path} is accessible to other users: chmod 600 {path}",
-        f"port {port} on 127.0.0.1: Address already in use; choose others with --port and --address",
-        "the redis store does not answer (Connection refused): is it running where --store says?",
+        f"port {port} on 127.0.0.1: Address already in use; choose another with --port or --address",
+        "the redis store does not answer (Connection refused); is it running at the address of --store?",
     ]
 
 
@@ -131,7 +131,7 @@ def test_key_that_others_may_read(run: Doctor, mode: int) -> None:  # L3
 def test_no_accounts_and_no_demo(run: Doctor) -> None:
     """A server that nobody could sign in to is a problem."""
     assert run.problems("--no-demo") == [
-        f"no accounts in {run.directory / 'accounts.json'}: add one with: accounts add NAME"
+        f"no accounts in {run.directory / 'accounts.json'}; add one with: accounts add NAME"
     ]
 
 
@@ -140,7 +140,7 @@ def test_data_directory_that_is_a_file(run: Doctor) -> None:
     run.directory.write_text("")
 
     assert run.problems()[0] == (
-        f"data directory {run.directory}: {run.directory} is not a directory; name another with --data-dir"
+        f"data directory {run.directory}: {run.directory} is not a directory; choose another with --data-dir"
     )
 
 
@@ -149,8 +149,8 @@ def test_data_directory_that_cannot_be_written(run: Doctor, monkeypatch: pytest.
     monkeypatch.setattr(doctor.os, "access", lambda *_: False)
 
     assert run.problems() == [
-        f"data directory {run.directory}: {run.directory.parent} cannot be written; "
-        "change its owner, or name another with --data-dir"
+        f"data directory {run.directory}: {run.directory.parent} is not writable; "
+        "change its owner, or choose another with --data-dir"
     ]
 
 
@@ -194,7 +194,7 @@ def test_running_server_is_no_problem(run: Doctor, tmp_path: Path) -> None:
         status, lines = run("--port", port)
 
     assert status == 0
-    assert f"ok       port {port} on 127.0.0.1: this server answers there" in lines
+    assert f"ok       port {port} on 127.0.0.1: in use by this server" in lines
 
 
 def test_settings_that_will_not_do_come_first(run: Doctor, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,9 +204,9 @@ def test_settings_that_will_not_do_come_first(run: Doctor, capsys: pytest.Captur
 
 
 def test_audit_log_that_cannot_be_written(run: Doctor, tmp_path: Path) -> None:
-    """What would stop the server is found before; a file that will be made is none of it."""
+    """What would stop the server is found before; a file that will be created is none of it."""
     assert run.problems(f"--audit-log={tmp_path}/none/audit.log")[-1:] == [
-        f"audit log {tmp_path}/none/audit.log cannot be written; name another with --audit-log"
+        f"audit log {tmp_path}/none/audit.log is not writable; choose another with --audit-log"
     ]
     assert run(f"--audit-log={tmp_path}/audit.log")[0] == 0
     assert not (tmp_path / "audit.log").exists()

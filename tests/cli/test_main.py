@@ -95,7 +95,7 @@ def test_help_names_the_commands_and_the_environment(capsys: pytest.CaptureFixtu
         main(["--help"])
 
     text = capsys.readouterr().out
-    assert "--store-prefix from STORMCELLAR_STORE_PREFIX" in text
+    assert "--store-prefix as STORMCELLAR_STORE_PREFIX" in text
     assert all(
         f"\n  {command}" in text for command in ("serve", "accounts add NAME", "secret rotate", "doctor")
     )
@@ -185,18 +185,21 @@ def test_arguments_come_from_the_command_line(
 @pytest.mark.parametrize(
     ("arguments", "lines"),
     [
-        (["--nosuch"], ["--nosuch: there is no such option"]),
-        (["--nosuch=1"], ["--nosuch: there is no such option"]),
-        (["--stroe=redis"], ["--stroe: there is no such option; did you mean --store?"]),
-        (["-p", "80"], ["-p: there is no such option"]),
-        (["--sto=redis"], ["--sto: there is no such option; did you mean --store?"]),
-        (["--x", "1", "--y"], ["--x: there is no such option", "--y: there is no such option"]),
+        (["--nosuch"], ["--nosuch: unknown option"]),
+        (["--nosuch=1"], ["--nosuch: unknown option"]),
+        (["--stroe=redis"], ["--stroe: unknown option; did you mean --store?"]),
+        (["-p", "80"], ["-p: unknown option"]),
+        (["--sto=redis"], ["--sto: unknown option; did you mean --store?"]),
+        (["--x", "1", "--y"], ["--x: unknown option", "--y: unknown option"]),
         (
             ["sevre"],
-            ["there is no such command; one of serve, accounts, secret, doctor; did you mean serve?"],
+            ["unknown command; it must be one of serve, accounts, secret, doctor; did you mean serve?"],
         ),
-        (["--port", "1", "doctor"], ["too many arguments; commands and their names come first; see --help"]),
-        (["serve", "extra"], ["too many arguments; commands and their names come first; see --help"]),
+        (
+            ["--port", "1", "doctor"],
+            ["too many arguments; a command and its name must come first; see --help"],
+        ),
+        (["serve", "extra"], ["too many arguments; a command and its name must come first; see --help"]),
         (["--port"], ["argument --port: expected one argument; see --help"]),
         (["--idle", "-5m"], ["argument --idle: expected one argument; see --help"]),
         (["accounts"], ["the following arguments are required: ACTION; see --help"]),
@@ -206,7 +209,7 @@ def test_arguments_come_from_the_command_line(
         ),
         (["accounts", "add"], ["accounts add takes a NAME; see --help"]),
         (["accounts", "list", "x"], ["accounts list takes no NAME; see --help"]),
-        (["accounts", "list", "--store", "x"], ["--store: there is no such option"]),
+        (["accounts", "list", "--store", "x"], ["--store: unknown option"]),
         (["--port", "x", "--idle", "5"], ["--port: ", "--idle: "]),
         (["--address", "0.0.0.0"], ["--address: "]),
         (["doctor", "--port", "x"], ["--port: "]),
@@ -270,7 +273,7 @@ def test_interrupt_before_anything_runs_is_quiet(monkeypatch: pytest.MonkeyPatch
     def interrupt(*_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli._RUN, "doctor", interrupt)
+    monkeypatch.setitem(cli._COMMANDS, "doctor", interrupt)
 
     assert main(["doctor"]) == 130
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stormcellar.cli import secret as rotation
+from stormcellar.cli import secret as secret_command
 from stormcellar.cli.main import main
 from stormcellar.runtime.signing_key_file import key_version, read_keys
 from stormcellar.sessions.signing import KeyRing
@@ -66,14 +66,13 @@ def test_rotate_adds_a_first_key(secret: Secret) -> None:  # L2 L4
     assert len(added.encode()) >= 32
     assert stat.S_IMODE(secret.path.stat().st_mode) == 0o600
     assert output.splitlines() == [
-        f"{key_version(added)}: added; it signs once the server is started anew or reads its keys again: "
-        "kill -HUP PID",
-        "the older ones still count; after the longest that a session may last (--absolute, --remember): "
+        f"{key_version(added)}: added; it signs after the server restarts or reloads its keys: kill -HUP PID",
+        "older keys still verify; after the longest lifetime of a session (--absolute, --remember): "
         f"secret drop {key_version(SECOND)}",
     ]
 
 
-def test_cookie_outlives_the_rotation_and_not_the_drop(secret: Secret) -> None:  # L4
+def test_cookie_outlives_a_new_key_and_not_the_drop(secret: Secret) -> None:  # L4
     """What the old key signed is verified by the keys after `rotate`, and by those after `drop` no more."""
     secret.write(f"{FIRST}\n")
     value = f"{'h' * 22}.{'s' * 43}"
@@ -96,10 +95,7 @@ def test_rotate_makes_a_missing_file(secret: Secret) -> None:  # L1 L3
     [key] = read_keys(secret.path)
     assert (status, output.splitlines()) == (
         0,
-        [
-            f"{key_version(key)}: added; it signs once the server is started anew or reads its keys again: "
-            "kill -HUP PID"
-        ],
+        [f"{key_version(key)}: added; it signs after the server restarts or reloads its keys: kill -HUP PID"],
     )
 
 
@@ -119,7 +115,7 @@ def test_comments_survive(secret: Secret) -> None:
 def test_version_that_is_taken_is_drawn_again(secret: Secret, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two keys with one version would stop the start, so a new one has a version of its own."""
     drawn = iter([FIRST, SECOND, THIRD])
-    monkeypatch.setattr(rotation, "new_key", lambda: next(drawn))
+    monkeypatch.setattr(secret_command, "new_key", lambda: next(drawn))
     secret.write(f"{FIRST}\n{SECOND}\n")
 
     secret("rotate")
@@ -136,7 +132,7 @@ def test_list_shows_no_key(secret: Secret) -> None:  # L8
 
 def test_list_makes_nothing(secret: Secret) -> None:
     """Whoever only looks leaves no file behind."""
-    assert secret("list") == (0, "no keys; the first start makes one\n", "")
+    assert secret("list") == (0, "no keys; the first start creates one\n", "")
     assert os.listdir(secret.path.parent) == []
 
 
@@ -158,15 +154,15 @@ def test_drop_by_number_or_version(secret: Secret, which: str) -> None:  # L4
         (
             f"{FIRST}\n{SECOND}\n",
             "1",
-            f"key 1, {key_version(FIRST)}, is the one that signs, so it cannot go; first: secret rotate",
+            f"key 1, {key_version(FIRST)}, cannot be dropped: it signs; add another first: secret rotate",
         ),
         (
             f"{FIRST}\n",
             key_version(FIRST),
-            f"key 1, {key_version(FIRST)}, is the one that signs, and the only one; first: secret rotate",
+            f"key 1, {key_version(FIRST)}, cannot be dropped: it signs; add another first: secret rotate",
         ),
         *(
-            (f"{FIRST}\n{SECOND}\n", which, "there is no such key; their numbers and versions: secret list")
+            (f"{FIRST}\n{SECOND}\n", which, "unknown key; show numbers and versions with: secret list")
             for which in ("3", "0", "02", "zzzz", SECOND, "")
         ),
     ],
@@ -229,7 +225,7 @@ def test_failed_write_loses_no_key(secret: Secret, monkeypatch: pytest.MonkeyPat
     assert secret.path.read_text() == f"{FIRST}\n"
 
 
-def test_rotations_at_once_lose_no_key(tmp_path: Path) -> None:
+def test_new_keys_at_once_lose_no_key(tmp_path: Path) -> None:
     """Each of several processes that rotate at the same moment adds its key to those of the others."""
     command = [sys.executable, str(ROOT / "run.py"), "secret", "rotate", "--data-dir", str(tmp_path)]
     started = [
@@ -254,7 +250,7 @@ def test_keys_are_read_under_the_lock(secret: Secret, monkeypatch: pytest.Monkey
                 refused.append(True)
         return read_keys(path)
 
-    monkeypatch.setattr(rotation, "read_keys", read)
+    monkeypatch.setattr(secret_command, "read_keys", read)
 
     secret("rotate")
 

@@ -318,8 +318,8 @@ def test_doctor_looks_at_the_certificate(
     missing = capsys.readouterr().out
 
     cert = authority.files.certificate
-    assert f"ok       certificate: {cert}, until 20" in good
-    assert f"problem  certificate {cert}: certificate has expired; put a new one in its place" in expired
+    assert f"ok       certificate: {cert}, valid until 20" in good
+    assert f"problem  certificate {cert}: certificate has expired; replace it" in expired
     assert f"problem  {cert}: No such file or directory" in missing
 
 
@@ -332,7 +332,7 @@ def test_doctor_beside_a_running_server(
 
         main(["doctor", f"--port={port}", f"--data-dir={tmp_path}", *authority.files.flags])
 
-    assert f"ok       port {port} on 127.0.0.1: this server answers there" in capsys.readouterr().out
+    assert f"ok       port {port} on 127.0.0.1: in use by this server" in capsys.readouterr().out
 
 
 def test_doctor_tells_our_redirecting_port_from_a_strangers(
@@ -353,7 +353,7 @@ def test_doctor_tells_our_redirecting_port_from_a_strangers(
                 main(["doctor", f"--port={port}", f"--http-redirect-port={each}", *flags])
 
     output = capsys.readouterr().out
-    assert f"ok       port {ours} on 127.0.0.1: this server answers there" in output
+    assert f"ok       port {ours} on 127.0.0.1: in use by this server" in output
     assert f"problem  port {stranger} on 127.0.0.1: Address already in use" in output
 
 
