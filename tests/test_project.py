@@ -59,15 +59,20 @@ def test_four_warnings_are_ignored_and_no_more(setup: configparser.ConfigParser)
     assert [line.split(":")[0] for line in others] == ["ignore"] * 4
 
 
-def test_readme_lists_every_option_with_its_default() -> None:
-    """The table of the README is the table of the code."""
-    rows = re.findall(r"^\| `(--[a-z-]+)`(?:, `[^`]+`)? \| (.*?) \|", (ROOT / "README.md").read_text(), re.M)
-    documented = {flag: default.strip("`") for flag, default in rows}
+def test_configuration_page_lists_every_option() -> None:
+    """Each option has one row, with the type, the default and the environment variable of the code."""
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    rows = re.findall(r"^\| `(--[a-z-]+)`(?:, `--no-[a-z-]+`)? \| (.*?) \| (.*?) \| (.*?) \|", page, re.M)
 
-    assert list(documented) == [option.flag for option in OPTIONS]
-    for option in OPTIONS:
-        if option.default:
-            assert documented[option.flag] == option.default
+    assert sorted(rows) == sorted(
+        (
+            option.flag,
+            f"`{option.type.metavar or 'flag'}`",
+            f"`{option.default}`" if option.default else option.otherwise,
+            f"`{option.variable}`",
+        )
+        for option in OPTIONS
+    )
 
 
 def test_security_page_names_tests_that_exist() -> None:
