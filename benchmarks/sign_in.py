@@ -24,7 +24,7 @@ PARALLEL = 30
 PROBE_EVERY_S = 0.005
 # Every sign-in here comes from one address, and is not what the throttle is for.
 UNTHROTTLED = ("--login-attempts=100000", "--login-attempts-per-address=100000")
-# Below what makes the throttle wary of an account; a server that starts anew has forgotten.
+# Below the soft limit of the throttle for one account; a restarted server has no counts.
 SAMPLES_PER_START = 20
 
 

@@ -43,7 +43,7 @@ class Authenticator:
         if user is None:
             self._emit(Kind.SIGN_IN_FAILED, name, address)
         else:
-            await self._throttle.settle(admission)
+            await self._throttle.record_success(admission)
         return user
 
     def _emit(self, kind: Kind, name: str, address: str) -> None:

@@ -5,9 +5,9 @@ account and address   hard   `attempts` free, then a wait of 10 s that doubles u
                              resets the count
 address               hard   `attempts_per_address` free, then a wait of 10 s that doubles up to 5 min;
                              IPv6 by /64
-account               soft   above `wary_per_account` an hour, each pair of account and address has 1
+account               soft   above `soft_per_account` an hour, each pair of account and address has 1
                              free attempt
-all                   soft   above `wary_overall` an hour, the same for every account, and each address
+all                   soft   above `soft_overall` an hour, the same for every account, and each address
                              has 10 free attempts
 ====================  =====  ==========================================================================
 
@@ -51,24 +51,24 @@ class Rules:
     """Free attempts on one account from one address."""
     attempts_per_address: int = 50
     """Free attempts from one address, on any account."""
-    wary_per_account: int = 30
+    soft_per_account: int = 30
     """Attempts per hour on one account, from any address, above which each pair has one free attempt."""
-    wary_overall: int = 1000
+    soft_overall: int = 1000
     """Attempts per hour on all accounts, above which every pair has one free attempt."""
 
     def __post_init__(self) -> None:
-        for name in ("attempts", "attempts_per_address", "wary_per_account", "wary_overall"):
+        for name in ("attempts", "attempts_per_address", "soft_per_account", "soft_overall"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 
-    def for_pair(self, *, is_wary: bool) -> Rule:
+    def for_pair(self, *, is_reduced: bool) -> Rule:
         """Return the rule for one account from one address."""
-        return Rule(1 if is_wary else self.attempts, 10 * _SECOND_MS, 15 * _MINUTE_MS, _HOUR_MS)
+        return Rule(1 if is_reduced else self.attempts, 10 * _SECOND_MS, 15 * _MINUTE_MS, _HOUR_MS)
 
-    def for_address(self, *, is_wary: bool) -> Rule:
+    def for_address(self, *, is_reduced: bool) -> Rule:
         """Return the rule for one address."""
         free = self.attempts_per_address
-        return Rule(min(10, free) if is_wary else free, 10 * _SECOND_MS, 5 * _MINUTE_MS, _HOUR_MS)
+        return Rule(min(10, free) if is_reduced else free, 10 * _SECOND_MS, 5 * _MINUTE_MS, _HOUR_MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +128,8 @@ class Throttle:
     async def admit(self, name: str, address: str) -> Admission:
         """Count one attempt for *name* from *address*.
 
-        After it, call `settle` if the password was right, `give_back` if it was not verified, and neither if
-        it was wrong.
+        After it, call `record_success` if the password was right, `give_back` if it was not verified, and
+        neither if it was wrong.
 
         Args:
             address: The client's address, as far as trusted proxies confirm it.
@@ -143,9 +143,9 @@ class Throttle:
         account, overall = await asyncio.gather(
             *(self._counters.peek(key, now_ms=now_ms) for key in (keys.account, keys.overall))
         )
-        is_wary = overall.count >= self._rules.wary_overall
-        at_address = self._rules.for_address(is_wary=is_wary)
-        of_pair = self._rules.for_pair(is_wary=is_wary or account.count >= self._rules.wary_per_account)
+        is_reduced = overall.count >= self._rules.soft_overall
+        at_address = self._rules.for_address(is_reduced=is_reduced)
+        of_pair = self._rules.for_pair(is_reduced=is_reduced or account.count >= self._rules.soft_per_account)
         pair = await self._counters.take(keys.pair, of_pair, now_ms=now_ms)
         if not pair.taken:
             there = await self._counters.peek(keys.address, now_ms=now_ms)
@@ -163,7 +163,7 @@ class Throttle:
         charged = {keys.pair: pair, keys.address: there, keys.account: account, keys.overall: overall}
         return Admission(keys.pair, charged)
 
-    async def settle(self, admission: Admission) -> None:
+    async def record_success(self, admission: Admission) -> None:
         """Reset the tally of this pair, and take the attempt off the other tallies.
 
         Best effort: if the store does not answer, the attempt expires with its tally.

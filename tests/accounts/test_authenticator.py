@@ -99,7 +99,7 @@ async def test_throttled_address_is_refused_with_the_right_password_too() -> Non
 @pytest.mark.gen_test
 async def test_victim_signs_in_from_elsewhere_amid_an_attack() -> None:
     """Hundreds of failures from many addresses leave the owner of the account a way in."""  # E10
-    desk = Desk(wary_per_account=10, wary_overall=20)
+    desk = Desk(soft_per_account=10, soft_overall=20)
     for number in range(300):
         await desk.fails(1, "alice", f"203.0.{number % 3}.{number}")
 
@@ -164,7 +164,7 @@ async def test_nothing_is_looked_at_while_the_store_is_down(call: str) -> None:
 @pytest.mark.gen_test
 async def test_busy_counts_as_never_tried() -> None:
     """However often there is no room to verify, nobody comes nearer to a limit."""  # E10
-    desk = Desk(attempts=3, attempts_per_address=3, wary_per_account=3, wary_overall=3)
+    desk = Desk(attempts=3, attempts_per_address=3, soft_per_account=3, soft_overall=3)
     desk.directory.is_full = True
     for _ in range(20):
         with pytest.raises(Busy):

@@ -34,7 +34,7 @@ class Desk:
 
     async def succeeds(self, name: str = "alice", address: str = HERE) -> None:
         """Make a try that is admitted and succeeds."""
-        await self.throttle.settle(await self.throttle.admit(name, address))
+        await self.throttle.record_success(await self.throttle.admit(name, address))
 
     async def wait_s(self, name: str = "alice", address: str = HERE) -> int:
         """Return the seconds that a try is told to wait, 0 if it is admitted (and then not made)."""
@@ -53,7 +53,7 @@ class Desk:
 
 def test_limits_below_one_are_refused() -> None:
     """A throttle that admits nobody is a mistake in the configuration."""
-    for name in ("attempts", "attempts_per_address", "wary_per_account", "wary_overall"):
+    for name in ("attempts", "attempts_per_address", "soft_per_account", "soft_overall"):
         with pytest.raises(ValueError, match=name):
             Rules(**{name: 0})
 
@@ -134,7 +134,7 @@ async def test_success_forgets_the_failures_of_the_pair() -> None:
 @pytest.mark.gen_test
 async def test_successes_count_nowhere() -> None:
     """A hundred who sign in from one address, or on one account, leave every axis as it was."""  # E10
-    desk = Desk(attempts_per_address=3, wary_per_account=3, wary_overall=3)
+    desk = Desk(attempts_per_address=3, soft_per_account=3, soft_overall=3)
 
     for number in range(100):
         await desk.succeeds(f"user{number}", HERE)
@@ -268,7 +268,7 @@ async def test_guessing_everywhere_slows_everyone_and_refuses_no_first_try() -> 
 @pytest.mark.gen_test
 async def test_failures_that_come_slowly_make_nobody_wary() -> None:
     """The soft limits are for an hour: two failures in each, for a day, tighten nothing."""  # E10
-    desk = Desk(wary_per_account=3, wary_overall=3)
+    desk = Desk(soft_per_account=3, soft_overall=3)
     for number in range(48):
         await desk.fails("alice", f"203.0.113.{number}")
         desk.clock.advance(30 * MINUTE)
@@ -281,7 +281,7 @@ async def test_failures_that_come_slowly_make_nobody_wary() -> None:
 @pytest.mark.gen_test
 async def test_refused_tries_make_nobody_wary() -> None:
     """Hammering a pair, or from an address, that has to wait does not tighten the axes of others."""  # E10
-    desk = Desk(wary_per_account=6, wary_overall=6)
+    desk = Desk(soft_per_account=6, soft_overall=6)
     await desk.fails("alice", HERE, times=5)
 
     await asyncio.gather(*(desk.wait_s("alice", HERE) for _ in range(200)))
@@ -419,7 +419,7 @@ async def test_store_that_is_down_admits_nobody(call: str) -> None:
 
 
 @pytest.mark.gen_test
-@pytest.mark.parametrize("step", ["settle", "give_back"])
+@pytest.mark.parametrize("step", ["record_success", "give_back"])
 async def test_charge_that_cannot_be_returned_stays_and_is_told(
     step: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -440,7 +440,7 @@ async def test_charge_that_cannot_be_returned_stays_and_is_told(
 @pytest.mark.gen_test
 async def test_given_back_is_as_if_never_made() -> None:
     """A try that was not made leaves every axis, and a wait that was over, as they were."""  # E10
-    desk = Desk(attempts=1, attempts_per_address=1, wary_per_account=2, wary_overall=2)
+    desk = Desk(attempts=1, attempts_per_address=1, soft_per_account=2, soft_overall=2)
     await desk.fails()
     desk.clock.advance(10)
 
