@@ -10,6 +10,7 @@ from typing import Self
 from stormcellar.stores.base import Announcing, Scannable
 from stormcellar.stores.errors import DuplicateSession, StoreFull
 from stormcellar.stores.memory.counters import MemoryCounters
+from stormcellar.stores.memory.listeners import Listeners
 from stormcellar.stores.memory.records import (
     absence,
     data_of,
@@ -38,9 +39,6 @@ from stormcellar.stores.records import (
 
 RECLAIMED_PER_CALL = 8
 """More than the one record a call can add, so that the dead never pile up, and few enough not to be felt."""
-
-WAITING_PER_LISTENER = 10_000
-"""Announcements kept for a listener that does not read; later ones are lost to it, as `gone` allows."""
 
 SCANNED_PER_PAGE = 100
 
@@ -88,9 +86,8 @@ class MemoryStore(Announcing, Scannable):
         self._users = UserIndex()
         self._by_expiry = Schedule(lambda handle: listing(entries[handle])[2])
         self._anonymous_by_seen = Schedule(lambda handle: listing(entries[handle])[1])
-        self._listeners: set[asyncio.Queue[Handle | None]] = set()
+        self._listeners = Listeners()
         self._counters = MemoryCounters()
-        self._is_closed = False
 
     @classmethod
     def from_url(cls, url: str, options: StoreOptions) -> Self:
@@ -168,7 +165,7 @@ class MemoryStore(Announcing, Scannable):
         self._entries.replace(record.handle, new)
         self._list(rotated)
         if rotation.grace_ms <= 0:
-            self._announce(record.handle)
+            self._listeners.announce(record.handle)
         return Outcome.APPLIED
 
     async def destroy(self, handle: Handle) -> bool:
@@ -176,7 +173,7 @@ class MemoryStore(Announcing, Scannable):
         if self._entries.get(handle) is None:
             return False
         self._remove(handle)
-        self._announce(handle)
+        self._listeners.announce(handle)
         return True
 
     async def of_user(self, user: str, *, now_ms: int) -> list[Record]:
@@ -189,17 +186,9 @@ class MemoryStore(Announcing, Scannable):
         """Return which of *credentials* are live."""
         return {each for each in credentials if self._live(each, now_ms) is not None}
 
-    async def gone(self) -> AsyncGenerator[Handle, None]:
+    def gone(self) -> AsyncGenerator[Handle, None]:
         """Yield the handle of each destroy, and of each rotation without grace, from the first `anext` on."""
-        if self._is_closed:
-            return
-        waiting: asyncio.Queue[Handle | None] = asyncio.Queue()
-        self._listeners.add(waiting)
-        try:
-            while (handle := await waiting.get()) is not None:
-                yield handle
-        finally:
-            self._listeners.discard(waiting)
+        return self._listeners.handles()
 
     async def scan(self, *, now_ms: int) -> AsyncIterator[Record]:
         """Yield the live records with their data; the handles are copied a part of the table at a time."""
@@ -222,9 +211,7 @@ class MemoryStore(Announcing, Scannable):
 
     async def aclose(self) -> None:
         """End every `gone` iterator. Idempotent."""
-        self._is_closed = True
-        for waiting in self._listeners:
-            waiting.put_nowait(None)
+        self._listeners.close()
 
     def _live(self, credential: Credential, now_ms: int) -> bytes | None:
         """Return the entry that is live for *credential*, if there is one."""
@@ -269,11 +256,6 @@ class MemoryStore(Announcing, Scannable):
         if not first:
             raise StoreFull(f"all {self.max_sessions} sessions of the memory store are signed in")
         self._remove(*first)
-
-    def _announce(self, handle: Handle) -> None:
-        for waiting in self._listeners:
-            if waiting.qsize() < WAITING_PER_LISTENER:
-                waiting.put_nowait(handle)
 
 
 def _rotated(record: Record, rotation: Rotation, now_ms: int) -> Record:

@@ -37,8 +37,9 @@ from stormcellar.stores.conformance.cases import (
     rotated,
     scanned,
 )
+from stormcellar.stores.memory.listeners import WAITING_PER_LISTENER
 from stormcellar.stores.memory.schedule import BUCKET_BITS
-from stormcellar.stores.memory.store import RECLAIMED_PER_CALL, WAITING_PER_LISTENER, MemoryStore
+from stormcellar.stores.memory.store import RECLAIMED_PER_CALL, MemoryStore
 
 
 class TestMemoryStore(StoreContract):
