@@ -241,7 +241,7 @@ def test_lazy_package_may_not_import_a_store() -> None:
             "stormcellar.stores.redis.store",
             "from redis import asyncio as aioredis\nfrom .scripts import APPLY",
         ),
-        ("stormcellar.stores.redis.wire", "from stormcellar.stores.errors import StoreFull"),
+        ("stormcellar.stores.redis.client", "from stormcellar.stores.errors import StoreFull"),
         ("stormcellar.stores.conformance.races", "import pytest\nfrom .cases import NOW"),
         ("stormcellar.accounts.passwords", "import argon2"),
         ("stormcellar.events", "import asyncio"),

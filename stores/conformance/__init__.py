@@ -41,6 +41,7 @@ from dataclasses import replace
 import pytest
 
 from stormcellar.stores.base import Store
+from stormcellar.stores.conformance.announcing import AnnouncingContract
 from stormcellar.stores.conformance.apply import ApplyContract
 from stormcellar.stores.conformance.cancel import CancelContract
 from stormcellar.stores.conformance.cases import (
@@ -62,7 +63,6 @@ from stormcellar.stores.conformance.cases import (
     scanned,
 )
 from stormcellar.stores.conformance.counters import CountersContract
-from stormcellar.stores.conformance.gone import AnnouncingContract
 from stormcellar.stores.conformance.index import IndexContract
 from stormcellar.stores.conformance.live import LiveContract
 from stormcellar.stores.conformance.races import RaceContract

@@ -12,8 +12,16 @@ import pytest
 
 from stormcellar.stores.base import Store
 from stormcellar.stores.conformance.cases import HOSTILE_USERS, HOUR, NOW, SECOND, scanned
-from stormcellar.stores.conformance.returns import ReturnContract
-from stormcellar.stores.conformance.tallies import DAY, ONE, ONLY_COUNTED, THREE, limited, new_key, takes
+from stormcellar.stores.conformance.counter_cases import (
+    DAY,
+    ONE,
+    ONLY_COUNTED,
+    THREE,
+    limited,
+    new_key,
+    takes,
+)
+from stormcellar.stores.conformance.give_back import ReturnContract
 from stormcellar.stores.counters import Counters, Rule, Tally
 
 CANCELLATIONS = 40

@@ -14,8 +14,8 @@ from pymongo.errors import AutoReconnect, DuplicateKeyError
 
 from stormcellar.stores.counters import MOST_DOUBLINGS, NO_TALLY, Counters, Rule, Tally, check_key
 from stormcellar.stores.errors import StoreUnavailable
+from stormcellar.stores.mongo.client import calling
 from stormcellar.stores.mongo.documents import TTL_SLACK_S, Document
-from stormcellar.stores.mongo.wire import calling
 
 _INDEXES = [IndexModel([("expires", ASCENDING)], name="expires", expireAfterSeconds=TTL_SLACK_S)]
 

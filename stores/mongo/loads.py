@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from bson.errors import BSONError
 from pymongo.asynchronous.collection import AsyncCollection
 
+from stormcellar.stores.mongo.client import FAULTS, PATIENCE_SHARE, answered, limited, read
+from stormcellar.stores.mongo.concurrency import Turns
 from stormcellar.stores.mongo.documents import CODEC, Document
-from stormcellar.stores.mongo.turns import Turns
-from stormcellar.stores.mongo.wire import FAULTS, PATIENCE_SHARE, answered, limited, read
 from stormcellar.stores.records import Handle
 
 # So many sessions of 64 KiB are a quarter of the greatest reply.

@@ -15,11 +15,11 @@ from pymongo.asynchronous.collection import AsyncCollection
 
 from stormcellar.stores.base import Announcing, Scannable
 from stormcellar.stores.mongo import documents
+from stormcellar.stores.mongo.client import Endings, calling, connect, read
 from stormcellar.stores.mongo.counters import MongoCounters
 from stormcellar.stores.mongo.documents import Document
 from stormcellar.stores.mongo.loads import Loads
 from stormcellar.stores.mongo.updates import Update, Updates, is_ordinary
-from stormcellar.stores.mongo.wire import Endings, calling, connect, read
 from stormcellar.stores.records import (
     Absent,
     Credential,

@@ -9,9 +9,9 @@ from pymongo import UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError, OperationFailure
 
+from stormcellar.stores.mongo.client import FAULTS, PATIENCE_SHARE, answered, limited
+from stormcellar.stores.mongo.concurrency import Turns
 from stormcellar.stores.mongo.documents import IMMUTABLE_FIELD, Document, never_inserting
-from stormcellar.stores.mongo.turns import Turns
-from stormcellar.stores.mongo.wire import FAULTS, PATIENCE_SHARE, answered, limited
 
 # Small enough that the answers to one batch are at work while the server does the next.
 MOST, AT_ONCE = 8, 2

@@ -17,7 +17,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from stormcellar.stores.redis.lines import DRIVER_ERRORS, Command, Lines, exchange
+from stormcellar.stores.redis.connections import DRIVER_ERRORS, Command, Lines, exchange
 
 # The answers of a node that has not executed the command, because its key is, or is about to be, elsewhere.
 ELSEWHERE = (MovedError, AskError, TryAgainError)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from stormcellar.stores.counters import MOST_DOUBLINGS, NO_TALLY, Counters, Rule, Tally, check_key
+from stormcellar.stores.redis.client import Wire
 from stormcellar.stores.redis.scripts import Script
-from stormcellar.stores.redis.wire import Wire
 
 # KEYS[1] the tally, ARGV[1] now. Leaves what is stored in `found`, and as numbers in count and next.
 _PRELUDE = """

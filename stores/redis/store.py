@@ -22,6 +22,7 @@ from stormcellar.stores.records import (
     StoreOptions,
     check_keys,
 )
+from stormcellar.stores.redis.client import BATCH, Wire, is_foreign
 from stormcellar.stores.redis.counters import RedisCounters
 from stormcellar.stores.redis.records import (
     META,
@@ -36,7 +37,6 @@ from stormcellar.stores.redis.records import (
 )
 from stormcellar.stores.redis.scripts import APPLY, CREATE, DESTROY, INDEX, PRUNE, ROTATE
 from stormcellar.stores.redis.url import connect
-from stormcellar.stores.redis.wire import BATCH, Wire, is_foreign
 
 LOG = logging.getLogger(__name__)
 

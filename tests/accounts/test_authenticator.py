@@ -13,7 +13,7 @@ from stormcellar.accounts.throttle import Rules, Throttle
 from stormcellar.errors import Busy, PasswordRefused, Throttled
 from stormcellar.events import Event, Events, Kind
 from stormcellar.stores import Store, StoreUnavailable, open_store
-from stormcellar.stores.conformance.tallies import new_key
+from stormcellar.stores.conformance.counter_cases import new_key
 from stormcellar.stores.memory import MemoryStore
 from tests.support.fakes import Clock, Gate, SteeredStore
 

@@ -10,7 +10,7 @@ from tornado.ioloop import IOLoop
 from stormcellar.stores import Rule, Store, open_store
 from stormcellar.stores.conformance import CountersContract
 from stormcellar.stores.conformance.cases import HOUR, MINUTE, NOW
-from stormcellar.stores.conformance.tallies import ONE, ONLY_COUNTED, THREE, new_key, takes
+from stormcellar.stores.conformance.counter_cases import ONE, ONLY_COUNTED, THREE, new_key, takes
 from stormcellar.stores.memory.counters import RECLAIMED_PER_CALL, MemoryCounters
 
 

@@ -11,7 +11,7 @@ from tornado.ioloop import IOLoop
 
 from stormcellar.stores import StoreOptions
 from stormcellar.stores.mongo import MongoStore
-from stormcellar.stores.mongo.wire import collection_name
+from stormcellar.stores.mongo.client import collection_name
 from tests.stores.mongo.samples import Document, Stored
 from tests.support.backends import Backend
 

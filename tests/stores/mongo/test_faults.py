@@ -30,7 +30,7 @@ from stormcellar.stores.conformance.cases import (
     rotated,
 )
 from stormcellar.stores.mongo import MongoStore
-from stormcellar.stores.mongo.wire import Endings
+from stormcellar.stores.mongo.client import Endings
 from tests.conftest import StartServer
 from tests.stores.mongo.samples import (
     MUTATIONS,

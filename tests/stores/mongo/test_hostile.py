@@ -39,9 +39,9 @@ from stormcellar.stores.conformance.cases import (
     rotated,
     scanned,
 )
+from stormcellar.stores.mongo.client import collection_name
 from stormcellar.stores.mongo.documents import CODEC, live, to_document, to_record
 from stormcellar.stores.mongo.store import MAX_REPORTS, MongoStore
-from stormcellar.stores.mongo.wire import collection_name
 from tests.stores.mongo.samples import (
     Document,
     Stored,

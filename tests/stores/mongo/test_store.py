@@ -29,8 +29,8 @@ from stormcellar.stores.conformance.cases import (
     rotated,
     scanned,
 )
+from stormcellar.stores.mongo.client import collection_name
 from stormcellar.stores.mongo.store import PAGE, MongoStore
-from stormcellar.stores.mongo.wire import collection_name
 from tests.stores.mongo.samples import (
     Document,
     Stored,

@@ -22,8 +22,8 @@ from stormcellar.stores import (
     Verifier,
 )
 from stormcellar.stores.conformance.cases import NOTHING, NOW, new_record, new_verifier
-from stormcellar.stores.conformance.tallies import THREE, new_key
-from stormcellar.stores.redis.wire import BATCH
+from stormcellar.stores.conformance.counter_cases import THREE, new_key
+from stormcellar.stores.redis.client import BATCH
 from tests.stores.redis.samples import OpenRedis, eventually, full, now, paused, redis_client, sign_in
 from tests.support.backends import Backend
 from tests.support.proxy import DroppingProxy, _redis_requests

@@ -12,7 +12,7 @@ from tornado.ioloop import IOLoop
 
 from stormcellar.stores import Counters, StoreFull, StoreOptions, StoreUnavailable, Tally
 from stormcellar.stores.conformance.cases import HOUR, NOW, SECOND
-from stormcellar.stores.conformance.tallies import ONE, THREE, new_key, takes
+from stormcellar.stores.conformance.counter_cases import ONE, THREE, new_key, takes
 from stormcellar.stores.redis import RedisStore
 from tests.stores.redis.samples import OpenRedis, eventually, full, now, paused
 from tests.support.backends import Backend, Server

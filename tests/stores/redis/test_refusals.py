@@ -12,7 +12,7 @@ from redis import exceptions
 from stormcellar.stores import Absent, Delta, Outcome, Record, StoreFull, StoreRefused, StoreUnavailable
 from stormcellar.stores.conformance.cases import NOTHING, new_record
 from stormcellar.stores.redis import RedisStore
-from stormcellar.stores.redis.wire import refusal
+from stormcellar.stores.redis.client import refusal
 from tests.conftest import StartServer
 from tests.stores.redis.samples import OpenRedis, eventually, full, now, redis_client, sign_in
 from tests.support.backends import Backend, Server

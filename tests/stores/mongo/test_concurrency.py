@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from stormcellar.stores.mongo.turns import Turns
+from stormcellar.stores.mongo.concurrency import Turns
 
 
 class Server:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import asyncio
 
 from stormcellar.stores.conformance.cases import HOUR, MINUTE, NOW, SECOND
-from stormcellar.stores.conformance.tallies import DAY, ONE, ONLY_COUNTED, THREE, limited, new_key, takes
+from stormcellar.stores.conformance.counter_cases import (
+    DAY,
+    ONE,
+    ONLY_COUNTED,
+    THREE,
+    limited,
+    new_key,
+    takes,
+)
 from stormcellar.stores.counters import Counters, Tally
 
 

@@ -25,7 +25,7 @@ from redis.exceptions import (
 from stormcellar.stores.batching import Batches
 from stormcellar.stores.errors import StoreError, StoreFull, StoreRefused, StoreUnavailable
 from stormcellar.stores.redis.cluster import ClusterLines
-from stormcellar.stores.redis.lines import DRIVER_ERRORS, Command, Lines, ServerLines
+from stormcellar.stores.redis.connections import DRIVER_ERRORS, Command, Lines, ServerLines
 from stormcellar.stores.redis.records import Argument
 from stormcellar.stores.redis.scripts import Script
 from stormcellar.stores.redis.url import Client
