@@ -1,4 +1,4 @@
-"""`Batches`: what is asked of a backend in one turn of the event loop, sent together."""
+"""`Batches`: requests made in one iteration of the event loop, sent to the backend together."""
 
 from __future__ import annotations
 
@@ -12,71 +12,72 @@ A = TypeVar("A")
 
 
 class Batches(Generic[Q, A]):
-    """Gathers the questions of one turn of the loop, and has them sent together.
+    """Collects the requests of one iteration of the event loop and sends them together.
 
-    Each asker is given the answer to its own question. A cancelled one leaves, and nobody else notices: its
-    question may be sent all the same. What is asked after an answer arrived is sent after it, too.
+    Each caller gets the result of its own request. A caller that is cancelled affects no other; its request
+    may be sent all the same. A request made after a result arrived is sent after it, too.
 
     Args:
-        send: Given the questions of a batch, in their order, returns as many answers. A fault is an answer
-            like any other, for the asker to raise as its own; what *send* itself raises, all of them raise.
-        most: How many questions a batch holds; with more of them in one turn there are several batches.
+        send: Takes the requests of a batch and returns as many results, in the same order. A result may be an
+            exception, which its caller raises; an exception that *send* raises is raised by all callers.
+        max_size: How many requests a batch holds. More of them in one iteration make several batches.
     """
 
-    def __init__(self, send: Callable[[Sequence[Q]], Awaitable[Sequence[A]]], *, most: int) -> None:
+    def __init__(self, send: Callable[[Sequence[Q]], Awaitable[Sequence[A]]], *, max_size: int) -> None:
         self._send = send
-        self._most = most
-        self._asked: list[tuple[Q, asyncio.Future[A]]] = []
-        # The task that will take what was asked, until it does.
+        self._max_size = max_size
+        self._pending: list[tuple[Q, asyncio.Future[A]]] = []
+        # The task that will send the pending requests, until it takes them.
         self._next: asyncio.Task[None] | None = None
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[None]] = set()
 
-    def ask(self, question: Q) -> asyncio.Future[A]:
-        """Return the future answer to *question*, which leaves at the end of this turn."""
+    def submit(self, request: Q) -> asyncio.Future[A]:
+        """Return the future result of *request*, which is sent at the end of this iteration."""
         loop = asyncio.get_running_loop()
         if self._next is None or self._next.done() or self._next.get_loop() is not loop:
-            self._abandon()
-            self._begin(loop)
+            self._cancel_pending()
+            self._schedule(loop)
         future: asyncio.Future[A] = loop.create_future()
-        self._asked.append((question, future))
+        self._pending.append((request, future))
         return future
 
-    async def settled(self) -> None:
-        """Wait until nothing is under way any more."""
-        while self._under_way:
-            await asyncio.wait(self._under_way)
+    async def drain(self) -> None:
+        """Wait until no batch is running."""
+        while self._running:
+            await asyncio.wait(self._running)
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        # A task takes its first step when this turn is over. The loop itself holds it by a weak reference.
-        # What one asker has set for itself, such as a time-out of the driver's, must not hold for the others.
-        self._next = task = loop.create_task(self._carry(), context=Context())
-        self._under_way.add(task)
-        task.add_done_callback(self._ended)
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        # A task takes its first step after this iteration. We keep it: the loop has only a weak reference.
+        # Its context is empty: a caller's settings, such as a driver's time-out, must not affect others.
+        self._next = task = loop.create_task(self._send_pending(), context=Context())
+        self._running.add(task)
+        task.add_done_callback(self._on_done)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
-        if task is self._next:  # cancelled before it took anything
-            self._abandon()
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if task is self._next:  # cancelled before it took the pending requests
+            self._cancel_pending()
 
-    def _abandon(self) -> None:
-        """Leave nobody waiting for a task that is gone, as where a loop ends and cancels all of its tasks."""
-        asked, self._asked, self._next = self._asked, [], None
-        for _, future in asked:
+    def _cancel_pending(self) -> None:
+        """Cancel requests whose task will not run, as when a loop ends and cancels all of its tasks."""
+        pending, self._pending, self._next = self._pending, [], None
+        for _, future in pending:
             if not future.done():
                 future.cancel()
 
-    async def _carry(self) -> None:
-        asked, self._asked, self._next = self._asked[: self._most], self._asked[self._most :], None
-        if self._asked:
-            self._begin(asyncio.get_running_loop())
-        batch = [pair for pair in asked if not pair[1].done()]
+    async def _send_pending(self) -> None:
+        taken, self._pending = self._pending[: self._max_size], self._pending[self._max_size :]
+        self._next = None
+        if self._pending:
+            self._schedule(asyncio.get_running_loop())
+        batch = [pair for pair in taken if not pair[1].done()]
         if not batch:
             return
         try:
-            answers = await self._send([question for question, _ in batch])
-            for (_, future), answer in zip(batch, answers, strict=True):
+            results = await self._send([request for request, _ in batch])
+            for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():
-                    future.set_result(answer)
+                    future.set_result(result)
         except asyncio.CancelledError:
             for _, future in batch:
                 future.cancel()

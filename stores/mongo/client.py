@@ -32,7 +32,7 @@ T = TypeVar("T")
 DATABASE = "stormcellar"
 DRIVER_SHARE = 0.9
 # A call waits so much of its time, 10 ms of 2 s, for those before it to come back.
-PATIENCE_SHARE = 0.005
+WAIT_SHARE = 0.005
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 
 # https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml

@@ -1,4 +1,4 @@
-"""`Turns`: batches of which only a few are under way, so that what is asked meanwhile gathers."""
+"""`LimitedBatches`: batches of which only a few run at a time, so that later requests are sent together."""
 
 from __future__ import annotations
 
@@ -9,74 +9,74 @@ from collections.abc import Awaitable, Callable, Sequence
 from stormcellar.stores.batching import A, Batches, Q
 
 
-class Turns(Batches[Q, A]):
-    """Sends a batch as soon as fewer than *at_once* are under way; until then it grows.
+class LimitedBatches(Batches[Q, A]):
+    """Sends a batch as soon as fewer than *max_running* are running; until then the batch grows.
 
-    Those that hang hold the others up for *patience_s* at most. One that nobody waits for any more is
-    cancelled.
+    Batches that hang delay a request by *max_wait_s* at most. A batch is cancelled when all of its callers
+    are.
 
     Args:
-        send, most: As for `Batches`.
-        at_once: How many batches are under way while all of them come back in time.
-        patience_s: How long a question waits for its turn at most.
+        send, max_size: As for `Batches`.
+        max_running: How many batches run at a time, as long as all of them end in time.
+        max_wait_s: How long a request waits for a running batch to end.
     """
 
     def __init__(
         self,
         send: Callable[[Sequence[Q]], Awaitable[Sequence[A]]],
         *,
-        most: int,
-        at_once: int,
-        patience_s: float,
+        max_size: int,
+        max_running: int,
+        max_wait_s: float,
     ) -> None:
-        super().__init__(send, most=most)
-        self._at_once = at_once
-        self._patience_s = patience_s
+        super().__init__(send, max_size=max_size)
+        self._max_running = max_running
+        self._max_wait_s = max_wait_s
         self._sent: set[asyncio.Task[None]] = set()
-        # When each question that waits was asked, on the loop's clock.
-        self._since: deque[float] = deque()
+        # When each pending request was submitted, on the loop's clock.
+        self._submitted: deque[float] = deque()
 
-    def ask(self, question: Q) -> asyncio.Future[A]:
-        """Return the future answer to *question*."""
-        future = super().ask(question)
-        self._since.append(asyncio.get_running_loop().time())
+    def submit(self, request: Q) -> asyncio.Future[A]:
+        """Return the future result of *request*."""
+        future = super().submit(request)
+        self._submitted.append(asyncio.get_running_loop().time())
         return future
 
-    def _abandon(self) -> None:
-        super()._abandon()
-        self._since.clear()
+    def _cancel_pending(self) -> None:
+        super()._cancel_pending()
+        self._submitted.clear()
 
-    async def _carry(self) -> None:
-        if len(self._sent) >= self._at_once:
-            waited_s = asyncio.get_running_loop().time() - self._since[0]
-            come_back, _ = await asyncio.wait(
+    async def _send_pending(self) -> None:
+        if len(self._sent) >= self._max_running:
+            waited_s = asyncio.get_running_loop().time() - self._submitted[0]
+            ended, _ = await asyncio.wait(
                 self._sent,
-                timeout=max(0.0, self._patience_s - waited_s),
+                timeout=max(0.0, self._max_wait_s - waited_s),
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            if not come_back:
-                # Those that hang no longer count, so that the next ones need not wait for the same again.
+            if not ended:
+                # Stop counting the batches that hang, so that the next requests do not wait for them again.
                 self._sent.clear()
         task = asyncio.current_task()
         assert task is not None
-        answers = [future for _, future in self._asked[: self._most]]
-        for _ in answers:
-            self._since.popleft()
-        self._cancel_if_left_alone(task, answers)
+        futures = [future for _, future in self._pending[: self._max_size]]
+        for _ in futures:
+            self._submitted.popleft()
+        self._cancel_with_callers(task, futures)
         self._sent.add(task)
         try:
-            await super()._carry()
+            await super()._send_pending()
         finally:
             self._sent.discard(task)
-            # The traceback of its cancellation would keep the task alive in a circle, and a socket with it.
+            # The traceback of its cancellation would keep the task alive in a cycle, and a socket with it.
             del task
 
     @staticmethod
-    def _cancel_if_left_alone(task: asyncio.Task[None], answers: Sequence[asyncio.Future[A]]) -> None:
-        def left(answer: asyncio.Future[A]) -> None:
-            # Its connection is wanted by others, and its reply may never come.
-            if answer.cancelled() and all(other.cancelled() for other in answers):
+    def _cancel_with_callers(task: asyncio.Task[None], futures: Sequence[asyncio.Future[A]]) -> None:
+        def on_done(future: asyncio.Future[A]) -> None:
+            # Other batches need its connection, and its reply may never come.
+            if future.cancelled() and all(other.cancelled() for other in futures):
                 task.cancel()
 
-        for answer in answers:
-            answer.add_done_callback(left)
+        for future in futures:
+            future.add_done_callback(on_done)

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from bson.errors import BSONError
 from pymongo.asynchronous.collection import AsyncCollection
 
-from stormcellar.stores.mongo.client import FAULTS, PATIENCE_SHARE, answered, limited, read
-from stormcellar.stores.mongo.concurrency import Turns
+from stormcellar.stores.mongo.client import FAULTS, WAIT_SHARE, answered, limited, read
+from stormcellar.stores.mongo.concurrency import LimitedBatches
 from stormcellar.stores.mongo.documents import CODEC, Document
 from stormcellar.stores.records import Handle
 
 # So many sessions of 64 KiB are a quarter of the greatest reply.
-MOST, AT_ONCE = 64, 2
+MAX_SIZE, MAX_RUNNING = 64, 2
 
 Found = Document | None | BaseException
 
@@ -24,17 +24,19 @@ class Loads:
 
     def __init__(self, sessions: AsyncCollection[Document], *, timeout_s: float) -> None:
         self._sessions = sessions
-        patience_s = PATIENCE_SHARE * timeout_s
-        self._timeout_s = timeout_s - patience_s
-        self._turns = Turns(self._send, most=MOST, at_once=AT_ONCE, patience_s=patience_s)
+        max_wait_s = WAIT_SHARE * timeout_s
+        self._timeout_s = timeout_s - max_wait_s
+        self._batches = LimitedBatches(
+            self._send, max_size=MAX_SIZE, max_running=MAX_RUNNING, max_wait_s=max_wait_s
+        )
 
     async def document(self, handle: Handle) -> Document | None:
         """Return the document of *handle*, which is as it was at some time since this was asked."""
-        return answered("load", await self._turns.ask(handle))
+        return answered("load", await self._batches.submit(handle))
 
-    async def settled(self) -> None:
+    async def drain(self) -> None:
         """Wait until nothing is under way any more."""
-        await self._turns.settled()
+        await self._batches.drain()
 
     async def _send(self, handles: Sequence[Handle]) -> Sequence[Found]:
         try:
@@ -61,7 +63,7 @@ class Loads:
         query = {"_id": {"$in": handles}}
         try:
             # With room for one more than there can be, the first reply says that it is the last.
-            documents = await read(lambda: self._sessions.find(query, batch_size=MOST + 1).to_list())
+            documents = await read(lambda: self._sessions.find(query, batch_size=MAX_SIZE + 1).to_list())
         except (BSONError, ValueError):
             # A handle or a document that is no text or no BSON is the fault of one alone.
             return await asyncio.gather(*map(self._find_one, handles), return_exceptions=True)

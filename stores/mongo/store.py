@@ -242,8 +242,8 @@ class MongoStore(Announcing, Scannable):
         # It tells the server which of its sessions end, and a server may be frozen.
         with pymongo.timeout(self._timeout_s):
             await self._sessions.database.client.close()
-        await self._loads.settled()
-        await self._updates.settled()
+        await self._loads.drain()
+        await self._updates.drain()
 
     async def _ensure_indexes(self) -> None:
         async with self._indexing:

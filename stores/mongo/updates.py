@@ -9,12 +9,12 @@ from pymongo import UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError, OperationFailure
 
-from stormcellar.stores.mongo.client import FAULTS, PATIENCE_SHARE, answered, limited
-from stormcellar.stores.mongo.concurrency import Turns
+from stormcellar.stores.mongo.client import FAULTS, WAIT_SHARE, answered, limited
+from stormcellar.stores.mongo.concurrency import LimitedBatches
 from stormcellar.stores.mongo.documents import IMMUTABLE_FIELD, Document, never_inserting
 
 # Small enough that the answers to one batch are at work while the server does the next.
-MOST, AT_ONCE = 8, 2
+MAX_SIZE, MAX_RUNNING = 8, 2
 ORDINARY_BYTES = 1 << 20
 
 
@@ -43,9 +43,11 @@ class Updates:
 
     def __init__(self, sessions: AsyncCollection[Document], *, timeout_s: float) -> None:
         self._sessions = sessions
-        patience_s = PATIENCE_SHARE * timeout_s
-        self._timeout_s = timeout_s - patience_s
-        self._turns = Turns(self._send, most=MOST, at_once=AT_ONCE, patience_s=patience_s)
+        max_wait_s = WAIT_SHARE * timeout_s
+        self._timeout_s = timeout_s - max_wait_s
+        self._batches = LimitedBatches(
+            self._send, max_size=MAX_SIZE, max_running=MAX_RUNNING, max_wait_s=max_wait_s
+        )
 
     async def matched(self, operation: str, update: Update, *, is_alone: bool) -> bool:
         """Send *update*, and say whether it matched.
@@ -55,11 +57,11 @@ class Updates:
         """
         if is_alone:
             return answered(operation, (await self._send([update]))[0])
-        return answered(operation, await self._turns.ask(update))
+        return answered(operation, await self._batches.submit(update))
 
-    async def settled(self) -> None:
+    async def drain(self) -> None:
         """Wait until nothing is under way any more."""
-        await self._turns.settled()
+        await self._batches.drain()
 
     async def _send(self, updates: Sequence[Update]) -> Sequence[bool | BaseException]:
         try:

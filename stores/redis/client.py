@@ -87,8 +87,8 @@ class Wire:
         self._lines: Lines = (
             ServerLines(client) if isinstance(client, aioredis.Redis) else ClusterLines(client)
         )
-        self._reads = Batches(self._send_reads, most=BATCH)
-        self._changes = Batches(self._send_changes, most=BATCH)
+        self._reads = Batches(self._send_reads, max_size=BATCH)
+        self._changes = Batches(self._send_changes, max_size=BATCH)
         self._is_closed = False
         self._waits: set[asyncio.Future[Any]] = set()
 
@@ -151,7 +151,7 @@ class Wire:
         """Return the future reply, or error of the driver, which has a budget of its own."""
         if self._is_closed:
             raise StoreUnavailable(f"{operation}: the store is closed")
-        return batches.ask((_pack(command), key, command))
+        return batches.submit((_pack(command), key, command))
 
     async def _send_changes(self, commands: Sequence[Command]) -> list[Any]:
         return await self._lines.send(commands, until=self.until())
@@ -259,7 +259,7 @@ class Wire:
             future.cancel()
         await self._lines.aclose()
         for batches in (self._reads, self._changes):
-            await batches.settled()
+            await batches.drain()
         await self._lines.aclose()  # what a batch was just opening
 
 

@@ -26,7 +26,7 @@ class Echo:
 
 async def ask(batches: Batches[int, int], question: int) -> int:
     """Ask, as a task of its own does."""
-    return await batches.ask(question)
+    return await batches.submit(question)
 
 
 def test_questions_of_one_turn_leave_together() -> None:
@@ -34,7 +34,7 @@ def test_questions_of_one_turn_leave_together() -> None:
 
     async def run() -> tuple[list[int], list[list[int]]]:
         echo = Echo()
-        batches = Batches(echo, most=64)
+        batches = Batches(echo, max_size=64)
         answers = await asyncio.gather(*(ask(batches, n) for n in range(5)))
         return [*answers, await ask(batches, 5)], echo.sent
 
@@ -49,7 +49,7 @@ def test_a_batch_is_bounded() -> None:
 
     async def run() -> list[list[int]]:
         echo = Echo()
-        batches = Batches(echo, most=2)
+        batches = Batches(echo, max_size=2)
         await asyncio.gather(*(ask(batches, n) for n in range(5)))
         return echo.sent
 
@@ -61,7 +61,7 @@ def test_a_cancelled_asker_harms_nobody() -> None:
 
     async def run() -> tuple[list[int | str], list[list[int]]]:
         echo = Echo()
-        batches = Batches(echo, most=64)
+        batches = Batches(echo, max_size=64)
         echo.gate.clear()
         askers = [asyncio.ensure_future(ask(batches, n)) for n in range(4)]
         await asyncio.sleep(0)  # the askers have asked, and the batch leaves next
@@ -87,7 +87,7 @@ def test_what_sending_raises_every_asker_raises() -> None:
         raise ZeroDivisionError
 
     async def run() -> list[int | BaseException]:
-        batches = Batches(fail, most=64)
+        batches = Batches(fail, max_size=64)
         return await asyncio.gather(*(ask(batches, n) for n in range(2)), return_exceptions=True)
 
     assert [type(answer) for answer in asyncio.run(run())] == [ZeroDivisionError] * 2
@@ -98,7 +98,7 @@ def test_a_batch_that_is_cancelled_leaves_nobody_waiting() -> None:
 
     async def run() -> tuple[list[int | BaseException], bool]:
         echo = Echo()
-        batches = Batches(echo, most=64)
+        batches = Batches(echo, max_size=64)
         echo.gate.clear()
         askers = [asyncio.ensure_future(ask(batches, n)) for n in range(2)]
         while not echo.sent:  # noqa: ASYNC110
@@ -113,22 +113,22 @@ def test_a_batch_that_is_cancelled_leaves_nobody_waiting() -> None:
     assert ([type(answer) for answer in answers], was_cancelled) == ([asyncio.CancelledError] * 2, True)
 
 
-def test_settled_waits_for_what_is_under_way() -> None:
+def test_drain_waits_for_running_batches() -> None:
     """Batches whose askers all left are waited for, too."""
 
     async def run() -> list[bool]:
         echo = Echo()
-        batches = Batches(echo, most=2)
+        batches = Batches(echo, max_size=2)
         echo.gate.clear()
         askers = [asyncio.ensure_future(ask(batches, n)) for n in range(3)]
         while len(echo.sent) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0)
         askers[0].cancel()
-        settled = asyncio.ensure_future(batches.settled())
+        drained = asyncio.ensure_future(batches.drain())
         await asyncio.sleep(0)
-        seen = [settled.done()]
+        seen = [drained.done()]
         echo.gate.set()
-        await settled
+        await drained
         return [*seen, *(asker.done() or asker.cancelled() for asker in askers[1:])]
 
     assert asyncio.run(run()) == [False, True, True]
@@ -136,15 +136,15 @@ def test_settled_waits_for_what_is_under_way() -> None:
 
 def test_a_loop_that_ends_blocks_no_later_question() -> None:
     """What was asked in its last turn is cancelled; what is asked as it ends, or on another, is answered."""
-    batches = Batches(Echo(), most=64)
+    batches = Batches(Echo(), max_size=64)
     answers: list[int] = []
 
     async def late() -> None:
         await asyncio.sleep(0)
         try:
-            await batches.ask(1)
+            await batches.submit(1)
         finally:
-            answers.append(await asyncio.wait_for(batches.ask(2), 1))
+            answers.append(await asyncio.wait_for(batches.submit(2), 1))
 
     async def run() -> None:
         task = asyncio.ensure_future(late())
@@ -152,7 +152,7 @@ def test_a_loop_that_ends_blocks_no_later_question() -> None:
         assert not task.done()
 
     async def again() -> None:
-        answers.append(await asyncio.wait_for(batches.ask(3), 1))
+        answers.append(await asyncio.wait_for(batches.submit(3), 1))
 
     asyncio.run(run())
     asyncio.run(again())
@@ -168,11 +168,11 @@ def test_a_batch_has_nothing_of_its_first_asker() -> None:
         return [limit.get() for _ in questions]
 
     async def run() -> list[int]:
-        batches = Batches(tell, most=64)
+        batches = Batches(tell, max_size=64)
 
         async def limited(by: int) -> int:
             limit.set(by)
-            return await batches.ask(by)
+            return await batches.submit(by)
 
         return await asyncio.gather(limited(1), limited(2))
 

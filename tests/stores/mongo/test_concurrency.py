@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from stormcellar.stores.mongo.concurrency import Turns
+from stormcellar.stores.mongo.concurrency import LimitedBatches
 
 
 class Server:
@@ -38,9 +38,9 @@ async def turns_of_the_loop() -> None:
         await asyncio.sleep(0)
 
 
-async def ask(turns: Turns[int, int], question: int) -> int:
+async def ask(batches: LimitedBatches[int, int], question: int) -> int:
     """Ask, as a task of its own does."""
-    return await turns.ask(question)
+    return await batches.submit(question)
 
 
 def test_questions_gather_while_enough_is_under_way() -> None:
@@ -48,10 +48,10 @@ def test_questions_gather_while_enough_is_under_way() -> None:
 
     async def run() -> tuple[list[list[int]], list[int]]:
         server = Server()
-        turns = Turns(server, most=3, at_once=2, patience_s=60)
+        batches = LimitedBatches(server, max_size=3, max_running=2, max_wait_s=60)
         asked = []
         for question in range(7):
-            asked.append(asyncio.ensure_future(ask(turns, question)))
+            asked.append(asyncio.ensure_future(ask(batches, question)))
             await turns_of_the_loop()
         before = list(server.sent)
         server.gates[1].set()
@@ -70,25 +70,25 @@ def test_questions_gather_while_enough_is_under_way() -> None:
 
 
 def test_a_batch_that_hangs_is_waited_for_once() -> None:
-    """Others leave when patience ends, and later ones need no patience for the same batch."""
+    """Other requests are sent after the longest wait, and later ones do not wait for the same batch again."""
 
     async def run() -> list[list[int]]:
         server = Server()
-        turns = Turns(server, most=64, at_once=1, patience_s=0.01)
-        hung = asyncio.ensure_future(ask(turns, 0))
+        batches = LimitedBatches(server, max_size=64, max_running=1, max_wait_s=0.01)
+        hung = asyncio.ensure_future(ask(batches, 0))
         await server.has_been_sent(1)
-        second = asyncio.ensure_future(ask(turns, 1))
+        second = asyncio.ensure_future(ask(batches, 1))
         await server.has_been_sent(2)
         server.gates[1].set()
         await second
-        third = asyncio.ensure_future(ask(turns, 2))
+        third = asyncio.ensure_future(ask(batches, 2))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         sent = list(server.sent)
         hung.cancel()
         third.cancel()
         await asyncio.gather(hung, third, return_exceptions=True)
-        await turns.settled()
+        await batches.drain()
         return sent
 
     assert asyncio.run(run()) == [[0], [1], [2]]
@@ -99,26 +99,26 @@ def test_a_batch_ends_when_its_last_asker_leaves() -> None:
 
     async def run() -> list[list[list[int]]]:
         server, ended = Server(), []
-        turns = Turns(server, most=64, at_once=1, patience_s=60)
-        askers = [asyncio.ensure_future(ask(turns, question)) for question in range(2)]
+        batches = LimitedBatches(server, max_size=64, max_running=1, max_wait_s=60)
+        askers = [asyncio.ensure_future(ask(batches, question)) for question in range(2)]
         await server.has_been_sent(1)
         for asker in askers:
             asker.cancel()
             await turns_of_the_loop()
             ended.append(list(server.ended))
-        await turns.settled()
+        await batches.drain()
         return ended
 
     assert asyncio.run(run()) == [[], [[0, 1]]]
 
 
 def test_nobody_waits_longer_for_the_many_before_them() -> None:
-    """The patience is that of each question, not of each batch: a crowd leaves when it is over."""
+    """The longest wait is that of each request, not of each batch: then all of them are sent."""
 
     async def run() -> int:
         server = Server()
-        turns = Turns(server, most=1, at_once=1, patience_s=0.01)
-        asked = [asyncio.ensure_future(ask(turns, question)) for question in range(1000)]
+        batches = LimitedBatches(server, max_size=1, max_running=1, max_wait_s=0.01)
+        asked = [asyncio.ensure_future(ask(batches, question)) for question in range(1000)]
         await asyncio.wait_for(server.has_been_sent(1000), 5)
         for gate in server.gates:
             gate.set()
