@@ -1,7 +1,7 @@
-"""The lines to Redis: a batch of commands leaves by one connection, in one piece.
+"""The connections to Redis: each batch of commands is sent over one connection, in one write.
 
-The connections are redis-py's, with its greeting, TLS and reconnection. Its pipelines are not used: for each
-command they do several times the work of sending it, and one reply that is lost fails all that were read.
+The connections are redis-py's, with its handshake, TLS and reconnection. Its pipelines are not used: for each
+command they do several times the work of sending it, and one lost reply fails the replies already read.
 """
 
 from __future__ import annotations
@@ -17,40 +17,39 @@ from redis.exceptions import RedisClusterException, RedisError, ResponseError
 from stormcellar.stores.redis.records import Argument
 
 CONNECTIONS = 32
-"""How many batches are on the wire at once, in this process; the others wait their turn."""
+"""How many batches this process has on the wire at once; the others wait for a free slot."""
 
 # RedisClusterException is not a RedisError; the TimeoutError of asyncio is an OSError.
 DRIVER_ERRORS = (RedisError, RedisClusterException, OSError)
 
-
 Command = tuple[bytes, str, tuple[Argument, ...]]
-"""A command on one key: as it is sent, the key, and its words."""
+"""A command on one key: its bytes as sent, the key, and its name with the arguments."""
 
 
 class Node(Protocol):
-    """Where connections to one server come from, as redis-py's `ClusterNode` has it."""
+    """Source of connections to one server, with the methods of redis-py's `ClusterNode`."""
 
     def acquire_connection(self) -> Any:
-        """Return a connection that nobody else has, connected or not."""
+        """Return a connection that is not in use, connected or not."""
 
     def release(self, connection: Any) -> None:
         """Take *connection* back."""
 
 
-class Lines(ABC):
+class Connections(ABC):
     """Sends commands, and at most `CONNECTIONS` batches of them at once."""
 
     def __init__(self) -> None:
-        self.turns = asyncio.Semaphore(CONNECTIONS)
+        self.slots = asyncio.Semaphore(CONNECTIONS)
 
     @abstractmethod
     async def send(self, commands: Sequence[Command], *, until: float) -> list[Any]:
-        """Send each of *commands* once, and return for each its reply, or the driver's error.
+        """Send each of *commands* once, and return for each its reply or the driver's error.
 
-        What broke the exchange off is the answer to each command whose reply had not been read by then.
+        An error that breaks off the exchange is returned for each command whose reply was not read by then.
 
         Args:
-            until: When to give up on the loop's clock, waiting for a turn included.
+            until: When to give up, on the loop's clock. Waiting for a slot counts.
         """
 
     @abstractmethod
@@ -59,23 +58,23 @@ class Lines(ABC):
 
 
 class Pool(Node):
-    """Lends connections of redis-py's pool, and keeps them: to ask that for one costs as much as commands."""
+    """Takes connections from redis-py's pool and keeps them: taking one costs as much as several commands."""
 
     def __init__(self, client: aioredis.Redis) -> None:
         self._pool: Any = client.connection_pool
         self._free: list[Any] = []
 
     def acquire_connection(self) -> Any:
-        """Return the one used last, or another."""
+        """Return the connection used last, or a new one."""
         return self._free.pop() if self._free else self._pool.get_available_connection()
 
     def release(self, connection: Any) -> None:
-        """Keep *connection* for the next."""
+        """Keep *connection* for the next batch."""
         self._free.append(connection)
 
 
-class ServerLines(Lines):
-    """The lines to one server."""
+class ServerConnections(Connections):
+    """The connections to one server."""
 
     def __init__(self, client: aioredis.Redis) -> None:
         super().__init__()
@@ -83,10 +82,10 @@ class ServerLines(Lines):
         self._pool = Pool(client)
 
     async def send(self, commands: Sequence[Command], *, until: float) -> list[Any]:
-        """Send each of *commands* as `Lines` promises."""
+        """Send each of *commands*; see `Connections.send`."""
         replies: list[Any] = []
         try:
-            async with asyncio.timeout_at(until), self.turns:
+            async with asyncio.timeout_at(until), self.slots:
                 await exchange(self._pool, commands, replies)
         except DRIVER_ERRORS as exc:
             replies += [exc] * (len(commands) - len(replies))
@@ -98,11 +97,11 @@ class ServerLines(Lines):
 
 
 async def exchange(node: Node, commands: Sequence[Command], replies: list[Any]) -> None:
-    """Send *commands* by a connection of *node*; append the reply to each, or its error, as it is read."""
+    """Send *commands* over a connection of *node*; append each reply or error to *replies* at once."""
     connection = node.acquire_connection()
     try:
         if connection.is_connected and await connection.can_read():
-            await connection.disconnect()  # closed by the server since; it connects again to send
+            await connection.disconnect()  # closed by the server meanwhile; sending reconnects
         await connection.send_packed_command(b"".join([packed for packed, _, _ in commands]))
         for _ in commands:
             try:
@@ -112,7 +111,7 @@ async def exchange(node: Node, commands: Sequence[Command], replies: list[Any]) 
     finally:
         try:
             if len(replies) < len(commands):
-                # A reply that is still to come must not meet whoever has this connection next.
+                # A late reply must not be read by the next batch on this connection.
                 await connection.disconnect(nowait=True)
         finally:
             node.release(connection)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stormcellar.stores.counters import MOST_DOUBLINGS, NO_TALLY, Counters, Rule, Tally, check_key
-from stormcellar.stores.redis.client import Wire
+from stormcellar.stores.redis.client import RedisClient
 from stormcellar.stores.redis.scripts import Script
 
 # KEYS[1] the tally, ARGV[1] now. Leaves what is stored in `found`, and as numbers in count and next.
@@ -66,30 +66,30 @@ class RedisCounters(Counters):
     Keys are `{prefix}:t:{key}`.
     """
 
-    def __init__(self, wire: Wire, prefix: str) -> None:
-        self._wire = wire
+    def __init__(self, client: RedisClient, prefix: str) -> None:
+        self._client = client
         self._prefix = prefix
 
     async def take(self, key: str, rule: Rule, *, now_ms: int) -> Tally:
         """Take one, unless the limit is reached and the wait is not over."""
         waits = (rule.first_wait_ms, rule.longest_wait_ms, MOST_DOUBLINGS)
-        taken, count, next_ms = await self._wire.run(
+        taken, count, next_ms = await self._client.run(
             "take", _TAKE, [self._place(key)], now_ms, rule.limit, *waits, now_ms + rule.keep_ms
         )
         return Tally(bool(taken), count, next_ms)
 
     async def peek(self, key: str, *, now_ms: int) -> Tally:
         """Return the tally without taking one."""
-        reply = await self._wire.read("peek", "HMGET", self._place(key), "count", "next", "expires")
+        reply = await self._client.read("peek", "HMGET", self._place(key), "count", "next", "expires")
         return _parsed(reply, now_ms)
 
     async def give_back(self, key: str, tally: Tally, *, now_ms: int) -> None:
         """Undo the take that returned *tally*."""
-        await self._wire.run("give_back", _GIVE_BACK, [self._place(key)], now_ms, tally.next_ms)
+        await self._client.run("give_back", _GIVE_BACK, [self._place(key)], now_ms, tally.next_ms)
 
     async def forget(self, key: str) -> None:
         """Forget the tally."""
-        await self._wire.change("forget", "DEL", self._place(key))
+        await self._client.write("forget", "DEL", self._place(key))
 
     def _place(self, key: str) -> str:
         check_key(key)

@@ -22,7 +22,7 @@ from stormcellar.stores.records import (
     StoreOptions,
     check_keys,
 )
-from stormcellar.stores.redis.client import BATCH, Wire, is_foreign
+from stormcellar.stores.redis.client import BATCH, RedisClient, is_foreign
 from stormcellar.stores.redis.counters import RedisCounters
 from stormcellar.stores.redis.records import (
     META,
@@ -77,8 +77,8 @@ class RedisStore(Announcing, Scannable):
     record, so an entry too many is harmless.
     """
 
-    def __init__(self, wire: Wire, prefix: str) -> None:
-        self._wire = wire
+    def __init__(self, client: RedisClient, prefix: str) -> None:
+        self._client = client
         self._prefix = prefix
         self._channel = f"{prefix}:gone"
         self._reader = Reader()
@@ -93,7 +93,7 @@ class RedisStore(Announcing, Scannable):
         given; `ssl_certfile` and `ssl_keyfile` are the client's own. A cluster behind a proxy that hides it
         is not supported, since a binding is then one script on keys of two slots.
         """
-        return cls(Wire(connect(url, options), timeout_s=options.timeout_s), options.prefix)
+        return cls(RedisClient(connect(url, options), timeout_s=options.timeout_s), options.prefix)
 
     async def create(self, record: Record) -> None:
         """Insert *record*. A key of a foreign type at its place is a duplicate, too."""
@@ -103,18 +103,18 @@ class RedisStore(Announcing, Scannable):
         arguments = [record.expires_ms, *entry, *record_arguments(record)]
         keys = self._bound_keys(record.handle, record.user)
         if record.user is None or len(keys) > 1:
-            reply = await self._wire.run("create", CREATE, keys, *arguments)
+            reply = await self._client.run("create", CREATE, keys, *arguments)
         else:
-            async with self._wire.within("create"):
+            async with self._client.within("create"):
                 await self._index(record.user, *entry)
-                reply = await self._wire.run("create", CREATE, keys, *arguments)
+                reply = await self._client.run("create", CREATE, keys, *arguments)
         if reply == b"duplicate":
             raise DuplicateSession(record.handle)
 
     async def load(self, credential: Credential, *, now_ms: int) -> Record | Absent:
         """Return one atomic snapshot of the live session, or why there is none."""
         handle, verifier = credential
-        reply = await self._wire.read("load", "HGETALL", self._key(handle))
+        reply = await self._client.read("load", "HGETALL", self._key(handle))
         stored = self._reader.read(handle, reply)
         return Absent.ENDED if stored is None else stored.seen_by(verifier, now_ms=now_ms)
 
@@ -123,7 +123,7 @@ class RedisStore(Announcing, Scannable):
     ) -> Outcome:
         """Write *delta* if the session is live and every `expect` holds, and slide the expiry."""
         handle, verifier = credential
-        reply = await self._wire.run(
+        reply = await self._client.run(
             "apply",
             APPLY,
             [self._key(handle)],
@@ -144,32 +144,32 @@ class RedisStore(Announcing, Scannable):
             *keep_arguments(rotation.keep),
             *write_arguments(rotation.delta),
         ]
-        keys, until = self._bound_keys(handle, user), self._wire.until()
-        outcome, previous = await self._wire.run("rotate", ROTATE, keys, *before, 0, *after)
+        keys, until = self._bound_keys(handle, user), self._client.until()
+        outcome, previous = await self._client.run("rotate", ROTATE, keys, *before, 0, *after)
         if outcome == b"unindexed":
             assert user is not None
-            async with self._wire.within("rotate", until=until):
+            async with self._client.within("rotate", until=until):
                 await self._index(user, handle, now_ms, indexed_ms)
-                outcome, previous = await self._wire.run("rotate", ROTATE, keys, *before, 1, *after)
+                outcome, previous = await self._client.run("rotate", ROTATE, keys, *before, 1, *after)
         if previous not in (b"", bound):
             await self._prune(previous, [handle], now_ms, until)
         return _OUTCOMES[outcome]
 
     async def destroy(self, handle: Handle) -> bool:
         """End the session whatever its verifier. A key of a foreign type at its place is removed as well."""
-        until = self._wire.until()
-        removed, user = await self._wire.run("destroy", DESTROY, [self._key(handle)], self._channel, handle)
+        until = self._client.until()
+        removed, user = await self._client.run("destroy", DESTROY, [self._key(handle)], self._channel, handle)
         if user:
             # Handles are never used again, so nothing can have bound it since.
             with suppress(StoreError):
-                async with self._wire.within("destroy", until=until):
-                    await self._wire.change("destroy", "ZREM", self._user_key(user), handle)
+                async with self._client.within("destroy", until=until):
+                    await self._client.write("destroy", "ZREM", self._user_key(user), handle)
         return bool(removed)
 
     async def of_user(self, user: str, *, now_ms: int) -> list[Record]:
         """Return every live session of *user* bound before the call, each once, `data` left empty."""
         wanted = user_bytes(user)
-        async with self._wire.within("of_user") as until:
+        async with self._client.within("of_user") as until:
             replies = await self._indexed(wanted)
         found, stale = [], []
         for handle, reply in replies.items():
@@ -186,8 +186,8 @@ class RedisStore(Announcing, Scannable):
         """Return which of any number of *credentials* are live; exact for each, not one snapshot."""
         asked = list(dict.fromkeys(credentials))
         keys = [self._key(handle) for handle, _ in asked]
-        async with self._wire.within("alive"):
-            replies = await self._wire.read_each("alive", "HMGET", keys, *META)
+        async with self._client.within("alive"):
+            replies = await self._client.read_each("alive", "HMGET", keys, *META)
         live = set()
         for credential, reply in zip(asked, replies, strict=True):
             stored = self._reader.read_meta(credential.handle, reply)
@@ -200,12 +200,12 @@ class RedisStore(Announcing, Scannable):
         delay_s = RECONNECT_S
         while True:
             with suppress(StoreUnavailable):
-                async with aclosing(self._wire.messages(self._channel)) as messages:
+                async with aclosing(self._client.messages(self._channel)) as messages:
                     async for message in messages:
                         delay_s = RECONNECT_S
                         if _HANDLE.fullmatch(message):
                             yield Handle(message.decode())
-            if not await self._wire.pause(delay_s):
+            if not await self._client.pause(delay_s):
                 return
             delay_s = min(2 * delay_s, RECONNECT_MOST_S)
 
@@ -213,7 +213,7 @@ class RedisStore(Announcing, Scannable):
         """Yield the live records with their data, at most `BATCH` of them in memory at a time."""
         start = self._key(Handle(""))
         pattern = re.sub(r"([*?\[\]\\])", r"\\\1", start) + "*"
-        async with aclosing(self._wire.scan(pattern)) as pages:
+        async with aclosing(self._client.scan(pattern)) as pages:
             async for keys in pages:
                 names = [key[len(start) :] for key in keys]
                 # Another prefix may begin with ours; what follows it then is no handle.
@@ -225,21 +225,21 @@ class RedisStore(Announcing, Scannable):
 
     def counters(self) -> RedisCounters:
         """Return the tallies under the same prefix, by the same connections."""
-        return RedisCounters(self._wire, self._prefix)
+        return RedisCounters(self._client, self._prefix)
 
     async def ping(self) -> None:
         """Check that the server answers us, knows us and takes writes; warn once if it may evict sessions."""
-        async with self._wire.within("ping"):
-            await self._wire.run_as_read("ping", DESTROY, [self._key(Handle(""))], self._channel, "")
+        async with self._client.within("ping"):
+            await self._client.run_as_read("ping", DESTROY, [self._key(Handle(""))], self._channel, "")
             if not self._has_read_policy:
                 # An account that may not ask is a good account.
                 with suppress(StoreRefused):
-                    self._warn_of_eviction(await self._wire.info("memory"))
+                    self._warn_of_eviction(await self._client.info("memory"))
                 self._has_read_policy = True
 
     async def aclose(self) -> None:
         """End every `gone` iterator and close the connections."""
-        await self._wire.aclose()
+        await self._client.aclose()
 
     def _key(self, handle: Handle) -> str:
         return f"{self._prefix}:s:{handle}"
@@ -250,12 +250,12 @@ class RedisStore(Announcing, Scannable):
 
     def _bound_keys(self, handle: Handle, user: str | None) -> list[str]:
         """Return the keys that a binding to *user* changes. In a cluster that is one; `_index` goes first."""
-        if user is None or self._wire.is_cluster:
+        if user is None or self._client.is_cluster:
             return [self._key(handle)]
         return [self._key(handle), self._user_key(user_bytes(user))]
 
     async def _index(self, user: str, handle: Handle, added_ms: int, ends_ms: int) -> None:
-        await self._wire.run("index", INDEX, [self._user_key(user_bytes(user))], handle, added_ms, ends_ms)
+        await self._client.run("index", INDEX, [self._user_key(user_bytes(user))], handle, added_ms, ends_ms)
 
     async def _prune(self, user: bytes, handles: Sequence[Handle], now_ms: int, until: float) -> None:
         """Remove *handles* from the index of *user* where they are too old to be waiting for a record.
@@ -263,19 +263,19 @@ class RedisStore(Announcing, Scannable):
         Best effort: what stays is harmless, and the next reader tries again.
         """
         with suppress(StoreError):
-            async with self._wire.within("prune", until=until):
-                await self._wire.run("prune", PRUNE, [self._user_key(user)], now_ms - BIND_MS, *handles)
+            async with self._client.within("prune", until=until):
+                await self._client.run("prune", PRUNE, [self._user_key(user)], now_ms - BIND_MS, *handles)
 
     async def _indexed(self, user: bytes) -> dict[Handle, Any]:
-        reply = await self._wire.read("of_user", "ZRANGE", self._user_key(user), 0, -1)
+        reply = await self._client.read("of_user", "ZRANGE", self._user_key(user), 0, -1)
         handles = [] if is_foreign(reply) else [Handle(name.decode(errors="replace")) for name in reply]
         keys = [self._key(handle) for handle in handles]
-        replies = await self._wire.read_each("of_user", "HMGET", keys, *META)
+        replies = await self._client.read_each("of_user", "HMGET", keys, *META)
         return dict(zip(handles, replies, strict=True))
 
     async def _load_each(self, handles: Sequence[Handle]) -> list[Record]:
-        async with self._wire.within("scan"):
-            replies = await self._wire.read_each("scan", "HGETALL", [self._key(each) for each in handles])
+        async with self._client.within("scan"):
+            replies = await self._client.read_each("scan", "HGETALL", [self._key(each) for each in handles])
         read = [self._reader.read(handle, reply) for handle, reply in zip(handles, replies, strict=True)]
         return [stored.record for stored in read if stored is not None]
 

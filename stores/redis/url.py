@@ -1,4 +1,4 @@
-"""What a Redis store URL means: the client it describes, set up so that nothing is sent twice."""
+"""Parse the URL of a Redis store into a redis-py client that sends nothing twice."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _OPTIONS = {
     "redis+cluster": frozenset({"ssl"}) | _TLS_OPTIONS,
 }
 
-Client = aioredis.Redis | aioredis.RedisCluster
+Driver = aioredis.Redis | aioredis.RedisCluster
 
 
-def connect(url: str, options: StoreOptions) -> Client:
+def connect(url: str, options: StoreOptions) -> Driver:
     """Make the client that *url* describes, without any I/O.
 
     Raises:
         ValueError: One line. It repeats no part of the URL: a password with a reserved character in it can
-            turn up in any.
+            end up in any part.
     """
     parts, scheme = _split(url)
     login, _, place = parts.netloc.rpartition("@")
@@ -41,18 +41,20 @@ def connect(url: str, options: StoreOptions) -> Client:
         "password": unquote(password) or None,
         "retry": Retry(NoBackoff(), 0),
         "socket_connect_timeout": options.connect_timeout_s,
-        # Without a socket time-out redis-py makes no task for each write; the budget of the call bounds it.
+        # Without a socket time-out redis-py makes no task for each write; RedisClient limits the time.
         "socket_timeout": None,
-        # The third version of the protocol brings pushes, and a longer greeting, that nothing here needs.
+        # RESP3 adds push messages and a longer handshake, and nothing here needs either.
         "protocol": 2,
     }
     if scheme == "redis+cluster":
         if parts.path not in ("", "/", "/0"):
-            raise ValueError("redis+cluster: has one database, without a number")
+            raise ValueError("a redis+cluster: URL takes no database number: a cluster has only database 0")
         return _cluster(_addresses(place), settings, options)
     if scheme == "redis+unix":
         if place or not parts.path.strip("/"):
-            raise ValueError("redis+unix: needs the path of a socket, as in redis+unix:///run/redis.sock")
+            raise ValueError(
+                "a redis+unix: URL needs the path of a socket, as in redis+unix:///run/redis.sock"
+            )
         return _single(UnixDomainSocketConnection, path=unquote(parts.path), **settings)
     if parts.path.strip("/"):
         settings["db"] = _number(unquote(parts.path.strip("/")), "the database in the path")
@@ -67,34 +69,36 @@ def _split(url: str) -> tuple[SplitResult, str]:
     except ValueError:
         raise ValueError("the store URL cannot be parsed; percent-encode the user and the password") from None
     if parts.scheme not in _OPTIONS:
-        raise ValueError(f"not a Redis URL; it begins with one of {', '.join(f'{s}://' for s in _OPTIONS)}")
+        raise ValueError(
+            f"not a Redis URL: it must begin with one of {', '.join(f'{s}://' for s in _OPTIONS)}"
+        )
     if parts.fragment:
         raise ValueError("a '#' in a Redis URL must be percent-encoded")
     return parts, parts.scheme
 
 
 def _query(parts: SplitResult, scheme: str) -> dict[str, Any]:
-    """Return the options behind the `?`, of which there are few: certificates are always verified."""
+    """Return the options after the `?`. There are few; certificates are always verified."""
     found: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
     if unknown := found.keys() - _OPTIONS[scheme]:
         allowed = ", ".join(sorted(_OPTIONS[scheme]))
-        raise ValueError(f"{len(unknown)} unknown option(s) in the {scheme}: URL; it may have {allowed}")
+        raise ValueError(f"{len(unknown)} unknown option(s) in the {scheme}: URL; it may contain {allowed}")
     if scheme == "rediss" or "ssl" in found:
         found |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
     if "db" in found:
         found["db"] = _number(found["db"], "db")
     if found.get("ssl", "true") != "true":
-        raise ValueError("ssl may only be 'true'")
+        raise ValueError("ssl must be 'true'")
     return found
 
 
 def _addresses(place: str, *, most: int = 64) -> list[tuple[str, int]]:
-    """Return the hosts and ports in *place*, which separates them by commas."""
+    """Return the hosts and ports in *place*, which are separated by commas."""
     found = []
     for address in place.split(","):
         matched = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/]+)(?::([0-9]{1,5}))?", address)
         if matched is None or not 0 < (port := int(matched[2] or 6379)) < 65536:
-            raise ValueError("a Redis URL needs host or host:port, the port being 1 to 65535")
+            raise ValueError("a Redis URL needs host or host:port, with a port from 1 to 65535")
         found.append((unquote(matched[1].strip("[]")), port))
     if len(found) > most:
         raise ValueError("several hosts need redis+cluster://")
@@ -108,20 +112,20 @@ def _number(text: str, name: str) -> int:
 
 
 def _single(kind: type[AbstractConnection], **settings: Any) -> aioredis.Redis:
-    # Not a BlockingConnectionPool: a call cancelled while it hands a connection back would keep it for good.
+    # Not a BlockingConnectionPool: a call cancelled while it returns a connection would never release it.
     return aioredis.Redis.from_pool(aioredis.ConnectionPool(connection_class=kind, **settings))
 
 
 def _cluster(
     addresses: list[tuple[str, int]], settings: dict[str, Any], options: StoreOptions
 ) -> aioredis.RedisCluster:
-    # Only the driver's own time-outs make it ask who owns a slot now, so they must come before those of Wire.
+    # Only the driver's own time-out makes it refresh the owners of slots, so it must be shorter than ours.
     node_timeout_s = 0.4 * options.timeout_s
     settings["socket_timeout"] = node_timeout_s
     settings["socket_connect_timeout"] = min(options.connect_timeout_s, node_timeout_s)
     return aioredis.RedisCluster(
         startup_nodes=[ClusterNode(host, port) for host, port in addresses],
-        max_connections=2**20,  # a node raises at its limit instead of waiting; Wire sets the limit
-        reinitialize_steps=0,  # at every so many MOVED it would close connections that other calls are using
+        max_connections=2**20,  # a node raises at its limit instead of waiting; Connections has the limit
+        reinitialize_steps=0,  # after so many MOVED it would close connections that other calls are using
         **settings,
     )

@@ -597,7 +597,7 @@ def test_limits_reach_the_store() -> None:
     pytest.importorskip("redis")
     store = settings(store="redis", store_prefix="shop", store_timeout="500ms").open_store()
 
-    assert (vars(store)["_wire"]._timeout_s, type(store).__name__) == (0.5, "RedisStore")
+    assert (vars(store)["_client"]._timeout_s, type(store).__name__) == (0.5, "RedisStore")
 
 
 # --- accounts and the demo account ---

@@ -307,7 +307,7 @@ async def test_what_is_another_nodes_is_sent_there_once(
     store = open_redis(redis_cluster.url)
     counters, keys = store.counters(), [new_key() for _ in range(4)]
     await counters.take(keys[0], THREE, now_ms=NOW)
-    client: Any = store._wire._client
+    client: Any = store._client._driver
     slot = client.keyslot(f"{store._prefix}:t:{keys[0]}")
     moved = b"-MOVED %d 127.0.0.1:%d\r\n" % (slot, redis_cluster.port)
 
@@ -331,7 +331,7 @@ async def test_a_node_that_is_down_fails_its_own_share_alone(
     store = open_redis(redis_cluster.url)
     lost, kept = new_record(), new_record()
     await store.create(kept)
-    client: Any = store._wire._client
+    client: Any = store._client._driver
     nodes = client.nodes_manager
     slot = client.keyslot(f"{store._prefix}:s:{lost.handle}")
     nodes.slots_cache[slot] = [ClusterNode("127.0.0.1", 1, **nodes.connection_kwargs)]

@@ -53,7 +53,7 @@ async def behind_proxy(backend: Backend, **options: Any) -> AsyncIterator[tuple[
     async with DroppingProxy(backend.port, protocol="redis") as proxy:
         url = backend.url.replace(str(backend.port), str(proxy.port))
         store = RedisStore.from_url(url, StoreOptions(f"test-{token_urlsafe(6)}", **options))
-        client: Any = store._wire._client
+        client: Any = store._client._driver
         if "cluster" in backend.url:
             # A cluster tells its clients where its nodes are, which would lead them round the proxy.
             client.nodes_manager.address_remap = lambda _: ("127.0.0.1", proxy.port)

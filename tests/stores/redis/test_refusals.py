@@ -12,7 +12,7 @@ from redis import exceptions
 from stormcellar.stores import Absent, Delta, Outcome, Record, StoreFull, StoreRefused, StoreUnavailable
 from stormcellar.stores.conformance.cases import NOTHING, new_record
 from stormcellar.stores.redis import RedisStore
-from stormcellar.stores.redis.client import refusal
+from stormcellar.stores.redis.client import store_error
 from tests.conftest import StartServer
 from tests.stores.redis.samples import OpenRedis, eventually, full, now, redis_client, sign_in
 from tests.support.backends import Backend, Server
@@ -208,7 +208,7 @@ async def test_redis_that_is_no_cluster_is_told_as_unavailable(
 )
 def test_the_drivers_errors_in_the_terms_of_the_contract(error: Exception, expected: type) -> None:
     """Each error has its place in the tree, and the message repeats nothing that a server said."""
-    told = refusal("load", error)
+    told = store_error("load", error)
 
     assert type(told) is expected
     assert str(told) == f"load: {type(error).__name__} from Redis"
