@@ -1,4 +1,4 @@
-"""Tallies in Redis: one hash each, one Lua script a change."""
+"""Tallies in Redis: one hash for each, and a Lua script for each kind of change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stormcellar.stores.counters import MOST_DOUBLINGS, NO_TALLY, Counters, Rule
 from stormcellar.stores.redis.client import RedisClient
 from stormcellar.stores.redis.scripts import Script
 
-# KEYS[1] the tally, ARGV[1] now. Leaves what is stored in `found`, and as numbers in count and next.
+# KEYS[1] the tally, ARGV[1] now. Sets `found` to the stored fields, and count and next to their numbers.
 _PRELUDE = """
 local key, now = KEYS[1], tonumber(ARGV[1])
 local found = redis.pcall('HMGET', key, 'count', 'next', 'expires')
@@ -16,8 +16,8 @@ local count, next, expires = tonumber(found[1]), tonumber(found[2]), tonumber(fo
 local live = count and next and expires and expires > now
 """
 
-# ARGV[2] limit, [3] first wait, [4] longest wait, [5] doublings at most, [6] when it is to be forgotten
-# Returns whether one was taken, the count, and when the next may be.
+# ARGV[2] limit, [3] first wait, [4] longest wait, [5] most doublings, [6] expiry of the tally
+# Returns whether one was taken, the count, and when the next may be taken.
 _TAKE = Script(
     _PRELUDE
     + """
@@ -37,7 +37,7 @@ return {1, count, limited and next or 0}
 """
 )
 
-# ARGV[2] what the take that is undone said about the next, 0 if nothing
+# ARGV[2] the `next` that the take to undo returned, or 0
 _GIVE_BACK = Script(
     _PRELUDE
     + """
@@ -57,7 +57,7 @@ class RedisCounters(Counters):
     """One hash for each tally, with the fields `count`, `next` and `expires`.
 
     ============  =========================================================
-    take          EVALSHA: HMGET, HSET, PEXPIREAT; of what is no tally: DEL
+    take          EVALSHA: HMGET, HSET, PEXPIREAT; if the key holds no live tally: DEL
     peek          HMGET
     give_back     EVALSHA: HMGET, HSET; at 0: DEL
     forget        DEL
@@ -88,7 +88,7 @@ class RedisCounters(Counters):
         await self._client.run("give_back", _GIVE_BACK, [self._place(key)], now_ms, tally.next_ms)
 
     async def forget(self, key: str) -> None:
-        """Forget the tally."""
+        """Remove the tally."""
         await self._client.write("forget", "DEL", self._place(key))
 
     def _place(self, key: str) -> str:
@@ -97,7 +97,7 @@ class RedisCounters(Counters):
 
 
 def _parsed(reply: Any, now_ms: int) -> Tally:
-    """Return the tally in a *reply* to HMGET; what is none, of a foreign type too, counts as none."""
+    """Return the tally in a *reply* to HMGET. Anything else, such as a key of another type, is `NO_TALLY`."""
     try:
         count, next_ms, expires_ms = map(int, reply)
     except (TypeError, ValueError):

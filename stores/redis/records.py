@@ -1,12 +1,12 @@
-"""What Redis holds for a session: one hash.
+"""The Redis hash that holds a session.
 
 Metadata fields begin with `#`, which the grammar of data keys forbids; every other field is a data key.
 Numbers are decimal, times are Unix time in milliseconds.
 
 ======  ====================================================================
 `#v`    verifier
-`#p`    previous verifier, only while it has a grace
-`#g`    when that grace ends
+`#p`    previous verifier, only with a grace
+`#g`    end of that grace
 `#u`    user, absent while anonymous
 `#c`    created
 `#r`    rotated
@@ -32,7 +32,7 @@ META = ("#v", "#p", "#g", "#u", "#c", "#r", "#a", "#s", "#e", "#d", "#m")
 _META = tuple(name.encode() for name in META)
 
 REPORTS_KEPT = 1024
-"""How many handles are remembered so as not to report the same one again."""
+"""How many handles are kept so that none is logged twice."""
 
 Argument = str | bytes | int
 
@@ -64,7 +64,7 @@ def record_arguments(record: Record) -> list[Argument]:
 
 
 def rotation_arguments(rotation: Rotation, now_ms: int) -> list[Argument]:
-    """Return what *rotation* sets as `ROTATE` takes it: from the new verifier to the end of the grace."""
+    """Return what *rotation* sets, in the order of `ROTATE`: new verifier to end of the grace."""
     return [
         rotation.new_verifier,
         b"" if rotation.user is None else user_bytes(rotation.user),
@@ -77,7 +77,7 @@ def rotation_arguments(rotation: Rotation, now_ms: int) -> list[Argument]:
 
 
 def expect_arguments(delta: Delta) -> list[Argument]:
-    """Return what *delta* expects as `expected()` takes it: key, whether present, value."""
+    """Return the `expect` of *delta* as arguments of `expected()`: key, whether present, value."""
     arguments: list[Argument] = [len(delta.expect)]
     for key, value in delta.expect.items():
         arguments += [key, 0 if value is None else 1, b"" if value is None else value]
@@ -85,7 +85,7 @@ def expect_arguments(delta: Delta) -> list[Argument]:
 
 
 def write_arguments(delta: Delta) -> list[Argument]:
-    """Return what *delta* puts and drops as `write()` takes it."""
+    """Return the keys that *delta* puts, with values, and those it drops, each after their number."""
     arguments: list[Argument] = [len(delta.put)]
     for key, value in delta.put.items():
         arguments += [key, value]
@@ -98,14 +98,14 @@ def keep_arguments(keep: frozenset[str] | None) -> list[Argument]:
 
 
 class Stored(NamedTuple):
-    """A record as it lies in Redis, with its current verifier."""
+    """A record as stored in Redis, with its current verifier."""
 
     record: Record
     previous: bytes | None
     grace_end_ms: int
 
     def seen_by(self, verifier: Verifier, *, now_ms: int) -> Record | Absent:
-        """Return the record as *verifier* may see it, or why not. Only here SUPERSEDED is told from ENDED."""
+        """Return the record for *verifier*, or why it is not live. Only this tells SUPERSEDED from ENDED."""
         record = self.record
         if record.expires_ms <= now_ms:
             return Absent.ENDED
@@ -117,10 +117,10 @@ class Stored(NamedTuple):
 
 
 def parse(handle: Handle, fields: dict[bytes, Any]) -> Stored:
-    """Read the fields of a hash, and take those of ours out of *fields*.
+    """Read the fields of a hash, and remove our own from *fields*.
 
     Raises:
-        KeyError, ValueError: This is not a record of ours.
+        KeyError, ValueError: The hash is not one of our records.
     """
     take = fields.pop
     user, auth_ms = take(b"#u", None), take(b"#a", None)
@@ -142,21 +142,21 @@ def parse(handle: Handle, fields: dict[bytes, Any]) -> Stored:
 
 
 class Reader:
-    """Reads replies, and reports each handle at which something else than a record is stored, once."""
+    """Parses replies, and logs each handle whose key holds something else than a record, once."""
 
     def __init__(self) -> None:
         self._reported: set[Handle] = set()
 
     def read(self, handle: Handle, reply: Any) -> Stored | None:
-        """Return the record in a reply to HGETALL; None if there is none of ours."""
+        """Return the record in a reply to HGETALL; None without a record of ours."""
         if type(reply) is list:
             pairs = iter(reply)
             return self._read(handle, dict(zip(pairs, pairs, strict=True)))
-        # redis-py makes a dict of one that it had to ask another node for.
+        # redis-py makes a dict of a reply that a redirection brought.
         return self._read(handle, reply)
 
     def read_meta(self, handle: Handle, reply: Any) -> Stored | None:
-        """Do so with a reply to HMGET of `META`."""
+        """Return the record in a reply to HMGET of `META`; None without a record of ours."""
         if type(reply) is list:
             pairs = zip(_META, reply, strict=True)
             return self._read(handle, {name: value for name, value in pairs if value is not None})
@@ -179,4 +179,4 @@ class Reader:
         if len(self._reported) >= REPORTS_KEPT:
             self._reported.clear()
         self._reported.add(handle)
-        LOG.error("what is stored for session %r is no record and counts as ended", handle)
+        LOG.error("the key of session %r does not hold a record; the session counts as ended", handle)

@@ -1,7 +1,7 @@
-"""The Lua script of each mutation in Redis, each on one key, or on one server also on the user's index.
+"""The Lua script of each mutation in Redis. Each uses one key, and on a single server also the user's index.
 
-Numbers stay the decimal strings they arrived as, so that Lua never formats one. In each script the first
-command that may need memory comes before any other write, so that a full server refuses it whole.
+Numbers stay the decimal strings they arrived as, so Lua never formats one. In each script the first command
+that may need memory comes before any other write, so a full server refuses the script before any change.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua script on one key, and the digest by which the server remembers it."""
+    """A Lua script, and the digest that EVALSHA names it by."""
 
     text: str
     sha: str = field(init=False)
 
     def __post_init__(self) -> None:
-        # The protocol's name for a script; nothing rests on its strength.
+        # The protocol prescribes SHA-1; security does not depend on it.
         object.__setattr__(self, "sha", hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest())
 
 
-# Shared by CREATE, APPLY and ROTATE; KEYS[1] is the record. Both take a range of ARGV, and go through it in
-# pieces because Lua's stack ends at 8000.
+# Shared by CREATE, APPLY and ROTATE; KEYS[1] is the record. Both functions take a range of ARGV, in pieces
+# because Lua's stack is limited to 8000.
 _PRELUDE = """
 local key = KEYS[1]
 
@@ -38,7 +38,7 @@ end
 
 # Shared by APPLY and ROTATE: ARGV[1] the verifier presented, ARGV[2] now.
 # live() returns the fields of the record and whether the verifier is the current one, or nothing.
-# expected() is told where in ARGV what is expected begins, and returns whether it holds and where it ends.
+# expected() takes the index in ARGV where the expectations begin; it returns whether they hold and the end.
 _CONDITIONS = """
 local now = tonumber(ARGV[2])
 
@@ -65,7 +65,7 @@ end
 """
 
 # Shared by CREATE, ROTATE and INDEX.
-# GT: a writer whose clock is behind must not make a fresh entry look old.
+# GT: a writer with a slow clock must not make a fresh entry look old.
 _INDEX = """
 local function index(name, handle, added, ends)
   redis.call('ZADD', name, 'GT', added, handle)
@@ -75,9 +75,9 @@ local function index(name, handle, added, ends)
 end
 """
 
-# KEYS[1] the record, KEYS[2] the index of its user, if it is to be added to
-# ARGV[1] expires, [2] handle, [3] when it is added, [4] when the index may expire at the earliest, then the
-#     fields and values
+# KEYS[1] the record, KEYS[2] the index of its user, if the script adds to it
+# ARGV[1] expires, [2] handle, [3] time of the addition, [4] earliest expiry of the index, then the fields and
+#     values
 CREATE = Script(
     _PRELUDE
     + _INDEX
@@ -91,7 +91,7 @@ return 'created'
 )
 
 # KEYS[1] the record
-# ARGV[1] verifier, [2] now, [3] expires or '' to leave it, then what is expected, put and dropped
+# ARGV[1] verifier, [2] now, [3] expires or '' to leave it, then the keys expected, put and dropped
 APPLY = Script(
     _PRELUDE
     + _CONDITIONS
@@ -115,13 +115,14 @@ return 'applied'
 """
 )
 
-# KEYS[1] the record, KEYS[2] the index of the user, if it may be added to here
+# KEYS[1] the record, KEYS[2] the index of the user, if the script may add to it
 # ARGV[1] verifier, [2] now, [3] new verifier, [4] user or '', [5] auth or '', [6] client, [7] expires,
 #     [8] deadline, [9] end of the grace or '', [10] 1 if the user's index covers this binding,
-#     [11] when that may expire at the earliest, [12] channel, [13] handle,
-#     then what is expected, kept (-1: everything), put and dropped
-# Returns the outcome and the user bound before. 'unindexed' wrote nothing: add to the index, then ask again.
-# A push that is refused (an ACL without the channel) undoes nothing, hence the pcall.
+#     [11] earliest expiry of the index, [12] channel, [13] handle,
+#     then the keys expected, kept (-1: all), put and dropped
+# Returns the outcome and the user bound before. 'unindexed': nothing was written; the caller adds to the
+#     index and runs the script again.
+# The pcall: a refused PUBLISH (an ACL without the channel) must not fail the script after its writes.
 ROTATE = Script(
     _PRELUDE
     + _CONDITIONS
@@ -172,8 +173,8 @@ return {'applied', found[4] or ''}
 
 # KEYS[1] the record
 # ARGV[1] channel, [2] handle
-# Returns how many were removed, and the user. No command in it is refused for want of memory. A key of
-# another type is removed too: it lies in our name space and revocation wins.
+# Returns how many records were removed, and the user. A full server refuses none of its commands. A key of
+# another type is removed too: it is in our key space, and revocation comes first.
 DESTROY = Script("""
 local user = redis.pcall('HGET', KEYS[1], '#u')
 if redis.call('DEL', KEYS[1]) == 0 then return {0, ''} end
@@ -182,12 +183,12 @@ return {1, type(user) == 'string' and user or ''}
 """)
 
 # KEYS[1] the user's index
-# ARGV[1] handle, [2] when it is added, [3] when the index may expire at the earliest
+# ARGV[1] handle, [2] time of the addition, [3] earliest expiry of the index
 INDEX = Script(_INDEX + "index(KEYS[1], ARGV[1], ARGV[2], ARGV[3])\nreturn 'indexed'\n")
 
 # KEYS[1] the user's index
-# ARGV[1] the score that an entry must be older than, then handles
-# The score is read here, not by the caller: a login may have added the entry again since.
+# ARGV[1] remove entries with a score below this, [2...] handles
+# The script reads the score itself: a login may have added the entry again since the caller read it.
 PRUNE = Script("""
 for i = 2, #ARGV do
   local added = redis.call('ZSCORE', KEYS[1], ARGV[i])

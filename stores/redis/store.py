@@ -1,4 +1,4 @@
-"""Sessions in Redis 6.2 or newer, alone or as a cluster. See `redis_records` for what it holds."""
+"""Sessions in Redis 6.2 or newer, alone or as a cluster. `redis.records` describes the stored hash."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from stormcellar.stores.redis.url import connect
 LOG = logging.getLogger(__name__)
 
 BIND_MS = 60_000
-"""How long an index entry may wait for its record. Longer than any call, and than clocks differ."""
+"""How long an index entry may exist before its record. Longer than any call and any clock difference."""
 
 RECONNECT_S, RECONNECT_MOST_S = 0.1, 2.0
 
@@ -54,12 +54,12 @@ class RedisStore(Announcing, Scannable):
     """One hash per record, one sorted set per user, one channel.
 
     ============  =====================================================================================
-    create        EVALSHA: EXISTS, of a user: index, HSET, PEXPIREAT
+    create        EVALSHA: EXISTS, index (only with a user), HSET, PEXPIREAT
     load          HGETALL
-    apply         EVALSHA: HMGET, HGET of what is expected, HSET, HDEL, PEXPIREAT
-    rotate        EVALSHA: the same, HKEYS, PUBLISH; a new user or deadline: index
-    destroy       EVALSHA: HGET, DEL, PUBLISH; of a user: then ZREM
-    of_user       ZRANGE, HMGET of each handle; of stale entries: then EVALSHA: ZSCORE, ZREM
+    apply         EVALSHA: HMGET, HGET of each expected key, HSET, HDEL, PEXPIREAT
+    rotate        EVALSHA: as apply, HKEYS, PUBLISH; with a new user or deadline: index
+    destroy       EVALSHA: HGET, DEL, PUBLISH; with a user: then ZREM
+    of_user       ZRANGE, HMGET of each handle; with stale entries: then EVALSHA: ZSCORE, ZREM
     alive         HMGET of each handle
     gone          SUBSCRIBE
     scan          SCAN with MATCH and COUNT on each primary node, HGETALL of each handle
@@ -68,13 +68,13 @@ class RedisStore(Announcing, Scannable):
     ============  =====================================================================================
 
     Keys are `{prefix}:s:{handle}` and `{prefix}:u:{SHA-256 of the user}`, the channel is `{prefix}:gone`. A
-    script that the server has forgotten is sent as EVAL. What one turn of the event loop asks leaves in one
-    piece, 64 commands at most, reads and changes apart, in a cluster to each node.
+    script that the server does not have is sent as EVAL. The commands of one iteration of the event loop are
+    sent in one write, 64 at most, reads and writes separately, in a cluster to each node.
 
-    On one server, index and record change in one step. In a cluster, whose scripts know one slot, the index
-    has an EVALSHA of its own before `create`, and before `rotate` is sent again that asked for it. So an
-    entry is there before its record is bound, and it leaves after. Whoever reads the index looks at the
-    record, so an entry too many is harmless.
+    On one server, index and record change in one step. In a cluster a script can use one slot only, so the
+    index has its own EVALSHA: before `create`, and before `rotate` is sent a second time because the first
+    reply asked for it. So an entry is added before its record is bound, and removed after. Readers of the
+    index check each record, so a surplus entry is harmless.
     """
 
     def __init__(self, client: RedisClient, prefix: str) -> None:
@@ -91,12 +91,12 @@ class RedisStore(Announcing, Scannable):
         The path is the database; `redis+unix://` takes it as `?db=`. `redis+cluster://` takes several hosts,
         separated by commas, and `?ssl=true`. With TLS the certificate is verified, against `ssl_ca_certs` if
         given; `ssl_certfile` and `ssl_keyfile` are the client's own. A cluster behind a proxy that hides it
-        is not supported, since a binding is then one script on keys of two slots.
+        is not supported: there, binding a user would be one script on keys of two slots.
         """
         return cls(RedisClient(connect(url, options), timeout_s=options.timeout_s), options.prefix)
 
     async def create(self, record: Record) -> None:
-        """Insert *record*. A key of a foreign type at its place is a duplicate, too."""
+        """Insert *record*. A key of another type at its place counts as a duplicate."""
         check_keys(record.data)
         added_ms = max(record.created_ms, record.rotated_ms, record.seen_ms)
         entry = (record.handle, added_ms, record.deadline_ms + BIND_MS)
@@ -156,11 +156,11 @@ class RedisStore(Announcing, Scannable):
         return _OUTCOMES[outcome]
 
     async def destroy(self, handle: Handle) -> bool:
-        """End the session whatever its verifier. A key of a foreign type at its place is removed as well."""
+        """End the session whatever its verifier. A key of another type at its place is removed as well."""
         until = self._client.until()
         removed, user = await self._client.run("destroy", DESTROY, [self._key(handle)], self._channel, handle)
         if user:
-            # Handles are never used again, so nothing can have bound it since.
+            # Handles are never reused, so nothing can have bound it since.
             with suppress(StoreError):
                 async with self._client.within("destroy", until=until):
                     await self._client.write("destroy", "ZREM", self._user_key(user), handle)
@@ -216,7 +216,7 @@ class RedisStore(Announcing, Scannable):
         async with aclosing(self._client.scan(pattern)) as pages:
             async for keys in pages:
                 names = [key[len(start) :] for key in keys]
-                # Another prefix may begin with ours; what follows it then is no handle.
+                # Another prefix may begin with ours; the rest of its keys is then not a handle.
                 handles = [Handle(name.decode()) for name in names if _HANDLE.fullmatch(name)]
                 for first in range(0, len(handles), BATCH):
                     for record in await self._load_each(handles[first : first + BATCH]):
@@ -224,15 +224,15 @@ class RedisStore(Announcing, Scannable):
                             yield record
 
     def counters(self) -> RedisCounters:
-        """Return the tallies under the same prefix, by the same connections."""
+        """Return the tallies under the same prefix, on the same connections."""
         return RedisCounters(self._client, self._prefix)
 
     async def ping(self) -> None:
-        """Check that the server answers us, knows us and takes writes; warn once if it may evict sessions."""
+        """Check that the server accepts our account and writes; warn once if it may evict sessions."""
         async with self._client.within("ping"):
             await self._client.run_as_read("ping", DESTROY, [self._key(Handle(""))], self._channel, "")
             if not self._has_read_policy:
-                # An account that may not ask is a good account.
+                # A restricted account may not run INFO, which is fine.
                 with suppress(StoreRefused):
                     self._warn_of_eviction(await self._client.info("memory"))
                 self._has_read_policy = True
@@ -245,11 +245,11 @@ class RedisStore(Announcing, Scannable):
         return f"{self._prefix}:s:{handle}"
 
     def _user_key(self, user: bytes) -> str:
-        # Users are hostile strings of any length; a hash of one is neither.
+        # A user is untrusted text of any length; its hash is neither.
         return f"{self._prefix}:u:{hashlib.sha256(user).hexdigest()}"
 
     def _bound_keys(self, handle: Handle, user: str | None) -> list[str]:
-        """Return the keys that a binding to *user* changes. In a cluster that is one; `_index` goes first."""
+        """Return the keys that binding *user* changes. In a cluster only the record; see `_index`."""
         if user is None or self._client.is_cluster:
             return [self._key(handle)]
         return [self._key(handle), self._user_key(user_bytes(user))]
@@ -258,9 +258,9 @@ class RedisStore(Announcing, Scannable):
         await self._client.run("index", INDEX, [self._user_key(user_bytes(user))], handle, added_ms, ends_ms)
 
     async def _prune(self, user: bytes, handles: Sequence[Handle], now_ms: int, until: float) -> None:
-        """Remove *handles* from the index of *user* where they are too old to be waiting for a record.
+        """Remove from the index of *user* those of *handles* that are too old to be waiting for a record.
 
-        Best effort: what stays is harmless, and the next reader tries again.
+        Best effort: an entry that stays is harmless, and the next reader tries again.
         """
         with suppress(StoreError):
             async with self._client.within("prune", until=until):

@@ -435,7 +435,7 @@ async def test_what_is_no_record_counts_as_ended(
     assert answers == (Absent.ENDED, Absent.ENDED, set(), Outcome.GONE, Outcome.GONE, [], [])
     assert destroyed == (True, False)
     assert [message for message in caplog.messages if record.handle in message] == [
-        f"what is stored for session {record.handle!r} is no record and counts as ended"
+        f"the key of session {record.handle!r} does not hold a record; the session counts as ended"
     ]
 
 
