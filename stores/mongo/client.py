@@ -1,4 +1,4 @@
-"""How `MongoStore` reaches its server: the client, the limits and faults of a call, the push of endings."""
+"""The client of `MongoStore`: connecting, time-outs and errors of a call, and the change stream."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
 from stormcellar.stores.errors import DuplicateSession, StoreError, StoreFull, StoreRefused, StoreUnavailable
-from stormcellar.stores.mongo.documents import CODEC, ENDINGS, Document
+from stormcellar.stores.mongo.documents import CODEC, ENDED_SESSIONS, Document
 from stormcellar.stores.records import Handle, StoreOptions
 
 T = TypeVar("T")
 
 DATABASE = "stormcellar"
 DRIVER_SHARE = 0.9
-# A call waits so much of its time, 10 ms of 2 s, for those before it to come back.
+# The share of its time-out, 10 ms of 2 s, that a call waits for running batches to end.
 WAIT_SHARE = 0.005
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 
@@ -47,20 +47,20 @@ FULL = {14031: "OutOfDiskSpace"}
 TOO_LARGE = {10334: "BSONObjectTooLarge", 17419: "after an update", 17420: "to insert"}
 ATLAS_ERROR = 8000
 
-FAULTS = (PyMongoError, BSONError, OSError)
-"""What goes wrong in a call: the driver's errors, and those of the system, time-outs among them."""
+DRIVER_ERRORS = (PyMongoError, BSONError, OSError)
+"""What a call can raise: errors of the driver, and of the system, time-outs included."""
 
 
 def connect(url: str, options: StoreOptions) -> AsyncCollection[Document]:
-    """Return the collection that *url* and the prefix name, without any I/O; it connects on first use.
+    """Return the collection for *url* and the prefix, without any I/O; it connects on first use.
 
     Raises:
-        ValueError: One line about a bad *url*, with nothing of a password in it.
+        ValueError: One line about a bad *url*, without any part of a password.
     """
     try:
         parts = parse_uri(url, warn=False)
         if parts["collection"] is not None:
-            raise ValueError("the path names a collection; the store prefix does that")
+            raise ValueError("the path must not name a collection; the store prefix determines it")
         client: AsyncMongoClient[Document] = AsyncMongoClient(
             url,
             connect=False,
@@ -68,8 +68,8 @@ def connect(url: str, options: StoreOptions) -> AsyncCollection[Document]:
             serverSelectionTimeoutMS=int(options.connect_timeout_s * 1000),
             retryReads=False,
             retryWrites=True,
-            # A connection that may not log in makes the server unknown until the monitor's next look. While
-            # streaming that is up to ten seconds away, and all calls wait; by polling it is half a second.
+            # A failed login marks the server as unknown until the monitor's next check, and all calls wait
+            # for it. With streaming that takes up to ten seconds, with polling half a second.
             serverMonitoringMode="poll",
         )
         return client[parts["database"] or DATABASE].get_collection(
@@ -84,22 +84,22 @@ def connect(url: str, options: StoreOptions) -> AsyncCollection[Document]:
 
 def _reason(url: str, exc: Exception) -> str:
     if "@" in url or "password" in url.lower():
-        return "it does not parse; user name and password must be percent-encoded, options as documented"
+        return "it does not parse; percent-encode the user and the password, and check the options"
     return " ".join(str(exc).split())
 
 
 def collection_name(prefix: str) -> str:
-    """Return a collection name of its own for every *prefix*."""
-    # A dot is refused at either end, in pairs, and after "system".
+    """Return the collection name for *prefix*, different for each."""
+    # MongoDB refuses a dot at either end, two in a row, and one after "system".
     return prefix.replace("%", "%25").replace(".", "%2E") + "_sessions"
 
 
-class limited:
-    """Give a block so much time, and raise one of `FAULTS` when it is over."""
+class time_limit:
+    """Limit the time of a block, and raise one of `DRIVER_ERRORS` when it is over."""
 
     def __init__(self, timeout_s: float) -> None:
-        # The driver's limit covers its retries and is told to the server, and its error says more, so it
-        # comes first; ours holds whatever the driver waits for.
+        # The driver's limit covers its retries, is sent to the server, and has the better error message, so
+        # it is the shorter one. Ours holds even where the driver waits without a limit.
         self._ours = asyncio.timeout(timeout_s)
         self._drivers = pymongo.timeout(DRIVER_SHARE * timeout_s)
 
@@ -114,15 +114,15 @@ class limited:
 
 @asynccontextmanager
 async def calling(operation: str, *, timeout_s: float) -> AsyncIterator[None]:
-    """Give the block the time of one call, and raise what goes wrong in it as a store's error."""
+    """Limit the block to the time of one call, and raise its errors as the store's."""
     try:
-        async with limited(timeout_s):
+        async with time_limit(timeout_s):
             yield
-    except FAULTS as exc:
-        raise _fault(operation, exc) from exc
+    except DRIVER_ERRORS as exc:
+        raise _store_error(operation, exc) from exc
 
 
-async def read(attempt: Callable[[], Awaitable[T]]) -> T:
+async def retry_read(attempt: Callable[[], Awaitable[T]]) -> T:
     """Await *attempt*, and once more if the connection was lost."""
     try:
         return await attempt()
@@ -132,23 +132,23 @@ async def read(attempt: Callable[[], Awaitable[T]]) -> T:
     return await attempt()
 
 
-def answered(operation: str, answer: T | BaseException) -> T:
-    """Return *answer*; raise it, as a store's error if it is a fault."""
-    if isinstance(answer, FAULTS):
-        raise _fault(operation, answer) from answer
+def result_or_raise(operation: str, answer: T | BaseException) -> T:
+    """Return *answer*, or raise it if it is an exception, a driver's one as the store's."""
+    if isinstance(answer, DRIVER_ERRORS):
+        raise _store_error(operation, answer) from answer
     if isinstance(answer, BaseException):
         raise answer
     return answer
 
 
-def _fault(operation: str, exc: Exception) -> Exception:
-    """Return what a store raises in the place of the driver's *exc*."""
+def _store_error(operation: str, exc: Exception) -> Exception:
+    """Return the error that a store raises for the driver's *exc*."""
     code = exc.code if isinstance(exc, OperationFailure) else None
     if isinstance(exc, DuplicateKeyError):
         return DuplicateSession(operation)
     if isinstance(exc, InvalidDocument) or code in TOO_LARGE:
         return ValueError(f"{operation}: the session does not fit a MongoDB document")
-    # Atlas has one code for a quota that is used up and for wrong credentials.
+    # Atlas uses one code for an exhausted quota and for wrong credentials.
     if code in FULL or (code == ATLAS_ERROR and "quota" in str(exc)):
         return StoreFull(operation)
     if code in REFUSED or code == ATLAS_ERROR or isinstance(exc, ConfigurationError):
@@ -156,11 +156,11 @@ def _fault(operation: str, exc: Exception) -> Exception:
     return StoreUnavailable(operation)
 
 
-class Endings:
-    """The sessions that end, heard through change streams; a standalone server has none to tell.
+class EndedSessions:
+    """The sessions that end, read from change streams, which a standalone server does not have.
 
-    Every listener tries again after a fault, soon at first and every `LONGEST_PAUSE_S` in the end, so it
-    also starts to hear once a standalone server has become a replica set.
+    After an error each listener opens the stream again, with a pause that doubles up to `LONGEST_PAUSE_S`. So
+    it also starts to receive once a standalone server has become a replica set.
     """
 
     def __init__(self, sessions: AsyncCollection[Document], *, timeout_s: float) -> None:
@@ -170,13 +170,13 @@ class Endings:
         self._waits: set[asyncio.Future[Any]] = set()
 
     async def handles(self) -> AsyncIterator[Handle]:
-        """Yield each handle that ends, until `aclose`."""
+        """Yield the handle of each session that ends, until `aclose`."""
         stream: AsyncChangeStream[Document] | None = None
         pause_s = FIRST_PAUSE_S
         try:
             while not self._is_closed:
                 try:
-                    # A stream that is still alive resumes by itself, after the last event it gave.
+                    # A stream that is still alive resumes by itself, after its last event.
                     if stream is None or not stream.alive:
                         stream = await self._unless_closed(self._watch(stream))
                     event = await self._unless_closed(self._next(stream)) if stream else None
@@ -193,7 +193,7 @@ class Endings:
                     await stream.close()
 
     async def aclose(self) -> None:
-        """End every listener, also one that waits for news."""
+        """End every listener, also one that is waiting for an event."""
         self._is_closed = True
         waits = list(self._waits)
         for wait in waits:
@@ -201,23 +201,23 @@ class Endings:
         await asyncio.gather(*waits, return_exceptions=True)
 
     async def _watch(self, last: AsyncChangeStream[Document] | None) -> AsyncChangeStream[Document]:
-        """Open a stream that goes on where *last* stopped, or from now if that is no longer known."""
-        # Half the budget, so that a wait for news is not taken for a lost reply.
+        """Open a stream that continues where *last* stopped, or from now if the server lost that point."""
+        # Half of the time-out, so that waiting for an event does not look like a lost reply.
         await_ms = max(1, int(self._timeout_s * 500))
         async with calling("gone", timeout_s=self._timeout_s):
             if last is not None:
                 with suppress(OperationFailure):
                     return await self._sessions.watch(
-                        ENDINGS, max_await_time_ms=await_ms, resume_after=last.resume_token
+                        ENDED_SESSIONS, max_await_time_ms=await_ms, resume_after=last.resume_token
                     )
-            return await self._sessions.watch(ENDINGS, max_await_time_ms=await_ms)
+            return await self._sessions.watch(ENDED_SESSIONS, max_await_time_ms=await_ms)
 
     async def _next(self, stream: AsyncChangeStream[Document]) -> Document | None:
         async with calling("gone", timeout_s=self._timeout_s):
             return await stream.try_next()
 
     async def _unless_closed(self, work: Awaitable[T]) -> T | None:
-        """Return the result of *work*, or None once the listeners are to end."""
+        """Return the result of *work*, or None once the listeners must end."""
         wait = asyncio.ensure_future(work)
         self._waits.add(wait)
         try:

@@ -1,4 +1,4 @@
-"""Tallies in MongoDB: one document each, in a collection of their own."""
+"""Tallies in MongoDB: one document each, in a separate collection."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class MongoCounters(Counters):
     forget        deleteOne({_id})
     ============  =====================================================================================
 
-    `taken` says what came of the last take. A tally that is given back to 0 stays until its expiry.
+    `taken` is the result of the last take. A tally that is given back to 0 stays until its expiry.
     """
 
     def __init__(self, sessions: AsyncCollection[Document], *, timeout_s: float) -> None:
@@ -54,7 +54,7 @@ class MongoCounters(Counters):
             try:
                 found = await self._take(key, rule, now_ms)
             except DuplicateKeyError:
-                # Another one inserted the tally meanwhile; this one wrote nothing.
+                # Another call inserted the tally meanwhile; this one wrote nothing.
                 found = await self._take_again(key, rule, now_ms)
         is_limited = found["count"] >= rule.limit
         return Tally(found["taken"], int(found["count"]), int(found["next"]) if is_limited else 0)
@@ -99,13 +99,13 @@ class MongoCounters(Counters):
             )
 
     async def forget(self, key: str) -> None:
-        """Forget the tally."""
+        """Remove the tally."""
         check_key(key)
         async with self._call("forget"):
             await self._tallies.delete_one({"_id": {"$eq": key}})
 
     async def ensure_indexes(self) -> None:
-        """Make the index by which MongoDB reaps, unless that was done; within the caller's time."""
+        """Create the TTL index, once, within the caller's time limit."""
         async with self._indexing:
             if not self._has_indexes:
                 await self._tallies.create_indexes(_INDEXES)
@@ -116,13 +116,13 @@ class MongoCounters(Counters):
 
 
 def _is_live(now_ms: int) -> Document:
-    """Return the expression that is true of a tally, and of nothing else, that is not to be forgotten yet."""
+    """Return the expression that is true for a well-formed tally that has not expired."""
     dates = [{"$eq": [{"$type": f"${name}"}, "date"]} for name in ("next", "expires")]
     return {"$and": [{"$isNumber": "$count"}, *dates, {"$gt": ["$expires", DatetimeMS(now_ms)]}]}
 
 
 def _taking(rule: Rule, now_ms: int) -> list[Document]:
-    """Return the pipeline of a take, which starts from an empty document where there is none."""
+    """Return the pipeline of a take. Without a tally it starts from an empty document."""
     now = DatetimeMS(now_ms)
     is_live = _is_live(now_ms)
     doublings = {"$min": [{"$subtract": ["$count", rule.limit]}, MOST_DOUBLINGS]}
@@ -142,7 +142,7 @@ def _taking(rule: Rule, now_ms: int) -> list[Document]:
 
 
 def _parsed(document: Mapping[str, Any], now_ms: int) -> Tally:
-    """Return the tally in *document*; what is none counts as none."""
+    """Return the tally in *document*, or `NO_TALLY` if it is not a live one."""
     count, next_ms, expires = (document.get(name) for name in ("count", "next", "expires"))
     if isinstance(count, int) and isinstance(next_ms, DatetimeMS) and isinstance(expires, DatetimeMS):
         return Tally(False, int(count), int(next_ms)) if int(expires) > now_ms else NO_TALLY

@@ -1,12 +1,12 @@
-"""How MongoDB holds a session: one document, and the filters and updates that work on it.
+"""The MongoDB document that holds a session, and the filters and updates for it.
 
-Pure functions from the values of the contract to BSON and back; `MongoStore` sends what they make::
+Pure functions from the values of the contract to BSON and back; `MongoStore` sends the results::
 
     {_id: handle, verifier, previous?, grace_until?, user?, auth?, created, rotated, seen, expires, deadline,
      client: binary, data: {key: binary, ...}}
 
 Times are BSON dates, which are 64-bit milliseconds, so nothing is rounded and the TTL index reads the same
-`expires` as every filter. Optional fields are absent rather than null. A caller's value is never a field
+`expires` as every filter. Optional fields are absent rather than null. A caller's value never becomes a field
 name or an operator: keys match `records.KEY`, filters compare by `$eq`, updates quote by `$literal`.
 """
 
@@ -24,14 +24,14 @@ from stormcellar.stores.records import Delta, Handle, Record, Rotation, Verifier
 
 Document = dict[str, Any]
 
-# Ill-formed text, or dates beyond Python's, in a foreign document must not break a batch that holds it.
+# A foreign document with ill-formed text, or dates outside Python's range, must not fail its whole batch.
 CODEC: CodecOptions[Document] = CodecOptions(
     document_class=dict,
     datetime_conversion=DatetimeConversion.DATETIME_MS,
     unicode_decode_error_handler="replace",
 )
 
-# 60 s late, so that a record is never reaped between a load and the touch that follows it.
+# 60 s late, so that a record is never removed between a load and the touch that follows it.
 TTL_SLACK_S = 60
 BY_USER = "user"
 INDEXES = [
@@ -53,8 +53,8 @@ _OPTIONAL: dict[str, type] = {"user": str, "auth": DatetimeMS, "previous": str, 
 _NUMBERS: dict[type, int] = {str: 2, DatetimeMS: 9, bytes: 5, dict: 3}
 _ARRAY, _EVERY_NUMBER = 4, [*range(1, 20), -1, 127]
 
-# Each node of this costs the server some 3 microseconds a write, so these are the fewest that say it: `$type`
-# and every comparison also match an array that holds such a value, and what is not there has no type.
+# Each node of this filter costs the server some 3 microseconds a write, so there are as few as possible.
+# `$type` and every comparison also match an array that contains such a value; an absent field has no type.
 _PARSES: Document = {
     **{name: {"$type": _NUMBERS[kind]} for name, kind in _REQUIRED.items()},
     "$nor": [{name: {"$type": _ARRAY}} for name in _REQUIRED],
@@ -65,8 +65,8 @@ _PARSES: Document = {
     "$jsonSchema": {"properties": {"data": {"additionalProperties": {"bsonType": "binData"}}}},
 }
 
-# A rotation may come as a replacement of the whole document: the server logs whichever is shorter.
-ENDINGS: list[Document] = [
+# A rotation may appear as a replacement of the whole document: the server logs the shorter form.
+ENDED_SESSIONS: list[Document] = [
     {
         "$match": {
             "$or": [
@@ -85,7 +85,7 @@ ENDINGS: list[Document] = [
 
 
 def to_document(record: Record) -> Document:
-    """Return the document that holds *record*, or raise ValueError if none can."""
+    """Return the document for *record*, or raise ValueError for an invalid key or user."""
     check_keys(record.data)
     check_user(record.user)
     optional = {"user": record.user, "auth": _date(record.auth_ms)}
@@ -128,7 +128,7 @@ def _is_session(document: Mapping[str, Any]) -> bool:
         and all(isinstance(document.get(name), kind) for name, kind in _REQUIRED.items())
         and all(isinstance(document[name], kind) for name, kind in _OPTIONAL.items() if name in document)
         and all(isinstance(value, bytes) for value in document["data"].values())
-        # The driver's class for JavaScript is a kind of str.
+        # The driver's class for JavaScript is a subclass of str.
         and Code not in map(type, document.values())
     )
 
@@ -156,7 +156,7 @@ def accepts(verifier: Verifier, now_ms: int) -> Document:
 
 
 def is_accepted(document: Mapping[str, Any], verifier: str, now_ms: int) -> bool:
-    """Say of a loaded document what `accepts` asks of a stored one."""
+    """Return whether a loaded document accepts *verifier*: the same test as the filter `accepts`."""
     if document["verifier"] == verifier:
         return True
     return document.get("previous") == verifier and int(document.get("grace_until", 0)) > now_ms
@@ -172,7 +172,7 @@ def holds(delta: Delta) -> Document:
 
 def changes(delta: Delta, *, now_ms: int, expires_ms: int | None) -> Document:
     """Return the update that writes *delta* and, unless *expires_ms* is None, slides the expiry."""
-    # An empty update would replace the document, so without activity `seen` is held against the epoch.
+    # An empty update would replace the document, so without activity `seen` is compared with the epoch.
     seen_ms = 0 if expires_ms is None else now_ms
     update: Document = {"$max": {"seen": _date(seen_ms)}}
     if expires_ms is not None:
@@ -185,13 +185,13 @@ def changes(delta: Delta, *, now_ms: int, expires_ms: int | None) -> Document:
 
 
 def never_inserting(change: Document | list[Document]) -> Document | list[Document]:
-    """Return *change* so that, sent as an upsert, it fails where it matches nothing, by `IMMUTABLE_FIELD`.
+    """Return *change* such that, sent as an upsert, it fails with `IMMUTABLE_FIELD` if it matches nothing.
 
-    To insert it would have to give the document another `_id` than the filter does, which no server allows.
+    The insert would have to give the document another `_id` than the filter does, which no server allows.
     """
     if isinstance(change, dict):
         return {**change, "$setOnInsert": {"_id": False}}
-    # An upsert begins with what the filter says by equality, which does not include `created`.
+    # An upsert starts from the fields that the filter compares by equality; `created` is not one of them.
     is_new = {"$eq": [{"$type": "$created"}, "missing"]}
     return [{"$set": {"_id": {"$cond": [is_new, False, "$_id"]}}}, *change]
 
@@ -219,7 +219,7 @@ def rotated(old: Verifier, rotation: Rotation, *, now_ms: int) -> list[Document]
 
 
 def _survivors(keep: frozenset[str] | None, drop: frozenset[str]) -> str | Document:
-    """Return the expression for the stored data that a rotation leaves in place."""
+    """Return the expression for the stored data that a rotation keeps."""
     if keep is None and not drop:
         return "$data"
     if keep is None:

@@ -1,4 +1,4 @@
-"""`MongoStore`: sessions in MongoDB, one document each, in one collection."""
+"""Sessions in MongoDB: one document each, in one collection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 
 from stormcellar.stores.base import Announcing, Scannable
 from stormcellar.stores.mongo import documents
-from stormcellar.stores.mongo.client import Endings, calling, connect, read
+from stormcellar.stores.mongo.client import EndedSessions, calling, connect, retry_read
 from stormcellar.stores.mongo.counters import MongoCounters
 from stormcellar.stores.mongo.documents import Document
 from stormcellar.stores.mongo.loads import Loads
@@ -43,34 +43,35 @@ MAX_REPORTS = 1000
 class MongoStore(Announcing, Scannable):
     """Keeps sessions in a MongoDB collection; `stormcellar.stores.mongo.documents` shows a document.
 
-    Majority writes, primary reads. One round trip an operation, but for the exceptions named here::
+    Majority writes, primary reads. One round trip for each operation, with the exceptions named here::
 
-        create   insertOne(document); before the first one, what ping sends
-        load     findOne({_id}); those of one turn of the loop, 64 at most, one find({_id: {$in}})
-        apply    updateOne({_id, live, accepts, holds}, {$set, $unset, $max: {seen, expires}}); where nothing
+        create   insertOne(document); before the first one, the commands of ping
+        load     findOne({_id}); several in one iteration of the loop, 64 at most: find({_id: {$in}})
+        apply    updateOne({_id, live, accepts, holds}, {$set, $unset, $max: {seen, expires}}); if nothing
                  matched and *expect* is not empty, findOne({_id, live, accepts}) tells GONE from CONFLICT
-        rotate   updateOne({_id, live, verifier, holds}, [{$set}]); where nothing matched, the same findOne
-        (both)   those of one turn, 8 at most, are one unordered bulkWrite of the same with upsert and an
-                 `_id` of false for what would be inserted, so that to match nothing is an error
+        rotate   updateOne({_id, live, verifier, holds}, [{$set}]); if nothing matched, the same findOne
+        (both)   several in one iteration, 8 at most: one unordered bulkWrite of the same with upsert and
+                 an inserted `_id` of false, so that an update that matches nothing is an error
         destroy  deleteOne({_id})
-        of_user  find({user, live}, without data) by the index on user; before the first one, what ping sends
+        of_user  find({user, live}, without data) by the index on user; before the first, the commands of ping
         alive    find({_id: {$in}, live}, verifiers) for each 500 handles
         scan     find({_id: {$gt: last}, live}) by _id, 500 at a time
         gone     a change stream of deletes, and of updates of the verifier that leave no previous one
         ping     createIndexes(expires with a TTL, user), which changes nothing where they exist; once
-                 `counters` was called, that of theirs too
+                 `counters` was called, the index of the tallies too
 
     where live = {expires: {$gt: now}, every field of its type}, accepts = {$or: [{verifier}, {previous,
     grace_until: {$gt: now}}]}, holds = {data.<key>: value or {$exists: false}, ...}.
 
-    `gone` needs a replica set; from a standalone server it yields nothing. It cannot tell the reaping of an
-    expired record, a minute or more after its expiry, from a destroy, and yields that handle too.
+    `gone` needs a replica set; on a standalone server it yields nothing. It cannot tell the removal of an
+    expired record by the TTL index, a minute or more after its expiry, from a destroy, and yields that handle
+    too.
 
-    Two finds of loads are under way at a time, and two updates; while they are, others gather for the next,
-    for 10 ms at most. A write of more than 1 MiB shares its update with none.
+    At most two batches of loads run at a time, and two of updates; meanwhile later requests collect for the
+    next batch, for 10 ms at most. A write of more than 1 MiB is never part of a batch.
 
     On a replica set the driver may send a write again under the same transaction number, which the server
-    applies once; a standalone server has no such numbers and is sent each write once.
+    applies once; a standalone server has no such numbers, so each write is sent once.
     """
 
     def __init__(self, sessions: AsyncCollection[Document], *, timeout_s: float) -> None:
@@ -78,7 +79,7 @@ class MongoStore(Announcing, Scannable):
         self._timeout_s = timeout_s
         self._loads = Loads(sessions, timeout_s=timeout_s)
         self._updates = Updates(sessions, timeout_s=timeout_s)
-        self._endings = Endings(sessions, timeout_s=timeout_s)
+        self._ended = EndedSessions(sessions, timeout_s=timeout_s)
         self._counters: MongoCounters | None = None
         self._has_indexes = False
         self._indexing = asyncio.Lock()
@@ -142,12 +143,12 @@ class MongoStore(Announcing, Scannable):
     async def _refusal(
         self, operation: str, credential: Credential, delta: Delta, now_ms: int, begun_s: float
     ) -> Outcome:
-        """Say why an update matched nothing, GONE or CONFLICT, in what is left of the time of the call.
+        """Return why an update matched nothing, GONE or CONFLICT, within the remaining time of the call.
 
-        True under concurrency, since the update changed nothing and a session that is not live stays so. Not
-        live by now: GONE is what the update would have been told here. Still live: so it was then, and an
-        `expect` did not hold, or the verifier is one in grace, which a rotation does not accept. With
-        neither to blame the session was dead then, and a slower clock has extended it since.
+        Correct under concurrency, since the update changed nothing and a session that is not live stays so.
+        Not live now: an update now would get GONE as well. Still live: it was live then, and an `expect` did
+        not hold, or the verifier is in its grace, which a rotation does not accept. If neither is the case,
+        the session had expired then, and a process with a slower clock has extended it since.
         """
         target = {**documents.live(now_ms), **documents.accepts(credential.verifier, now_ms)}
         query = {"_id": {"$eq": credential.handle}, **target}
@@ -172,7 +173,8 @@ class MongoStore(Announcing, Scannable):
 
         async def attempt() -> list[Document]:
             await self._ensure_indexes()
-            # By the other index, on expires, a session whose expiry moves meanwhile is met twice or never.
+            # By the index on expires, a session whose expiry moves meanwhile would appear twice or not at
+            # all.
             cursor = self._sessions.find(query, {"data": False}, hint=documents.BY_USER, batch_size=PAGE)
             return await cursor.to_list()
 
@@ -217,16 +219,16 @@ class MongoStore(Announcing, Scannable):
 
     def gone(self) -> AsyncIterator[Handle]:
         """Yield the handles of sessions that ended; see `Announcing.gone` and the class for its limits."""
-        return self._endings.handles()
+        return self._ended.handles()
 
     def counters(self) -> MongoCounters:
-        """Return the tallies under the same prefix, by the same client."""
+        """Return the tallies under the same prefix, on the same client."""
         if self._counters is None:
             self._counters = MongoCounters(self._sessions, timeout_s=self._timeout_s)
         return self._counters
 
     async def ping(self) -> None:
-        """Make the indexes, once, and check that the primary answers."""
+        """Create the indexes, once, and check that the primary replies."""
 
         async def attempt() -> None:
             await self._ensure_indexes()
@@ -237,9 +239,9 @@ class MongoStore(Announcing, Scannable):
         await self._read("ping", attempt)
 
     async def aclose(self) -> None:
-        """End every `gone` and close the connections; see `Store.aclose`."""
-        await self._endings.aclose()
-        # It tells the server which of its sessions end, and a server may be frozen.
+        """End every `gone` iterator and close the connections; see `Store.aclose`."""
+        await self._ended.aclose()
+        # Closing sends the server endSessions, and a frozen server does not reply.
         with pymongo.timeout(self._timeout_s):
             await self._sessions.database.client.close()
         await self._loads.drain()
@@ -248,16 +250,16 @@ class MongoStore(Announcing, Scannable):
     async def _ensure_indexes(self) -> None:
         async with self._indexing:
             if not self._has_indexes:
-                await self._make_indexes()
+                await self._create_indexes()
 
-    async def _make_indexes(self) -> None:
+    async def _create_indexes(self) -> None:
         await self._sessions.create_indexes(documents.INDEXES)
         self._has_indexes = True
 
     async def _read(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Await *attempt*, and once more if the connection was lost, within one budget."""
+        """Await *attempt*, and once more if the connection was lost, within one time-out."""
         async with self._call(operation):
-            return await read(attempt)
+            return await retry_read(attempt)
 
     def _call(self, operation: str) -> AbstractAsyncContextManager[None]:
         return calling(operation, timeout_s=self._timeout_s)
@@ -267,5 +269,5 @@ class MongoStore(Announcing, Scannable):
         handle = document["_id"]
         if record is None and handle not in self._reported and len(self._reported) < MAX_REPORTS:
             self._reported.add(handle)
-            logger.warning("session %r in MongoDB does not parse and counts as ended", handle)
+            logger.warning("the document of session %r does not parse; the session counts as ended", handle)
         return record

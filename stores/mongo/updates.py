@@ -1,4 +1,4 @@
-"""`Updates`: the conditional updates that are asked for in one turn of the loop, sent together."""
+"""`Updates`: sends the conditional updates of one iteration of the event loop together."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ from pymongo import UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError, OperationFailure
 
-from stormcellar.stores.mongo.client import FAULTS, WAIT_SHARE, answered, limited
+from stormcellar.stores.mongo.client import DRIVER_ERRORS, WAIT_SHARE, result_or_raise, time_limit
 from stormcellar.stores.mongo.concurrency import LimitedBatches
 from stormcellar.stores.mongo.documents import IMMUTABLE_FIELD, Document, never_inserting
 
-# Small enough that the answers to one batch are at work while the server does the next.
+# Small enough that we handle the replies to one batch while the server executes the next.
 MAX_SIZE, MAX_RUNNING = 8, 2
 ORDINARY_BYTES = 1 << 20
 
 
 class Update(NamedTuple):
-    """A change of the one document that *target* matches, if it does."""
+    """A change of the one document that *target* matches, if any."""
 
     target: Document
     change: Document | list[Document]
 
 
 def is_ordinary(texts: Iterable[str], values: Iterable[bytes]) -> bool:
-    """Say whether the driver is sure to send an update, since it refuses a whole batch for the sake of one.
+    """Return whether the driver certainly accepts an update: it refuses a whole batch because of one.
 
     Args:
-        texts, values: Whatever of it a caller chose.
+        texts, values: The parts of the update that a caller chose.
     """
     return "".join(texts).isascii() and sum(map(len, values)) <= ORDINARY_BYTES
 
 
 class Updates:
-    """Sends updates of one document each: by updateOne, or with others by one unordered bulkWrite.
+    """Sends updates of one document each: one with updateOne, several in one unordered bulkWrite.
 
-    Its reply tells how many statements matched, not which, but it does tell which ones failed. So in a batch
-    each is an upsert that is bound to fail: one that matches nothing says so, and inserts nothing.
+    The reply to a bulkWrite has the number of updates that matched, not which, but it has the index of each
+    that failed. So in a batch each update is an upsert whose insert always fails: an update that matches
+    nothing is reported as failed, and inserts nothing.
     """
 
     def __init__(self, sessions: AsyncCollection[Document], *, timeout_s: float) -> None:
@@ -50,24 +51,24 @@ class Updates:
         )
 
     async def matched(self, operation: str, update: Update, *, is_alone: bool) -> bool:
-        """Send *update*, and say whether it matched.
+        """Send *update*, and return whether it matched.
 
         Args:
-            is_alone: Not in a batch, as what is not `is_ordinary`.
+            is_alone: Send it outside of any batch, because it is not `is_ordinary`.
         """
         if is_alone:
-            return answered(operation, (await self._send([update]))[0])
-        return answered(operation, await self._batches.submit(update))
+            return result_or_raise(operation, (await self._send([update]))[0])
+        return result_or_raise(operation, await self._batches.submit(update))
 
     async def drain(self) -> None:
-        """Wait until nothing is under way any more."""
+        """Wait until no batch is running."""
         await self._batches.drain()
 
     async def _send(self, updates: Sequence[Update]) -> Sequence[bool | BaseException]:
         try:
-            async with limited(self._timeout_s):
+            async with time_limit(self._timeout_s):
                 return await self._write(updates)
-        except FAULTS as exc:
+        except DRIVER_ERRORS as exc:
             return [exc] * len(updates)
 
     async def _write(self, updates: Sequence[Update]) -> Sequence[bool | BaseException]:
@@ -84,7 +85,7 @@ class Updates:
                 raise
             failed = {error["index"]: _outcome(error) for error in exc.details["writeErrors"]}
             upserted = {each["index"] for each in exc.details["upserted"]}
-        # No server should insert one. If ever one did, it matched nothing, and lies under no handle.
+        # No server should insert. If one did, the update matched nothing, and the document has no handle.
         failed |= dict.fromkeys(upserted, False)
         return [failed.get(number, True) for number in range(len(updates))]
 

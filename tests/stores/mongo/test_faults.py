@@ -30,7 +30,7 @@ from stormcellar.stores.conformance.cases import (
     rotated,
 )
 from stormcellar.stores.mongo import MongoStore
-from stormcellar.stores.mongo.client import Endings
+from stormcellar.stores.mongo.client import EndedSessions
 from tests.conftest import StartServer
 from tests.stores.mongo.samples import (
     MUTATIONS,
@@ -155,7 +155,7 @@ class SwallowingCollection:
 async def test_cancelled_listener_ends_though_the_driver_swallows_it() -> None:
     """Whoever cancels a wait for news is rid of it, and the stream is closed."""
     collection = SwallowingCollection()
-    endings = Endings(cast(Any, collection), timeout_s=90.0)
+    endings = EndedSessions(cast(Any, collection), timeout_s=90.0)
     listening = asyncio.ensure_future(anext(endings.handles()))
     await collection.stream.is_waiting.wait()
     listening.cancel()
