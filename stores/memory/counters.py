@@ -1,4 +1,4 @@
-"""Tallies in this process: for the memory store. A restart forgets them."""
+"""Tallies in the memory of this process, for the memory store. A restart loses them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from stormcellar.stores.counters import Counters, Rule, Tally, check_key
 
 MAX_TALLIES = 100_000
-"""Some 40 MB at worst."""
+"""About 40 MB at most."""
 
 RECLAIMED_PER_CALL = 8
-"""More than the one tally a call can add, so that the forgotten never pile up."""
+"""More than the one tally a call can add, so expired ones do not accumulate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,11 @@ _NONE = _Stored(0, 0, 0)
 
 
 class MemoryCounters(Counters):
-    """Keeps tallies in two dicts, each in the order of their last change: those with a wait, and the others.
+    """Keeps tallies in two dicts, ordered by their last change: those with a wait, and those without.
 
-    No call awaits, so each is atomic on its event loop. When *max_tallies* are kept, room is made at the
-    cost of the others first, the least recently changed at the head. So whoever makes up new keys pushes out
-    tallies of their own kind: to lift one delay takes as many keys as there is room for, each of them brought
-    to its own limit.
+    No call awaits, so each is atomic on its event loop. When *max_tallies* are stored, the least recently
+    changed tally without a wait is removed first. So an attacker who invents keys removes only tallies of
+    that kind: to remove one delay takes as many keys as there is room for, each brought to its own limit.
     """
 
     def __init__(self, *, max_tallies: int = MAX_TALLIES) -> None:
@@ -77,7 +76,7 @@ class MemoryCounters(Counters):
         self._keep(key, replace(stored, count=stored.count - 1, next_ms=next_ms), is_waiting=next_ms > now_ms)
 
     async def forget(self, key: str) -> None:
-        """Forget the tally."""
+        """Remove the tally."""
         check_key(key)
         self._free.pop(key, None)
         self._waiting.pop(key, None)

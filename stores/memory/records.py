@@ -1,11 +1,11 @@
-"""How the memory store keeps a session: as one bytes object.
+"""The format in which the memory store keeps a session: one bytes object.
 
-That takes a fifth of what the objects of a record take, and the garbage collector does not follow bytes.
+It takes a fifth of the memory of a record's objects, and the garbage collector does not traverse bytes.
 
-The usual one is a head of fixed size, then the user, the client and the data. Its times but the first count
-from the creation, in 32 bits, and the verifier is the 32 bytes that its base64url stands for. What this
-cannot hold, a grace, a time that is a month away, a verifier of another form, is kept all by `marshal`. The
-process that wrote either is the only one that reads it.
+The usual form is a head of fixed size, then the user, the client and the data. All times except the first are
+32-bit offsets from the creation, and the verifier is the 32 bytes that its base64url encodes. A record that
+does not fit (a grace, a time more than 24 days away, a verifier of another form) is stored whole with
+`marshal`. Only the process that wrote an entry reads it.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ _HEAD = Struct("<Bq5i32sHH")
 """Kind, created; rotated, sign-in, seen, expires, deadline; verifier; the lengths of user and client."""
 _USER_AT = _HEAD.size
 
-# Parts of the head, for those who need no more.
-_PROOF = Struct("<x q 12x i 4x 32s")
+# Parts of the head, for callers that need no more.
+_LIVENESS = Struct("<x q 12x i 4x 32s")
 _LISTING = Struct("<x q 8x i i 36x H")
 _SLIDING, _SLIDING_AT, _SLIDING_END = Struct("<ii"), 17, 25
 _LENGTHS, _LENGTHS_AT = Struct("<HH"), 61
 
-_UNPROVEN, _PROVEN, _OTHER = 0, 1, 2
-"""The kinds: nobody has proved who they are; somebody has; not a usual one."""
+_WITHOUT_AUTH, _WITH_AUTH, _OTHER = 0, 1, 2
+"""The kinds of entry: without a time of sign-in, with one, and not of the usual form."""
 
 _TO_BASE64 = bytes.maketrans(b"-_", b"+/")
 _FROM_BASE64 = bytes.maketrans(b"+/", b"-_")
 
 
 def pack(record: Record, *, previous: Verifier | None = None, grace_until_ms: int = 0) -> bytes:
-    """Return *record* without its handle as bytes.
+    """Return *record*, without its handle, as bytes.
 
     Args:
-        previous: The verifier that its last rotation replaced, if that one has a grace.
+        previous: The verifier that the last rotation replaced, if it has a grace.
     """
     user = b"" if record.user is None else record.user.encode()
     verifier, created_ms, auth_ms = _raw(record.verifier), record.created_ms, record.auth_ms
@@ -48,7 +48,7 @@ def pack(record: Record, *, previous: Verifier | None = None, grace_until_ms: in
         return _pack_other(record, previous, grace_until_ms)
     try:
         head = _HEAD.pack(
-            _UNPROVEN if auth_ms is None else _PROVEN,
+            _WITHOUT_AUTH if auth_ms is None else _WITH_AUTH,
             created_ms,
             record.rotated_ms - created_ms,
             0 if auth_ms is None else auth_ms - created_ms,
@@ -65,24 +65,24 @@ def pack(record: Record, *, previous: Verifier | None = None, grace_until_ms: in
 
 
 def unpack(packed: bytes, handle: Handle) -> Record:
-    """Return the record that `pack` was given, with a new dict of its data."""
+    """Return the record that `pack` received, with a new dict of its data."""
     if packed[0] == _OTHER:
         return replace(_whole(packed)[0], handle=handle)
-    own = Verifier(_text(_PROOF.unpack_from(packed)[2]))
+    own = Verifier(_text(_LIVENESS.unpack_from(packed)[2]))
     record = load(packed, handle, own, -math.inf)
     assert isinstance(record, Record)
     return record
 
 
 def load(packed: bytes, handle: Handle, verifier: Verifier, now_ms: float) -> Record | Absent:
-    """Return the record as it is for *verifier*, with a new dict of its data, or why it is not live."""
+    """Return the record for *verifier*, with a new dict of its data, or why it is not live."""
     if packed[0] == _OTHER:
         whole = _whole(packed)[0]
         return absence(packed, verifier, now_ms) or replace(whole, handle=handle, verifier=verifier)
     kind, created_ms, rotated, auth, seen, expires, deadline, raw, user, client = _HEAD.unpack_from(packed)
     if created_ms + expires <= now_ms:
         return Absent.ENDED
-    # What `_text` does: this is on the path of every request.
+    # `_text` inlined: every request that reads a session comes here.
     if b2a_base64(raw).translate(_FROM_BASE64, b"=\n").decode() != verifier:
         return Absent.SUPERSEDED
     client_at = _USER_AT + user
@@ -105,7 +105,7 @@ def load(packed: bytes, handle: Handle, verifier: Verifier, now_ms: float) -> Re
 def absence(packed: bytes, verifier: Verifier, now_ms: float) -> Absent | None:
     """Return why the session is not live for *verifier*, or None if it is."""
     if packed[0] != _OTHER:
-        created_ms, expires, raw = _PROOF.unpack_from(packed)
+        created_ms, expires, raw = _LIVENESS.unpack_from(packed)
         if created_ms + expires <= now_ms:
             return Absent.ENDED
         return None if _text(raw) == verifier else Absent.SUPERSEDED
@@ -118,7 +118,7 @@ def absence(packed: bytes, verifier: Verifier, now_ms: float) -> Absent | None:
 
 
 def listing(packed: bytes) -> tuple[str | None, int, int]:
-    """Return what a session is listed by: user, seen, expires."""
+    """Return the values by which a session is listed: user, seen, expires."""
     if packed[0] == _OTHER:
         record = _whole(packed)[0]
         return record.user, record.seen_ms, record.expires_ms
@@ -146,7 +146,7 @@ def with_data(packed: bytes, data: Mapping[str, bytes]) -> bytes:
 def with_times(packed: bytes, *, seen_ms: int, expires_ms: int) -> bytes:
     """Return *packed* with these times."""
     if packed[0] != _OTHER:
-        created_ms = _PROOF.unpack_from(packed)[0]
+        created_ms = _LIVENESS.unpack_from(packed)[0]
         try:
             times = _SLIDING.pack(seen_ms - created_ms, expires_ms - created_ms)
         except error:
@@ -159,7 +159,7 @@ def with_times(packed: bytes, *, seen_ms: int, expires_ms: int) -> bytes:
 
 
 def _whole(packed: bytes) -> tuple[Record, Verifier | None, int]:
-    """Return the record without its handle, and the previous verifier with its grace."""
+    """Return the record without its handle, the previous verifier, and the end of its grace."""
     if packed[0] != _OTHER:
         return unpack(packed, Handle("")), None, 0
     fields, previous, grace_until_ms = loads(packed[1:])  # noqa: S302
@@ -175,7 +175,7 @@ def _pack_data(data: Mapping[str, bytes]) -> bytes:
     try:
         return dumps(dict(data) if type(data) is not dict else data, 4)
     except ValueError:
-        # Keys or values of a class of their own.
+        # Keys or values of a subclass.
         return dumps(_plain_data(data), 4)
 
 
@@ -200,12 +200,12 @@ def _plain_data(data: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def _plain(text: str) -> str:
-    """Return *text*, which may be of a class of its own, as a str that `marshal` takes."""
+    """Return *text*, which may be of a subclass, as a plain str, which `marshal` needs."""
     return str.__str__(text)
 
 
 def _raw(verifier: str) -> bytes | None:
-    """Return the 32 bytes of which *verifier* is the one base64url, or None."""
+    """Return the 32 bytes that *verifier* encodes canonically in base64url, or None."""
     try:
         raw = a2b_base64(verifier.encode().translate(_TO_BASE64) + b"=")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Handles by time, in buckets: moved and taken out without a search, and the earliest known."""
+"""Handles ordered by time, in buckets: cheap to move and remove, with access to the earliest."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from collections.abc import Callable
 from stormcellar.stores.records import Handle
 
 BUCKET_BITS = 14
-"""A bucket is 2 ** 14 ms wide, a hundredth of half an hour: of a million sessions one then has 9000."""
+"""A bucket is 2 ** 14 ms wide, a hundredth of half an hour: of a million sessions it has 9000."""
 
-ORDERED_PER_CALL = 32
-"""Handles put in order by one call, which bounds what it takes."""
+SORTED_PER_CALL = 32
+"""How many handles a call sorts at most, which limits its time."""
 
 NEAR_MAX = 4096
-"""Handles kept in order, which bounds what each of them takes."""
+"""How many handles are kept sorted, which limits the time of each insertion."""
 
 
 class Schedule:
-    """Handles by a time each, which *time_of* says.
+    """Handles, each with a time that *time_of* returns.
 
-    Those far off are in dicts, one for each bucket of time: that takes some 20 bytes for each, and the
-    garbage collector does not follow it. When the turn of a bucket comes its handles are put in order, a few
-    in each call. So `first` is exact, except while one bucket has more of them than a call puts in order, or
-    than are kept in order at all; then it is of that bucket, if not its earliest.
+    Handles whose time is far away are in dicts, one for each bucket of time: that takes some 20 bytes for
+    each, and the garbage collector does not traverse it. When a bucket becomes the earliest, each call sorts
+    some of its handles. So `first` is exact, unless a bucket has more handles than a call sorts or than are
+    kept sorted: then it returns handles of that bucket, but maybe not its earliest.
     """
 
     def __init__(self, time_of: Callable[[Handle], int]) -> None:
@@ -33,7 +33,7 @@ class Schedule:
         self._numbers: list[int] = []
         self._near: list[tuple[int, Handle]] = []
         self.due_ms: float = math.inf
-        """Before this time `first` has nothing new to say."""
+        """Before this time `first` returns nothing new."""
 
     def __len__(self) -> int:
         return len(self._near) + sum(map(len, self._far.values()))
@@ -50,14 +50,14 @@ class Schedule:
             self.due_ms = at_ms
 
     def move(self, handle: Handle, old_ms: int, at_ms: int) -> None:
-        """Take over that the time of *handle* is *at_ms* and no longer *old_ms*."""
+        """Change the time of *handle* from *old_ms* to *at_ms*."""
         number = at_ms >> BUCKET_BITS
         if number != old_ms >> BUCKET_BITS or handle not in self._far.get(number, ()):
             self.discard(handle, old_ms)
             self.put(handle, at_ms)
 
     def discard(self, handle: Handle, at_ms: int) -> None:
-        """Take out *handle*, whose time is *at_ms*."""
+        """Remove *handle*, whose time is *at_ms*."""
         near = self._near
         if near and at_ms <= near[-1][0]:
             place = bisect_left(near, (at_ms, handle))
@@ -71,15 +71,15 @@ class Schedule:
             self._close(number)
 
     def first(self, most: int, *, until_ms: float = math.inf) -> list[Handle]:
-        """Return at most so many handles, the earliest first, whose time is not after *until_ms*."""
-        self._put_in_order(most, until_ms)
+        """Return up to *most* handles, the earliest first, whose time is not after *until_ms*."""
+        self._sort(most, until_ms)
         found = [handle for at_ms, handle in self._near[:most] if at_ms <= until_ms]
         if not found:
             self.due_ms = self._earliest_ms()
         return found
 
-    def _put_in_order(self, most: int, until_ms: float) -> None:
-        left = ORDERED_PER_CALL
+    def _sort(self, most: int, until_ms: float) -> None:
+        left = SORTED_PER_CALL
         while left and self._numbers and self._numbers[0] << BUCKET_BITS <= until_ms:
             number = self._numbers[0]
             if not self._may_hold_one_of(most, number):
@@ -96,7 +96,7 @@ class Schedule:
                 self.put(handle, at_ms)
 
     def _may_hold_one_of(self, most: int, number: int) -> bool:
-        """Whether one of the *most* earliest may be in this bucket, and there is room to find out."""
+        """Whether one of the *most* earliest may be in this bucket, and there is room to sort it."""
         near = self._near
         if len(near) < most:
             return True

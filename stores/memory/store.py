@@ -1,4 +1,4 @@
-"""Sessions in this process: for one process, for tests, and for a first look. A restart ends them all."""
+"""Sessions in the memory of this process: for a single process, for tests, and for trying out."""
 
 from __future__ import annotations
 
@@ -38,42 +38,44 @@ from stormcellar.stores.records import (
 )
 
 RECLAIMED_PER_CALL = 8
-"""More than the one record a call can add, so that the dead never pile up, and few enough not to be felt."""
+"""More than the one record a call can add, so expired ones do not accumulate; few enough to be fast."""
 
 SCANNED_PER_PAGE = 100
 
 
 class MemoryStore(Announcing, Scannable):
-    """Keeps sessions in dicts. Not shared, not durable, bounded.
+    """Keeps sessions in dicts. Not shared, lost at a restart, limited in number.
 
     No operation awaits between its test and its change, so each is atomic on its event loop. Records are
-    immutable and their data is copied in and out.
+    immutable, and their data is copied in and out.
 
     An entry is one bytes object; see `stormcellar.stores.memory.records`.
 
     ==========  =======================================================================================
     create      reclaim; make room; `entries[handle] = pack(record)`; list the handle
     load        reclaim; `load(entries.get(handle), ...)`, which unpacks what is live
-    apply       reclaim; `entries[handle]` replaced with other data, seen and expiry; the handle moved
-                in the schedules by expiry and, of an anonymous one, by seen
-    rotate      reclaim; `entries[handle]` replaced; the handle unlisted as it was, listed as it is
+    apply       reclaim; `entries[handle]` replaced with new data, seen and expiry; the handle moved in the
+                schedule by expiry and, if anonymous, in the one by seen
+    rotate      reclaim; `entries[handle]` replaced; the handle unlisted with its old values and listed with
+                its new ones
     destroy     `entries.pop(handle)`; unlist the handle
     of_user     `users.of(user)`, then `entries[handle]` of each
     alive       `entries.get(handle)` of each
     gone        one queue for each listener, filled by destroy and rotate
-    scan        the handles of each part of the table copied in turn, then `entries.get(handle)` of each,
-                the loop let go every 100
+    scan        for each part of the table: copy its handles, then `entries.get(handle)` of each; yield to
+                the event loop every 100
     ==========  =======================================================================================
 
-    A handle is *listed* by its expiry and, if anonymous, by when it was last seen, else under its user.
+    *List* adds the handle to the schedule by expiry and, if anonymous, to the one by seen, else to the index
+    of its user; *unlist* removes it there.
 
-    *Reclaim* removes at most `RECLAIMED_PER_CALL` expired records, the earliest first. *Make room* follows
-    when *max_sessions* are left, so none of them expired: it ends the least recently seen anonymous one, and
-    raises StoreFull when every session has a user. Neither is announced by `gone`. Both go by a `Schedule`:
-    while more than 32 sessions come within one span of its 16 s, the earliest may be any of those.
+    *Reclaim* removes at most `RECLAIMED_PER_CALL` expired records, the earliest first. *Make room* runs if
+    *max_sessions* records remain, none of them expired: it ends the least recently seen anonymous session,
+    and raises StoreFull if every session has a user. `gone` announces neither. Both use a `Schedule`: if more
+    than 32 sessions fall into one of its 16 s spans, the earliest may be any of those.
 
     Args:
-        max_sessions: How many records it holds at most, at least 1.
+        max_sessions: The largest number of records, at least 1.
     """
 
     shared = False
@@ -91,9 +93,9 @@ class MemoryStore(Announcing, Scannable):
 
     @classmethod
     def from_url(cls, url: str, options: StoreOptions) -> Self:
-        """Make a store for the one URL there is, `memory:`."""
+        """Make a store for the URL `memory:`."""
         if url != "memory:":
-            raise ValueError("the memory store takes no address: 'memory:' is all of its URL")
+            raise ValueError("the memory store takes no address: its URL is 'memory:'")
         return cls(max_sessions=options.max_sessions)
 
     def __len__(self) -> int:
@@ -104,7 +106,7 @@ class MemoryStore(Announcing, Scannable):
         return True
 
     async def create(self, record: Record) -> None:
-        """Insert *record*; its `seen_ms` is the time by which others have expired.
+        """Insert *record*. Its `seen_ms` is the current time for expiring other records.
 
         Raises:
             DuplicateSession: The handle exists.
@@ -122,7 +124,7 @@ class MemoryStore(Announcing, Scannable):
         self._list(record)
 
     async def load(self, credential: Credential, *, now_ms: int) -> Record | Absent:
-        """Return a copy of the live record, under the verifier presented."""
+        """Return a copy of the live record, with the verifier presented."""
         if now_ms >= self._by_expiry.due_ms:
             self._reclaim(now_ms)
         handle, verifier = credential
@@ -169,7 +171,7 @@ class MemoryStore(Announcing, Scannable):
         return Outcome.APPLIED
 
     async def destroy(self, handle: Handle) -> bool:
-        """Remove the record whatever its verifier, and say whether there was one."""
+        """Remove the record whatever its verifier, and return whether there was one."""
         if self._entries.get(handle) is None:
             return False
         self._remove(handle)
@@ -191,7 +193,7 @@ class MemoryStore(Announcing, Scannable):
         return self._listeners.handles()
 
     async def scan(self, *, now_ms: int) -> AsyncIterator[Record]:
-        """Yield the live records with their data; the handles are copied a part of the table at a time."""
+        """Yield the live records with their data. The handles are copied one part of the table at a time."""
         count = 0
         for page in self._entries.pages():
             for handle in page:
@@ -207,19 +209,19 @@ class MemoryStore(Announcing, Scannable):
         return self._counters
 
     async def ping(self) -> None:
-        """Return at once: there is nothing to connect to."""
+        """Do nothing: there is nothing to connect to."""
 
     async def aclose(self) -> None:
         """End every `gone` iterator. Idempotent."""
         self._listeners.close()
 
     def _live(self, credential: Credential, now_ms: int) -> bytes | None:
-        """Return the entry that is live for *credential*, if there is one."""
+        """Return the entry that is live for *credential*, or None."""
         packed = self._entries.get(credential.handle)
         return None if packed is None or absence(packed, credential.verifier, now_ms) else packed
 
     def _slide(self, handle: Handle, packed: bytes, now_ms: int, expires_ms: int) -> bytes:
-        """Return *packed* as it is after activity, and move the handle in the schedules."""
+        """Return *packed* with the new times after activity, and move the handle in the schedules."""
         user, old_seen_ms, old_expires_ms = listing(packed)
         seen_ms, expires_ms = max(old_seen_ms, now_ms), max(old_expires_ms, expires_ms)
         self._by_expiry.move(handle, old_expires_ms, expires_ms)
@@ -228,7 +230,7 @@ class MemoryStore(Announcing, Scannable):
         return with_times(packed, seen_ms=seen_ms, expires_ms=expires_ms)
 
     def _list(self, record: Record) -> None:
-        """Put the handle in the schedules and the index."""
+        """Add the handle to the schedules or the index."""
         self._by_expiry.put(record.handle, record.expires_ms)
         if record.user is None:
             self._anonymous_by_seen.put(record.handle, record.seen_ms)

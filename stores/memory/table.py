@@ -1,4 +1,4 @@
-"""Tables of the memory store that a million sessions fill, and no step of theirs takes long."""
+"""Tables of the memory store: with a million sessions in them, no single operation takes long."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ V = TypeVar("V")
 PARTS = 128
 
 _SHIFT = sys.hash_info.width - 7
-"""Leaves the seven high bits of a hash, signed; a dict goes by the low ones."""
+"""The shift that leaves the seven high bits of a hash, signed; a dict uses the low ones."""
 
 
 class Table(Generic[V]):
-    """A dict in many parts: one of a million entries takes 30 ms in one step when it grows.
+    """A dict in many parts: a single dict of a million entries takes 30 ms at once when it grows.
 
-    The garbage collector does not follow it as long as the values are nothing it follows.
+    The garbage collector does not traverse it as long as it does not traverse the values.
     """
 
     def __init__(self) -> None:
@@ -37,12 +37,12 @@ class Table(Generic[V]):
         return self._parts[hash(key) >> _SHIFT].get(key)
 
     def add(self, key: str, value: V) -> None:
-        """Set *key*, which is not there."""
+        """Add *key*, which must be absent."""
         self._parts[hash(key) >> _SHIFT][key] = value
         self._size += 1
 
     def replace(self, key: str, value: V) -> None:
-        """Set *key*, which is there."""
+        """Replace the value of *key*, which must be present."""
         self._parts[hash(key) >> _SHIFT][key] = value
 
     def pop(self, key: str) -> V:
@@ -51,12 +51,12 @@ class Table(Generic[V]):
         value = self._parts[number].pop(key)
         self._size -= 1
         if not self._parts[number]:
-            # An emptied dict would keep the memory.
+            # A dict keeps its memory when it becomes empty.
             self._parts[number] = {}
         return value
 
     def pages(self) -> Iterator[list[str]]:
-        """Yield the keys, those of a part at a time."""
+        """Yield the keys, one part at a time."""
         for part in self._parts:
             yield list(part)
 
@@ -64,7 +64,7 @@ class Table(Generic[V]):
 class UserIndex:
     """The handles of each user, in the order in which they were bound.
 
-    Most users have one, which is kept without a container.
+    Most users have only one, which is stored without a container.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class UserIndex:
         return len(self._only) + len(self._several)
 
     def add(self, user: str, handle: Handle) -> None:
-        """Add *handle*, or leave it if it is there."""
+        """Add *handle*, if it is not present."""
         only, several = self._only.get(user), self._several.get(user)
         if several is not None:
             several[handle] = None
@@ -85,7 +85,7 @@ class UserIndex:
             self._several.add(user, {self._only.pop(user): None, handle: None})
 
     def discard(self, user: str, handle: Handle) -> None:
-        """Take out *handle*, which is there."""
+        """Remove *handle*, which must be present."""
         several = self._several.get(user)
         if several is None:
             self._only.pop(user)

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from stormcellar.stores import Handle
-from stormcellar.stores.memory.schedule import BUCKET_BITS, NEAR_MAX, ORDERED_PER_CALL, Schedule
+from stormcellar.stores.memory.schedule import BUCKET_BITS, NEAR_MAX, SORTED_PER_CALL, Schedule
 
 WIDTH = 1 << BUCKET_BITS
 
@@ -62,7 +62,7 @@ def test_crowd_comes_out_a_few_at_a_time(spread: int) -> None:
         for handle in schedule.first(8, until_ms=now_ms):
             assert times[handle] <= now_ms
             schedule.discard(handle, times.pop(handle))
-        assert times.asked - before <= ORDERED_PER_CALL
+        assert times.asked - before <= SORTED_PER_CALL
         assert len(schedule._near) <= NEAR_MAX
     while found := schedule.first(8, until_ms=11 * WIDTH):
         for handle in found:
@@ -77,7 +77,7 @@ def test_earlier_bucket_displaces_a_crowd() -> None:
     schedule = Schedule(times.of)
     for handle, at_ms in times.items():
         schedule.put(handle, at_ms)
-    for _ in range(2 * NEAR_MAX // ORDERED_PER_CALL):
+    for _ in range(2 * NEAR_MAX // SORTED_PER_CALL):
         schedule.first(1)
     times[Handle("early")] = WIDTH
 
