@@ -1,4 +1,4 @@
-"""Where sessions live: the store contract, its errors, and `open_store`, which picks one by URL."""
+"""The store contract, its values and errors, and `open_store`, which selects a store by URL."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ WORDS = {
     "mongo": "mongodb://127.0.0.1:27017/stormcellar",
 }
 
-# scheme -> (module, class, the extra that brings its driver)
+# scheme -> (module, class, the extra that installs its driver)
 SCHEMES = {
     "memory": ("stormcellar.stores.memory", "MemoryStore", None),
     "redis": ("stormcellar.stores.redis", "RedisStore", "redis"),
@@ -77,13 +77,14 @@ def open_store(
     """Make the store that *url* names. Does no I/O; the store connects on first use or `ping()`.
 
     Args:
-        url: `memory:`, `redis://`, `rediss://`, `redis+unix://`, `redis+cluster://`, `mongodb://`, the words
-            `memory`, `redis`, `mongo` for the usual local address, or `package.module:Class?...` for a store
-            of your own, whose `from_url` is given the whole string.
+        url: `memory:`, `redis://`, `rediss://`, `redis+unix://`, `redis+cluster://` or `mongodb://`; the
+        words
+            `memory`, `redis`, `mongo` for the usual local address; or `package.module:Class?...` for your own
+            store, whose `from_url` receives the whole string.
         prefix, timeout_s, connect_timeout_s, max_sessions: See `StoreOptions`.
 
     Raises:
-        ValueError: One line that says what is wrong with the URL, or which extra to install.
+        ValueError: One line: what is wrong with the URL, or which extra to install.
     """
     options = StoreOptions(prefix, timeout_s, connect_timeout_s, max_sessions)
     return _store_class(url).from_url(WORDS.get(url, url), options)
@@ -97,9 +98,9 @@ def _store_class(url: str) -> type[Store]:
         module_name, class_name, extra = scheme, rest.partition("?")[0], None
     else:
         known = ", ".join([*WORDS, *(f"{name}:" for name in SCHEMES), "package.module:Class"])
-        # Only what looks like a scheme is repeated: before another colon there may be a password.
+        # Repeat only what looks like a scheme: the text before another colon can be a password.
         shown = repr(scheme + colon) if re.fullmatch(r"[\w+.-]*", scheme) else "in that URL"
-        raise ValueError(f"unknown store {shown}; one of {known}")
+        raise ValueError(f"unknown store {shown}: it must be one of {known}")
     try:
         module = importlib.import_module(module_name)
     except ImportError as exc:

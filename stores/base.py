@@ -1,10 +1,10 @@
-"""The store contract: where sessions live, and what every store promises.
+"""The store contract: what every store of sessions guarantees.
 
 A session's data is a map from key to JSON bytes. A write is a `Delta` (keys to put, keys to drop), applied
-in one atomic, conditional operation on one record, so writes to different keys commute and parallel
-requests lose nothing. `stormcellar.stores.conformance.StoreContract` holds each promise below as a test.
+in one atomic, conditional operation on one record, so writes to different keys commute and parallel requests
+lose no write. `stormcellar.stores.conformance.StoreContract` tests each guarantee below.
 
-Stores read no clock, decode no values, log no data and never see a secret.
+Stores read no clock, decode no values, log no data and never receive a secret.
 """
 
 from __future__ import annotations
@@ -27,37 +27,37 @@ from stormcellar.stores.records import (
 
 
 class Store(ABC):
-    """Keeps sessions. Every answer depends on the arguments and the stored state alone.
+    """Keeps sessions. Every result depends only on the arguments and the stored state.
 
     A record is **live** for a credential while it exists, its expiry is after `now_ms`, and the verifier is
-    the current one, or the previous one within its grace. Whether the backend has reaped a dead record
-    makes no difference to any answer, `destroy` aside.
+    the current one, or the previous one within its grace. Whether the backend has already removed an expired
+    record changes no result, except that of `destroy`.
 
-    Handles are never reused and only `create` brings one into being, so nothing resurrects a destroyed
-    session. A mutation is sent at most once. A cancelled call happened whole or not at all, and its reply
-    reaches nobody else. A stored record that does not parse counts as ended.
+    Handles are never reused, and only `create` adds one, so nothing restores a destroyed session. A mutation
+    is sent at most once. A cancelled call takes effect completely or not at all, and no other call receives
+    its reply. A stored record that does not parse counts as ended.
 
     Raises:
-        StoreUnavailable: From any operation: no usable answer within the time-out.
+        StoreUnavailable: From any operation: no usable reply within the time-out.
         StoreFull: From a mutation other than `destroy`: nothing was written.
         StoreRefused: From any operation: the backend refuses our credentials.
     """
 
     shared: ClassVar[bool] = True
-    """Whether several processes that open the same URL see the same sessions."""
+    """Whether all processes that open the same URL use the same sessions."""
 
     @classmethod
     @abstractmethod
     def from_url(cls, url: str, options: StoreOptions) -> Self:
-        """Make a store without any I/O, or raise ValueError (one line) for a bad *url*."""
+        """Make a store without any I/O, or raise ValueError (one line) for an invalid *url*."""
 
     @abstractmethod
     async def create(self, record: Record) -> None:
-        """Insert *record*, which expires by itself at its expiry.
+        """Insert *record*. The backend may remove it after its expiry.
 
         Raises:
             DuplicateSession: The handle exists; nothing was changed.
-            ValueError: A data key is outside the grammar, or the user is none; nothing was written.
+            ValueError: A data key is outside the grammar, or the user is invalid; nothing was written.
         """
 
     @abstractmethod
@@ -70,11 +70,11 @@ class Store(ABC):
     ) -> Outcome:
         """Write *delta* if the session is live and every `expect` holds, and slide the expiry.
 
-        One atomic step: all of the delta or none of it. `seen` and the expiry never move back. An empty
-        delta is the touch.
+        One atomic step: all of the delta or none of it. `seen_ms` and the expiry never move back. An empty
+        delta only records activity: a touch.
 
         Args:
-            expires_ms: At most the deadline (not checked); None leaves the expiry and `seen` as they are.
+            expires_ms: At most the deadline (not checked); None leaves the expiry and `seen_ms` as they are.
 
         Returns:
             GONE if the session is not live for this credential, whatever `expect` says; CONFLICT if an
@@ -83,23 +83,23 @@ class Store(ABC):
 
     @abstractmethod
     async def rotate(self, credential: Credential, rotation: Rotation, *, now_ms: int) -> Outcome:
-        """Replace the verifier, and with it everything that changes at sign-in, in one step.
+        """Replace the verifier, and everything else that changes at sign-in, in one atomic step.
 
-        `expect` is tested first; then, where `keep` is a set, every data key outside it is dropped, also one
-        written since the load; then the delta applies. User, `auth_ms`, client, expiry and deadline are set
-        as given and `rotated_ms` to *now_ms*; `seen` never moves back; `created_ms` stays.
+        `expect` is tested first. Then, if `keep` is a set, every data key outside it is dropped, also one
+        written since the load. Then the delta is applied. User, `auth_ms`, client, expiry and deadline are
+        set as given, and `rotated_ms` to *now_ms*. `seen_ms` never moves back; `created_ms` stays.
 
-        With `grace_ms` the previous verifier stays live so long for `load`, `apply` and `alive`; 0 ends any
-        earlier grace too.
+        The previous verifier stays live for `grace_ms`: `load`, `apply` and `alive` accept it. 0 also ends
+        any earlier grace.
 
         Returns:
-            GONE if the session is not live; CONFLICT if an `expect` does not hold or the credential is a
+            GONE if the session is not live; CONFLICT if an `expect` does not hold, or if the credential is a
             previous one within its grace. Of N parallel rotations with one credential exactly one is APPLIED.
         """
 
     @abstractmethod
     async def destroy(self, handle: Handle) -> bool:
-        """End the session whatever its verifier. Idempotent; works on a full backend.
+        """End the session, whatever its verifier. Idempotent; works on a full backend.
 
         Returns:
             Whether a record was removed.
@@ -107,18 +107,18 @@ class Store(ABC):
 
     @abstractmethod
     async def of_user(self, user: str, *, now_ms: int) -> list[Record]:
-        """Return every live session of *user* bound before the call, each once, `data` left empty."""
+        """Return every live session bound to *user* before the call, each once, with empty `data`."""
 
     def counters(self) -> Counters | None:
-        """Return the tallies kept in the same backend: the same ones each time, closed with the store.
+        """Return the tallies in the same backend: the same ones each time, closed with the store.
 
-        None, unless overridden: this store counts nothing, so whoever needs to count does so elsewhere.
+        None, unless overridden: this store has no tallies, so callers count elsewhere.
         """
         return None
 
     @abstractmethod
     async def ping(self) -> None:
-        """Connect if need be, make the backend ready (indexes), and check that it answers.
+        """Connect if necessary, prepare the backend (indexes), and check that it replies.
 
         Raises:
             StoreRefused: Wrong credentials or rights.
@@ -130,7 +130,7 @@ class Store(ABC):
 
 
 class Announcing(Store):
-    """A store that announces which sessions end, so that other processes need not ask for each.
+    """A store that announces which sessions end, for processes that hold connections of these sessions.
 
     Optional: callers test for it with `isinstance`.
     """
@@ -139,18 +139,18 @@ class Announcing(Store):
     def gone(self) -> AsyncIterator[Handle]:
         """Yield the handle of each destroy, and of each rotation without grace, from the first `anext` on.
 
-        Best effort: reconnects by itself and may miss some, so receivers confirm and poll with `alive`.
+        Best effort: it reconnects by itself and may miss some, so receivers confirm and poll with `alive`.
         Expiry is not announced. Ends with `aclose()` of the store or of the iterator.
         """
 
     @abstractmethod
     async def alive(self, credentials: Iterable[Credential], *, now_ms: int) -> set[Credential]:
-        """Return which of any number of *credentials* are live; exact for each, not one snapshot."""
+        """Return which of *credentials*, any number, are live; exact for each, but not one snapshot."""
 
 
 class Scannable(Store):
-    """A store that can list all of its sessions. Optional: callers test for it with `isinstance`."""
+    """A store that can list all sessions. Optional: callers test for it with `isinstance`."""
 
     @abstractmethod
     def scan(self, *, now_ms: int) -> AsyncIterator[Record]:
-        """Yield the live records with their data, in bounded memory. A handle may come twice."""
+        """Yield the live records with their data, in bounded memory. A handle may appear twice."""

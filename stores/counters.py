@@ -1,8 +1,8 @@
-"""The counting contract: tallies that say no to what comes too often, with a delay that grows.
+"""The counting contract: tallies that refuse what happens too often, with a growing delay.
 
-They live in the same backend as the sessions, so that every process counts the same and a restart forgets
-nothing. `conformance.CountersContract` holds each promise below as a test. Like stores, counters read
-no clock; like a session's, a tally's end is exact whatever the backend has reaped by then.
+They are in the same backend as the sessions, so all processes share them and a restart loses none.
+`conformance.CountersContract` tests each guarantee below. Like stores, counters read no clock. Like a
+session, a tally ends to the millisecond, whether or not the backend has removed it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 MOST_DOUBLINGS = 40
-"""Beyond any longest wait, and still a number that every backend can calculate with."""
+"""More than any longest wait needs, and still within the numbers of every backend."""
 
 _LONGEST_MS = 366 * 86_400_000
 
@@ -25,12 +25,12 @@ class Rule:
     """
 
     limit: int
-    """So many are free; the last of them, and each one more, is followed by a wait."""
+    """How many are free. A wait follows the last free one, and each later one."""
     first_wait_ms: int
-    """The wait after the last free one; it doubles with each one more. 0: there is only counting."""
+    """The wait after the last free one; it doubles with each later one. 0: count without waits."""
     longest_wait_ms: int
     keep_ms: int
-    """The tally is forgotten this long after the last one taken."""
+    """The tally ends this long after the last one taken."""
 
     def __post_init__(self) -> None:
         if self.limit < 1:
@@ -39,44 +39,44 @@ class Rule:
             raise ValueError("a rule needs 0 <= first_wait_ms <= longest_wait_ms <= keep_ms <= a year")
 
     def wait_ms(self, count: int) -> int:
-        """Return the wait that follows the take which made the count *count*, at least the limit."""
+        """Return the wait after the take that raised the count to *count*, which is at least the limit."""
         doublings = min(count - self.limit, MOST_DOUBLINGS)
         return min(self.first_wait_ms << doublings, self.longest_wait_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What a tally says after it was asked."""
+    """The state of a tally after a call."""
 
     taken: bool
-    """Whether this call took one; a call that did not changed nothing."""
+    """Whether this call took one; if not, it changed nothing."""
     count: int
     next_ms: int
-    """When the next one may be taken once the limit is reached; 0: there is no wait."""
+    """When the next one may be taken, once the limit is reached; 0 without a wait."""
 
 
 NO_TALLY = Tally(taken=False, count=0, next_ms=0)
 
 
 def check_key(key: str) -> None:
-    """Raise ValueError for a key that no backend can keep: empty, or with a lone surrogate."""
+    """Raise ValueError for a key that a backend cannot keep: empty, or with a lone surrogate."""
     try:
         is_kept = bool(key.encode())
     except UnicodeEncodeError:
         is_kept = False
     if not is_kept:
-        raise ValueError("the key of a tally is non-empty text without lone surrogates")
+        raise ValueError("the key of a tally must be non-empty text without lone surrogates")
 
 
 class Counters(ABC):
     """Keeps a tally for each key, any non-empty text. `Store.counters` returns those of a store.
 
-    Each call is one atomic step on one key. A change is sent at most once; a cancelled call happened whole or
-    not at all, and its reply reaches nobody else. What is stored there and is no tally counts as none.
-    *now_ms* is Unix time in milliseconds.
+    Each call is one atomic step on one key. A change is sent at most once. A cancelled call takes effect
+    completely or not at all, and no other call receives its reply. A stored value that is not a tally counts
+    as no tally. *now_ms* is Unix time in milliseconds.
 
     Raises:
-        StoreUnavailable: From any call: no usable answer; a change may or may not have happened.
+        StoreUnavailable: From any call: no usable reply; a change may or may not have happened.
         StoreFull: From `take` and `give_back`: nothing was written.
         StoreRefused: From any call: the backend refuses our credentials.
         ValueError: From any call: the key is empty or has a lone surrogate.
@@ -86,9 +86,9 @@ class Counters(ABC):
     async def take(self, key: str, rule: Rule, *, now_ms: int) -> Tally:
         """Take one, unless the limit is reached and the wait is not over.
 
-        If one is taken: the count goes up by one; where it then is at the limit or above, the next may be
-        taken after `rule.wait_ms(count)`; and the tally is kept for `rule.keep_ms` from now. Of any number of
-        parallel calls exactly as many take one as there are left. A key may be asked under several rules.
+        If one is taken, the count rises by one; if it is then at the limit or above, the next may be taken
+        after `rule.wait_ms(count)`; and the tally is kept for `rule.keep_ms` from now. Of parallel calls
+        exactly as many take one as are left. A key may be used under several rules.
         """
 
     @abstractmethod
@@ -97,12 +97,12 @@ class Counters(ABC):
 
     @abstractmethod
     async def give_back(self, key: str, tally: Tally, *, now_ms: int) -> None:
-        """Undo the take that returned *tally*: as if it had never been, unless others were taken since.
+        """Undo the take that returned *tally*.
 
-        The count goes down by one; at 0 the tally is forgotten. A wait ends if this very take began it, and
-        stays if another one did. When the tally is forgotten does not move. Nothing happens if it is by now.
+        The count falls by one; at 0 the tally is removed. The current wait ends if this take started it, and
+        stays if another one did. The end of the tally does not move. If the tally has ended, nothing happens.
         """
 
     @abstractmethod
     async def forget(self, key: str) -> None:
-        """Forget the tally. Idempotent."""
+        """Remove the tally. Idempotent."""

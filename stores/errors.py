@@ -1,12 +1,12 @@
-"""What a store raises. Absence is a value (`Absent`, `Outcome.GONE`); only faults are exceptions.
+"""The errors of a store. Absence is a value (`Absent`, `Outcome.GONE`); only failures are exceptions.
 
 ::
 
     StoreError
-    ├── StoreUnavailable    no answer; a write's outcome is unknown; the driver's error is __cause__
+    ├── StoreUnavailable    no reply; the outcome of a write is unknown; the driver's error is __cause__
     │   └── StoreFull       the backend is out of memory; nothing was written
-    ├── StoreRefused        the backend refuses our credentials or rights; somebody must change the set-up
-    └── DuplicateSession    create() met an existing handle
+    ├── StoreRefused        the backend refuses our credentials or rights; the configuration must change
+    └── DuplicateSession    create() found an existing handle
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ import os
 
 
 class StoreError(Exception):
-    """Base of everything a store raises on purpose."""
+    """Base class of the errors of a store."""
 
 
 class StoreUnavailable(StoreError):
-    """The backend gave no usable answer in time: network, time-out, failover, read-only, pool exhausted.
+    """The backend did not send a usable reply in time: network, time-out, failover, read-only, no connection.
 
-    A write may or may not have happened. Trying again later may help.
+    A write may or may not have happened. A later retry may succeed.
     """
 
 
 class StoreFull(StoreUnavailable):
-    """The backend is at its limit. Nothing was written."""
+    """The backend is full. Nothing was written."""
 
 
 class StoreRefused(StoreError):
-    """The backend refuses who we are or what we ask. Trying again does not help."""
+    """The backend refuses our credentials or the operation. A retry does not help."""
 
 
 class DuplicateSession(StoreError):
-    """A record with this handle exists already; it was not changed."""
+    """A record with this handle exists already. It was not changed."""
 
 
 def refusal_message(exc: StoreRefused) -> str:
-    """Return one line for the operator: the store refuses us, and what to check."""
+    """Return one line for the operator: that the store refuses us, and what to check."""
     return f"the store refuses us ({exc}): check the user, the password and their rights in its URL"
 
 

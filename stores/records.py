@@ -1,7 +1,4 @@
-"""The values that a store is given and returns.
-
-A store decodes none of them: data, client and verifier are opaque.
-"""
+"""The values that a store takes and returns. Data, client and verifier are opaque to it."""
 
 from __future__ import annotations
 
@@ -13,13 +10,13 @@ from functools import lru_cache
 from typing import NamedTuple, NewType
 
 Handle = NewType("Handle", str)
-"""22 characters of base64url (16 random bytes). The key of a record. Locates, authorises nothing."""
+"""22 characters of base64url (16 random bytes). The key of a record. It locates and authorises nothing."""
 
 Verifier = NewType("Verifier", str)
 """43 characters of base64url: SHA-256 of the secret in the cookie. Opaque to stores."""
 
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_:-]{0,63}")
-"""The grammar of a data key. It leaves `#`, `$` and `.` to the stores for their own fields."""
+"""The grammar of a data key. Stores may use `#`, `$` and `.` in their own fields."""
 
 
 def check_keys(keys: Iterable[str]) -> None:
@@ -28,7 +25,7 @@ def check_keys(keys: Iterable[str]) -> None:
         _check_key(key)
 
 
-# An application uses few keys, again and again. What raises is not kept, so nobody fills this with long ones.
+# An application uses the same few keys. Refused keys raise and are not cached, so nobody can fill the cache.
 @lru_cache(maxsize=1024)
 def _check_key(key: str) -> None:
     if not KEY.fullmatch(key):
@@ -36,17 +33,17 @@ def _check_key(key: str) -> None:
 
 
 def check_user(user: str | None) -> None:
-    """Raise ValueError for a user that no store can keep: empty, or with a lone surrogate."""
+    """Raise ValueError for a user that a store cannot keep: empty, or with a lone surrogate."""
     try:
         is_kept = user is None or bool(user.encode())
     except UnicodeEncodeError:
         is_kept = False
     if not is_kept:
-        raise ValueError("a user is non-empty text without lone surrogates")
+        raise ValueError("a user must be non-empty text without lone surrogates")
 
 
 class Credential(NamedTuple):
-    """What a request presents: which record, and the proof that it may use it."""
+    """What a request presents: the handle of a record, and the verifier that authorises its use."""
 
     handle: Handle
     verifier: Verifier
@@ -58,9 +55,9 @@ class Record:
 
     handle: Handle
     verifier: Verifier
-    """As presented, if loaded; the current one from `of_user` and `scan`."""
+    """As presented, from `load`; the current one, from `of_user` and `scan`."""
     user: str | None
-    """None while anonymous; else any non-empty text that UTF-8 can encode."""
+    """None while anonymous; otherwise any non-empty text that UTF-8 can encode."""
     created_ms: int
     rotated_ms: int
     """When this verifier was issued."""
@@ -69,9 +66,9 @@ class Record:
     seen_ms: int
     """Last recorded activity."""
     expires_ms: int
-    """Idle expiry; slides; never after the deadline."""
+    """Idle expiry. It slides, never past the deadline."""
     deadline_ms: int
-    """Absolute expiry; moved only by `Store.rotate`."""
+    """Absolute expiry. Only `Store.rotate` moves it."""
     client: bytes = b""
     """JSON about the client (address, agent), opaque to stores."""
     data: Mapping[str, bytes] = field(default_factory=dict)
@@ -91,8 +88,8 @@ class Record:
         client: bytes = b"",
         data: Mapping[str, bytes] | None = None,
     ) -> None:
-        # One is made in every request, and the setters of the slots take half the time of the
-        # `object.__setattr__` that a frozen dataclass calls by itself.
+        # Every request with a session makes one. The setters of the slots take 1.1 us, the generated __init__
+        # with its `object.__setattr__` 2.1 us, in a load from memory of 4 us.
         _set_handle(self, handle)
         _set_verifier(self, verifier)
         _set_user(self, user)
@@ -107,7 +104,7 @@ class Record:
 
     @property
     def credential(self) -> Credential:
-        """The handle and the verifier together."""
+        """The handle and the verifier."""
         return Credential(self.handle, self.verifier)
 
 
@@ -137,7 +134,7 @@ class Delta:
     put: Mapping[str, bytes] = field(default_factory=dict)
     drop: frozenset[str] = frozenset()
     expect: Mapping[str, bytes | None] = field(default_factory=dict)
-    """Compare-and-set: every one must hold for anything to be written; None means absent."""
+    """Compare-and-set: nothing is written unless each key has this value; None means absent."""
 
     def __post_init__(self) -> None:
         for keys in (self.put, self.drop, self.expect):
@@ -149,7 +146,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rotation:
-    """A new session ID, and all that changes with it at sign-in or renewal. Times are Unix milliseconds.
+    """A new verifier, and all that changes with it at sign-in or renewal. `*_ms` as in `Record`.
 
     Raises:
         ValueError: The user is empty or has a lone surrogate.
@@ -163,17 +160,17 @@ class Rotation:
     expires_ms: int
     deadline_ms: int
     keep: frozenset[str] | None
-    """The data keys that survive, or None for all of them. What the delta puts is written besides."""
+    """The data keys that survive, or None for all. The delta is applied afterwards."""
     delta: Delta = field(default_factory=Delta)
     grace_ms: int = 0
-    """How long the previous verifier stays live. For periodic renewal, never at a change of privilege."""
+    """How long the previous verifier stays live. For periodic renewal, never for a change of privilege."""
 
     def __post_init__(self) -> None:
         check_user(self.user)
 
 
 class Outcome(Enum):
-    """What became of a conditional write. Only APPLIED changed anything."""
+    """The result of a conditional write. Only APPLIED changed anything."""
 
     APPLIED = "applied"
     GONE = "gone"
@@ -191,19 +188,19 @@ class Absent(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StoreOptions:
-    """What every store is given besides its URL.
+    """The options of every store, besides its URL.
 
     Raises:
         ValueError: An empty prefix, or a limit that is not positive.
     """
 
     prefix: str = "stormcellar"
-    """Begins every key, channel and collection name, so that applications share a backend unseen."""
+    """Begins every key, channel and collection name, so that applications can share a backend."""
     timeout_s: float = 2.0
-    """The budget of one call, every retry included."""
+    """The time-out of one call, retries included."""
     connect_timeout_s: float = 1.0
     max_sessions: int = 100_000
-    """Bounds a store that keeps its sessions in this process; others ignore it."""
+    """Limits a store that keeps its sessions in this process; others ignore it."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[ -#%-~]{1,64}", self.prefix) or self.prefix.startswith("system."):
@@ -214,4 +211,3 @@ class StoreOptions:
 
 
 DEFAULT_OPTIONS = StoreOptions()
-"""Where the default of each option is read from."""

@@ -77,7 +77,7 @@ def test_rotation_refuses_what_is_no_user(user: str) -> None:
     """An empty user, or one with a lone surrogate, reaches no store by a rotation."""
     rotation = new_rotation(new_verifier(), user=None)
 
-    with pytest.raises(ValueError, match="a user is non-empty text"):
+    with pytest.raises(ValueError, match="a user must be non-empty text"):
         replace(rotation, user=user)
 
 
