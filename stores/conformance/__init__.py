@@ -1,6 +1,6 @@
 """The store contract as tests, for the authors of stores.
 
-Subclass `StoreContract` in a test module and override one fixture, `store`::
+Subclass `StoreContract` in a test module and override the fixture `store`::
 
     import pytest
 
@@ -16,18 +16,19 @@ Subclass `StoreContract` in a test module and override one fixture, `store`::
             yield store
             io_loop.run_sync(store.aclose)
 
-The tests of `gone`, `alive` and `scan` run if the store is `Announcing` or `Scannable`, and are skipped
-otherwise. Set the class attribute `announces = False` as well if such a store runs on a backend that cannot
-push, as a standalone MongoDB server. `CountersContract` tests the counters of a store in the same way.
+The tests of `gone` and `alive` run if the store is `Announcing`, those of `scan` if it is `Scannable`;
+otherwise they are skipped. Set the class attribute `announces = False` if an `Announcing` store runs on a
+backend that cannot push, such as a standalone MongoDB server. `CountersContract` tests the counters of a
+store in the same way.
 
-It needs pytest and pytest-tornado, whose `io_loop` is new for each test, so make the store in the fixture.
-The backend need not be emptied between tests. It must keep time within some minutes of this machine, because
-records that have to be live expire an hour from now. Failures show values if a conftest.py calls
-`pytest.register_assert_rewrite("stormcellar.stores.conformance")`.
+The suite needs pytest and pytest-tornado. The `io_loop` is new for each test, so make the store in the
+fixture. The backend need not be emptied between tests. Its clock must be within some minutes of this
+machine's, because records that must be live expire an hour from now. Failures show values if a conftest.py
+calls `pytest.register_assert_rewrite("stormcellar.stores.conformance")`.
 
-What only the backend's author can provoke is left to their own tests: a lost reply, a full or frozen backend,
-refused credentials, a stored record that does not parse, the expiry that the backend itself carries, and
-that a mutation is sent once.
+Only the author of a store can test these, in tests of their own: a lost reply, a full or frozen backend,
+refused credentials, a stored record that does not parse, the expiry that the backend itself has, and that a
+mutation is sent once.
 """
 
 from __future__ import annotations
@@ -87,14 +88,14 @@ class StoreContract(
     RaceContract,
     CancelContract,
 ):
-    """Every promise of `stores.Store`, as tests that inherit their store from one fixture."""
+    """Every guarantee of `stores.Store` as a test; the fixture `store` provides the store."""
 
     @pytest.fixture
     def store(self) -> Store:
-        """Open the store under test; override it."""
+        """Open the store under test. Override this fixture."""
         pytest.fail("override the fixture `store`")
 
-    # 2. Create
+    # Create
 
     async def test_create_refuses_a_handle_that_exists(self, store: Store) -> None:
         """A second record under one handle raises DuplicateSession and changes nothing."""
@@ -134,7 +135,7 @@ class StoreContract(
 
     @pytest.mark.parametrize("key", HOSTILE_KEYS, ids=ascii)
     async def test_delta_refuses_a_key_outside_the_grammar(self, key: str) -> None:
-        """No such key reaches a store by a delta, neither put nor dropped nor expected."""
+        """A delta with such a key, put, dropped or expected, cannot be made."""
         with pytest.raises(ValueError):
             Delta(put={key: b"1"})
         with pytest.raises(ValueError):
@@ -142,7 +143,7 @@ class StoreContract(
         with pytest.raises(ValueError):
             Delta(expect={key: None})
 
-    # 3. Load
+    # Load
 
     async def test_reading_writes_nothing(self, store: Store) -> None:
         """No reading operation slides an expiry or counts as activity."""
@@ -158,7 +159,7 @@ class StoreContract(
         assert await store.load(record.credential, now_ms=NOW + HOUR) is Absent.ENDED
 
     async def test_data_is_copied_in_and_out(self, store: Store) -> None:
-        """A caller that changes a mapping it gave or got changes no stored session."""
+        """A caller that changes a mapping it passed or received changes no stored session."""
         given, put = {"a": b"1"}, {"a": b"1"}
         fresh, written, turned = [await created(store, data=given) for _ in range(3)]
         new = Credential(turned.handle, new_verifier())
@@ -175,17 +176,17 @@ class StoreContract(
         assert [(await loaded(store, each)).data for each in credentials] == [{"a": b"1"}] * 3
 
     async def test_loaded_record_is_a_snapshot(self, store: Store) -> None:
-        """A record already loaded does not follow later writes."""
+        """Later writes do not change a record that is already loaded."""
         record = await created(store, data={"a": b"1"})
         before = await loaded(store, record.credential)
         await store.apply(record.credential, Delta(put={"a": b"2"}), now_ms=NOW, expires_ms=None)
 
         assert before.data == {"a": b"1"}
 
-    # 10, 13, 14. Faults, time and secrecy, as far as they show without breaking the backend
+    # Time, secrecy and closing
 
     async def test_the_callers_clock_is_the_only_one(self, store: Store) -> None:
-        """A session of the far future lives and dies by the time it is told, whatever the real one."""
+        """A session in the far future is live or expired by `now_ms`, whatever the real time."""
         user, then = new_user(), NOW + 30 * DAY
         record = await created(
             store, user=user, created_ms=then, seen_ms=then, expires_ms=then + HOUR, deadline_ms=then + DAY
@@ -200,7 +201,7 @@ class StoreContract(
         assert await store.load(new, now_ms=then + HOUR) is Absent.ENDED
 
     async def test_backend_reaps_by_the_latest_expiry(self, store: Store) -> None:
-        """Once the real time has passed an old expiry, the backend has not reaped what was extended."""
+        """After the real time has passed the old expiry, the backend has not removed an extended session."""
         now = int(time.time() * 1000)
         touched, turned = [
             await created(store, user=new_user(), seen_ms=now, expires_ms=now + 1500) for _ in range(2)
@@ -210,7 +211,7 @@ class StoreContract(
         turn = await rotated(store, turned.credential, new.verifier, user=turned.user, now_ms=now)
         assert (touch, turn) == (Outcome.APPLIED, Outcome.APPLIED)
 
-        # The backend's clock is the one that nobody can move.
+        # The backend's clock is the only one that a test cannot move.
         await asyncio.sleep(now / 1000 + 1.7 - time.time())
 
         assert await living(store, [touched.credential, new], now_ms=now) == {touched.credential, new}
@@ -220,7 +221,7 @@ class StoreContract(
     async def test_nothing_of_a_session_is_logged(
         self, store: Store, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """No log line of any operation holds data, a verifier or what is known about the client."""
+        """No log line of any operation contains data, a verifier or client."""
         caplog.set_level(logging.INFO)
         record = await created(store, data={"a": b"marked-value"}, client=b"marked-client")
         new, wrong = (Credential(record.handle, new_verifier()) for _ in range(2))
@@ -239,7 +240,7 @@ class StoreContract(
             assert secret not in said
 
     async def test_ping_answers_as_often_as_asked(self, store: Store) -> None:
-        """Repeated and parallel pings pass and leave sessions alone."""
+        """Repeated and parallel pings succeed and change no session."""
         record = await created(store)
 
         await store.ping()
@@ -256,5 +257,5 @@ class StoreContract(
         await store.aclose()
 
     async def test_closing_an_unused_store_passes(self, store: Store) -> None:
-        """A store that was never asked anything closes without an error."""
+        """A store that was never used closes without an error."""
         await store.aclose()

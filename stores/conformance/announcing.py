@@ -1,4 +1,4 @@
-"""The contract of `gone` and `alive`: what is announced, what is not, and how listening ends."""
+"""Tests of `gone` and `alive`: what is announced, what is not, and how listening ends."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ HEARD_S = 10.0
 
 
 class AnnouncingContract:
-    """Lines 7 and 8 of the contract, for a store that is `Announcing`."""
+    """Tests for a store that is `Announcing`."""
 
     announces: ClassVar[bool] = True
-    """Set it to False for a backend of such a store that cannot push; `gone` may then yield nothing."""
+    """False for a backend that cannot push; `gone` may then yield nothing."""
 
     @pytest.fixture
     def announcing(self, store: Store) -> Announcing:
-        """Return the store, or skip the test if it announces nothing."""
+        """Return the store, or skip the test if it is not `Announcing`."""
         if not isinstance(store, Announcing):
             pytest.skip("this store is not Announcing")
         return store
 
     async def test_gone_tells_destroy_and_rotation(self, announcing: Announcing) -> None:
-        """Every listener hears of a destroy and of a rotation without grace."""
+        """Every listener receives a destroy and a rotation without grace."""
         self._needs_push()
         async with _listening(announcing) as first, _listening(announcing) as second:
             ended, turned = await created(announcing), await created(announcing, user=new_user())
@@ -78,7 +78,7 @@ class AnnouncingContract:
         assert not {live.handle, expired.handle} & set(heard)
 
     async def test_gone_tells_what_is_already_so(self, announcing: Announcing) -> None:
-        """Whoever confirms an announcement at once finds it true, however early it came."""
+        """When an announcement arrives, `alive` already confirms it."""
         self._needs_push()
         ending: dict[Handle, Credential] = {}
         confirmed: list[set[Credential]] = []
@@ -115,7 +115,7 @@ class AnnouncingContract:
         assert ended == [None, None, None]
 
     async def test_listener_that_goes_away_disturbs_nobody(self, announcing: Announcing) -> None:
-        """After one listener is cancelled in its wait, destroy works and the others still hear."""
+        """After a waiting listener is cancelled, destroy works and other listeners still receive."""
         leaving = asyncio.create_task(_collect(announcing, []))
         await asyncio.sleep(0.05)
         leaving.cancel()
@@ -129,14 +129,14 @@ class AnnouncingContract:
                 pass
 
     async def test_alive_takes_none_and_one(self, announcing: Announcing) -> None:
-        """No credentials are an empty set; one live credential is itself."""
+        """No credentials return an empty set; one live credential returns itself."""
         record = await created(announcing)
 
         assert await announcing.alive([], now_ms=NOW) == set()
         assert await announcing.alive([record.credential], now_ms=NOW) == {record.credential}
 
     async def test_alive_is_exact_for_each_of_a_thousand(self, announcing: Announcing) -> None:
-        """Of a thousand credentials, read once from an iterator, exactly the live ones come back."""
+        """Of a thousand credentials, read once from an iterator, exactly the live ones are returned."""
         records = [new_record(data={}) for _ in range(300)]
         await created_many(announcing, records)
         await asyncio.gather(*(announcing.destroy(record.handle) for record in records[200:]))
@@ -165,7 +165,7 @@ async def _collect(store: Announcing, heard: list[Handle]) -> None:
 
 @asynccontextmanager
 async def _listening(store: Announcing) -> AsyncIterator[list[Handle]]:
-    """Listen until the block ends; it begins when an announcement has been heard."""
+    """Listen until the block ends. The block starts once an announcement has arrived."""
     heard: list[Handle] = []
     listener = asyncio.create_task(_collect(store, heard))
     try:
@@ -180,7 +180,7 @@ async def _listening(store: Announcing) -> AsyncIterator[list[Handle]]:
 
 
 async def _heard(heard: list[Handle], handle: Handle) -> None:
-    """Return when *handle* has been heard, or fail after a while."""
+    """Return when *handle* has been announced, or fail after `HEARD_S`."""
     for _ in range(int(HEARD_S * 100)):
         if handle in heard:
             return

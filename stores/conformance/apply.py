@@ -1,4 +1,4 @@
-"""The contract of `apply`: what it changes, on what condition, and what it leaves alone."""
+"""Tests of `apply`: what it changes, under which conditions, and what it does not change."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from stormcellar.stores.records import Absent, Credential, Delta, Outcome
 
 
 class ApplyContract:
-    """Line 4 of the contract."""
+    """Tests of `apply`."""
 
     async def test_apply_puts_and_drops_together(self, store: Store) -> None:
-        """Keys are put, replaced and dropped; all others, and all that is not data, stay."""
+        """Keys are put, replaced and dropped; other keys, and all fields besides the data, stay."""
         record = await created(store, user=new_user(), auth_ms=NOW, data={"a": b"1", "b": b"2", "c": b"3"})
         delta = Delta(put={"a": b"", "new": BINARY}, drop=frozenset({"b", "never-there"}))
 
@@ -54,7 +54,7 @@ class ApplyContract:
         assert await loaded(store, record.credential) == record
 
     async def test_apply_slides_seen_and_expiry(self, store: Store) -> None:
-        """With an expiry a write is activity: `seen` and the expiry move forward."""
+        """With an expiry a write counts as activity: `seen_ms` and the expiry move forward."""
         record = await created(store)
         now, expires = NOW + MINUTE, NOW + MINUTE + HOUR
 
@@ -77,7 +77,7 @@ class ApplyContract:
     async def test_touch_never_moves_back(
         self, store: Store, now_ms: int, expires_ms: int, seen_after: int, expires_after: int
     ) -> None:
-        """An empty delta slides `seen` and the expiry, each only forward, and rewrites no data."""
+        """An empty delta moves `seen_ms` and the expiry, each only forward, and writes no data."""
         record = await created(store)
 
         outcome = await store.apply(record.credential, NOTHING, now_ms=now_ms, expires_ms=expires_ms)
@@ -89,7 +89,7 @@ class ApplyContract:
 
     @pytest.mark.parametrize("delta", [NOTHING, Delta(put={"a": b"2"})], ids=["touch", "write"])
     async def test_write_without_expiry_is_not_activity(self, store: Store, delta: Delta) -> None:
-        """With `expires_ms=None` neither `seen` nor the expiry moves; the data does."""
+        """With `expires_ms=None` the data is written, and neither `seen_ms` nor the expiry moves."""
         record = await created(store)
         later = NOW + 30 * MINUTE
 
@@ -114,7 +114,7 @@ class ApplyContract:
     async def test_expectations_that_hold_let_a_write_through(
         self, store: Store, expect: dict[str, bytes | None]
     ) -> None:
-        """A write, also a touch, whose every expectation holds is applied."""
+        """A write or touch is applied if all of its expectations hold."""
         record = await created(store, data={"a": b"1", "empty": b"", "binary": BINARY})
 
         touch = await store.apply(record.credential, Delta(expect=expect), now_ms=NOW, expires_ms=None)
@@ -143,7 +143,7 @@ class ApplyContract:
     async def test_expectation_that_fails_changes_nothing(
         self, store: Store, expect: dict[str, bytes | None]
     ) -> None:
-        """One expectation that does not hold is a CONFLICT for a write, a touch and a rotation alike."""
+        """One expectation that does not hold makes a write, a touch or a rotation a CONFLICT."""
         record = await created(store, data={"a": b"1", "empty": b"", "binary": BINARY})
         delta = Delta(put={"a": b"9", "absent": b"9"}, drop=frozenset({"empty"}), expect=expect)
         late, expires = NOW + MINUTE, NOW + 2 * HOUR

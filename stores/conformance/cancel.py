@@ -1,4 +1,4 @@
-"""The contract of a call that is cancelled: it happened whole or not at all, and disturbs nobody."""
+"""Tests of cancelled calls: each takes effect completely or not at all, and affects no other call."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from stormcellar.stores.conformance.cases import (
 )
 from stormcellar.stores.records import Absent, Credential, Delta, Record
 
-CANCELLATIONS, COUNTED_TURNS = 40, 10
+CANCELLATIONS, COUNTED_STEPS = 40, 10
 
 
 class CancelContract:
-    """Line 12 of the contract."""
+    """Tests of cancelled calls."""
 
     async def test_cancelled_calls_happen_whole_or_not_at_all(self, store: Store) -> None:
-        """Calls cancelled at many points leave whole states, and nobody ever gets another's answer."""
+        """Calls cancelled at many points leave no partial state, and no other call gets their reply."""
         others = [await created(store, data={"mine": b"%d" % number}) for number in range(8)]
         for name in _CALLS:
             if name == "alive" and not isinstance(store, Announcing):
@@ -53,7 +53,7 @@ class CancelContract:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A session of its own for one call that is cancelled."""
+    """The session of one call that is cancelled."""
 
     store: Store
     record: Record
@@ -68,10 +68,10 @@ class _Target:
         return cls(store, record, Credential(record.handle, new_verifier()), new_user())
 
     async def check_whole(self, name: str, answer: object) -> None:
-        """Fail unless *answer* is no error and the session is as before the call, or as after it."""
+        """Fail if *answer* is an error, or the session is neither as before the call nor as after it."""
         was_cancelled = isinstance(answer, asyncio.CancelledError)
         assert was_cancelled or not isinstance(answer, BaseException), f"{name} raised {answer!r}"
-        # The old verifier is asked first: a rotation that is still on its way may happen in between.
+        # Load the old verifier first: a rotation still in flight may take effect in between.
         old = await self.store.load(self.record.credential, now_ms=NOW)
         has_happened = await self._is_after(name, old)
         assert has_happened or old == (Absent.ENDED if name == "create" else self.record), name
@@ -109,7 +109,7 @@ _CALLS: dict[str, Callable[[_Target], Coroutine[Any, Any, object]]] = {
 
 
 async def _duration(target: _Target, name: str) -> float:
-    """Return how many seconds the call takes when nothing disturbs it."""
+    """Return how many seconds the call takes if it is not cancelled."""
     loop = asyncio.get_running_loop()
     start = loop.time()
     await _CALLS[name](target)
@@ -119,13 +119,14 @@ async def _duration(target: _Target, name: str) -> float:
 
 
 async def _let_run(step: int, last_s: float) -> None:
-    """Let other tasks run: for *step* turns of the loop, in later steps for a growing part of *last_s*."""
-    if step < COUNTED_TURNS:
+    """Let other tasks run: for *step* iterations of the loop, then for a growing part of *last_s*."""
+    if step < COUNTED_STEPS:
         for _ in range(step):
             await asyncio.sleep(0)
         return
     loop = asyncio.get_running_loop()
-    end = loop.time() + 1.2 * last_s * (step - COUNTED_TURNS) / (CANCELLATIONS - COUNTED_TURNS)
-    # Turns and not a timer: the selector rounds a timer up to whole milliseconds, longer than most calls.
+    end = loop.time() + 1.2 * last_s * (step - COUNTED_STEPS) / (CANCELLATIONS - COUNTED_STEPS)
+    # Iterations instead of a timer: the selector rounds a timer up to whole milliseconds, longer than most
+    # calls.
     while loop.time() < end:  # noqa: ASYNC110
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""What the contract tests are made of: times, new records, hostile names, and a rotation with defaults."""
+"""Values and helpers of the contract tests: times, new records, hostile names, a rotation with defaults."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 from stormcellar.stores.base import Announcing, Scannable, Store
 from stormcellar.stores.records import Absent, Credential, Delta, Handle, Outcome, Record, Rotation, Verifier
 
-# Near the real time, because backends reap by their own clock. It stands still from the import on, so what
-# must be live expires half an hour from it, or more, and what must be reaped ten minutes before it.
+# Near the real time, because backends remove expired records by their own clock. It is fixed at import, so
+# live records expire half an hour after it or later, and expired ones ten minutes before it.
 NOW = int(time.time() * 1000)
 SECOND, MINUTE, HOUR = 1_000, 60_000, 3_600_000
 
@@ -48,7 +48,7 @@ HOSTILE_USERS = [
     "long" * 255,
 ]
 
-# Names that a store might use for fields of its own; all are ordinary data keys.
+# Names that a store might use for its own fields; all are ordinary data keys.
 TREACHEROUS_KEYS = [
     *("_", "_id", "handle", "verifier", "previous", "user", "created_ms", "rotated_ms", "auth_ms"),
     *("seen_ms", "expires_ms", "expires", "deadline_ms", "grace_ms", "client", "data", "put", "drop"),
@@ -121,7 +121,7 @@ async def rotated(
     now_ms: int = NOW,
     **changes: Any,
 ) -> Outcome:
-    """Rotate *credential* to *verifier*, keeping all data, to an anonymous session unless told otherwise."""
+    """Rotate *credential* to *verifier*: all data kept, anonymous, unless *changes* say otherwise."""
     rotation = new_rotation(verifier, delta=delta, now_ms=now_ms, **changes)
     return await store.rotate(credential, rotation, now_ms=now_ms)
 
@@ -134,7 +134,7 @@ async def loaded(store: Store, credential: Credential, *, now_ms: int = NOW) -> 
 
 
 async def is_ended(store: Store, credential: Credential, *, user: str | None = None) -> bool:
-    """Tell whether every operation that reads agrees that there is no such session."""
+    """Return whether every operation reports that there is no such session."""
     answers = [
         await store.load(credential, now_ms=NOW) is Absent.ENDED,
         await store.apply(credential, NOTHING, now_ms=NOW, expires_ms=None) is Outcome.GONE,
@@ -145,12 +145,12 @@ async def is_ended(store: Store, credential: Credential, *, user: str | None = N
 
 
 def handles(records: Iterable[Record]) -> list[Handle]:
-    """Return the handle of each of *records*, sorted, repetitions included."""
+    """Return the handles of *records*, sorted, with duplicates."""
     return sorted(record.handle for record in records)
 
 
 async def scanned(store: Store, *, now_ms: int = NOW) -> dict[Handle, Record]:
-    """Return all that a scan yields, by handle; nothing from a store that is not `Scannable`."""
+    """Return what a scan yields, by handle; nothing if the store is not `Scannable`."""
     if not isinstance(store, Scannable):
         return {}
     return {record.handle: record async for record in store.scan(now_ms=now_ms)}
@@ -165,7 +165,7 @@ async def living(store: Store, credentials: Sequence[Credential], *, now_ms: int
 
 
 async def created_many(store: Store, records: Iterable[Record]) -> None:
-    """Create all *records*, fifty at a time."""
+    """Create *records*, fifty at a time."""
     waiting = list(records)
     for start in range(0, len(waiting), 50):
         await asyncio.gather(*map(store.create, waiting[start : start + 50]))

@@ -1,4 +1,4 @@
-"""What the counting contract is made of: rules, new keys, and tallies brought to their limit."""
+"""Values and helpers of the counter tests: rules, new keys, and tallies at their limit."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def new_key() -> str:
 async def takes(
     counters: Counters, key: str, number: int, rule: Rule = THREE, *, now_ms: int = NOW
 ) -> list[Tally]:
-    """Try to take *number*, one after the other at one time."""
+    """Try to take *number* of them, one after the other, all at *now_ms*."""
     return [await counters.take(key, rule, now_ms=now_ms) for _ in range(number)]
 
 
 async def limited(counters: Counters, key: str, extra: int = 0) -> Tally:
-    """Take all that `THREE` leaves free, then *extra* more, each as soon as it may be; return the last."""
+    """Take all that are free under `THREE`, then *extra* more, each as soon as allowed; return the last."""
     tally = (await takes(counters, key, 3))[-1]
     for _ in range(extra):
         tally = await counters.take(key, THREE, now_ms=tally.next_ms)

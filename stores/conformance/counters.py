@@ -29,11 +29,11 @@ CANCELLATIONS = 40
 
 @pytest.mark.gen_test(timeout=60)
 class CountersContract(ReturnContract):
-    """Every promise of `stores.Counters`, as tests that inherit their store from one fixture."""
+    """Every guarantee of `stores.Counters` as a test; the fixture `store` provides the store."""
 
     @pytest.fixture
     def store(self) -> Store:
-        """Open the store under test; override it."""
+        """Open the store under test. Override this fixture."""
         pytest.fail("override the fixture `store`")
 
     @pytest.fixture
@@ -46,13 +46,13 @@ class CountersContract(ReturnContract):
     # Taking
 
     async def test_free_ones_are_taken_and_counted(self, counters: Counters) -> None:
-        """Up to the limit each is taken at once; the last one begins the first wait."""
+        """Up to the limit each is taken at once; the last one starts the first wait."""
         taken = await takes(counters, new_key(), 3)
 
         assert taken == [Tally(True, 1, 0), Tally(True, 2, 0), Tally(True, 3, NOW + 10 * SECOND)]
 
     async def test_wait_is_exact_to_the_millisecond(self, counters: Counters) -> None:
-        """A millisecond before the wait is over none is taken; when it is over one is, and one only."""
+        """A millisecond before the end of the wait none is taken; at its end exactly one is."""
         key = new_key()
         await limited(counters, key)
 
@@ -63,7 +63,7 @@ class CountersContract(ReturnContract):
         assert due == [Tally(True, 4, NOW + 30 * SECOND), Tally(False, 4, NOW + 30 * SECOND)]
 
     async def test_wait_doubles_up_to_the_longest(self, counters: Counters) -> None:
-        """Each one taken after the limit makes the wait twice as long, until it stays."""
+        """Each one taken after the limit doubles the wait, up to the longest."""
         key, now_ms, waits = new_key(), NOW, []
         await takes(counters, key, 2)
         for _ in range(6):
@@ -74,7 +74,7 @@ class CountersContract(ReturnContract):
         assert waits == [wait * SECOND for wait in (10, 20, 40, 60, 60, 60)]
 
     async def test_wait_stays_the_longest_however_often(self, counters: Counters) -> None:
-        """Doubling overflows nowhere: after the seventieth the wait is the longest there is."""
+        """Doubling does not overflow: after the seventieth the wait is the longest."""
         key = new_key()
         rule = Rule(limit=1, first_wait_ms=DAY, longest_wait_ms=366 * DAY, keep_ms=366 * DAY)
         await takes(counters, key, 69, ONLY_COUNTED)
@@ -84,7 +84,7 @@ class CountersContract(ReturnContract):
         assert tally == Tally(True, 70, NOW + 366 * DAY)
 
     async def test_refused_tries_change_nothing(self, counters: Counters) -> None:
-        """Whoever hammers does not wait longer, nor is it remembered longer."""
+        """Refused tries make neither the wait nor the tally last longer."""
         key = new_key()
         await limited(counters, key)
 
@@ -97,13 +97,13 @@ class CountersContract(ReturnContract):
         assert due == Tally(True, 4, NOW + 30 * SECOND)
 
     async def test_without_a_wait_there_is_only_counting(self, counters: Counters) -> None:
-        """Under a rule whose waits are zero every one is taken."""
+        """Under a rule without waits every try is taken."""
         taken = await takes(counters, new_key(), 50, ONLY_COUNTED)
 
         assert [(tally.taken, tally.count) for tally in taken] == [(True, count) for count in range(1, 51)]
 
     async def test_another_rule_judges_the_same_tally(self, counters: Counters) -> None:
-        """A stricter rule goes on from what a milder one counted, and back."""
+        """A stricter rule continues from the count of a milder one, and vice versa."""
         key = new_key()
         await takes(counters, key, 1)
 
@@ -126,7 +126,7 @@ class CountersContract(ReturnContract):
         assert {tally for tally in tallies if not tally.taken} == {Tally(False, limit, NOW + SECOND)}
 
     async def test_one_of_parallel_takes_gets_the_one_that_is_due(self, counters: Counters) -> None:
-        """When a wait is over, of fifty at once one is taken."""
+        """At the end of a wait, one of fifty parallel tries is taken."""
         key = new_key()
         await limited(counters, key)
 
@@ -135,10 +135,10 @@ class CountersContract(ReturnContract):
 
         assert Counter(tally.taken for tally in tallies) == {True: 1, False: 49}
 
-    # Looking
+    # Peeking
 
     async def test_peek_tells_and_takes_none(self, counters: Counters) -> None:
-        """The tally is told with its wait, and as none when there is none; asking changes nothing."""
+        """It returns the count and the wait, zero without a tally, and changes nothing."""
         key = new_key()
         before = await counters.peek(key, now_ms=NOW)
         await limited(counters, key)
@@ -151,7 +151,7 @@ class CountersContract(ReturnContract):
     # Keys
 
     async def test_keys_are_any_text(self, counters: Counters) -> None:
-        """Hostile keys are counted each for itself, and returned and forgotten as any other."""
+        """Hostile keys have separate tallies, given back and removed like any other."""
         run = new_key()
         keys = [
             *(f"{key}{run}" for key in HOSTILE_USERS),
@@ -182,7 +182,7 @@ class CountersContract(ReturnContract):
     # With the store
 
     async def test_counters_of_one_store_are_the_same(self, store: Store) -> None:
-        """Whoever asks the store again meets the same tallies."""
+        """A second call of `counters` returns the same tallies."""
         first, second, key = store.counters(), store.counters(), new_key()
         assert first is not None
         assert second is not None
@@ -192,14 +192,14 @@ class CountersContract(ReturnContract):
         assert (await second.peek(key, now_ms=NOW)).count == 1
 
     async def test_tallies_are_no_sessions(self, store: Store, counters: Counters) -> None:
-        """A scan of the sessions meets no tally."""
+        """A scan of the sessions yields no tally."""
         key = new_key()
         await counters.take(key, THREE, now_ms=NOW)
 
         assert key not in await scanned(store)
 
     async def test_cancelled_calls_happen_whole_or_not_at_all(self, counters: Counters) -> None:
-        """A take cancelled at many points was counted or was not, and nobody gets another's answer."""
+        """A take cancelled at many points was counted or was not, and no other call gets its reply."""
         others = {new_key(): number for number in range(1, 9)}
         for key, number in others.items():
             await takes(counters, key, number, ONLY_COUNTED)
@@ -220,7 +220,7 @@ class CountersContract(ReturnContract):
             assert after in (Tally(False, 2, 0), Tally(False, 3, NOW + 10 * SECOND))
 
     async def test_hundred_and_sixty_calls_are_all_answered(self, counters: Counters) -> None:
-        """More parallel calls than any pool has connections wait their turn, each with its own answer."""
+        """With more parallel calls than connections, each call gets its own reply."""
         keys = [new_key() for _ in range(160)]
 
         taken = await asyncio.gather(*(counters.take(key, ONE, now_ms=NOW + n) for n, key in enumerate(keys)))

@@ -1,4 +1,4 @@
-"""The counting contract of what is given back, forgotten, and over."""
+"""Tests of tallies that are given back, removed, or over."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stormcellar.stores.counters import Counters, Tally
 
 
 class ReturnContract:
-    """What undoes a take, and what ends a tally."""
+    """Tests of `give_back` and `forget`, and of the end of a tally."""
 
     # Giving back
 
@@ -36,7 +36,7 @@ class ReturnContract:
         ]
 
     async def test_giving_back_ends_the_wait_it_began(self, counters: Counters) -> None:
-        """The one that reached the limit, or came after it, is undone with its wait: the next is the same."""
+        """Giving back the take that reached the limit, or a later one, also ends its wait."""
         key = new_key()
         last = await limited(counters, key)
         await counters.give_back(key, last, now_ms=NOW)
@@ -49,7 +49,7 @@ class ReturnContract:
         assert await counters.take(key, THREE, now_ms=again.next_ms) == beyond
 
     async def test_giving_back_leaves_the_wait_of_another(self, counters: Counters) -> None:
-        """A wait that a later one began goes on, with one less counted."""
+        """A wait that a later take started continues, with the count lower by one."""
         key = new_key()
         early = await limited(counters, key)
         late = await counters.take(key, THREE, now_ms=early.next_ms)
@@ -60,7 +60,7 @@ class ReturnContract:
         assert (await counters.take(key, THREE, now_ms=late.next_ms)).taken
 
     async def test_giving_back_does_not_reset_the_delay(self, counters: Counters) -> None:
-        """Whoever succeeds now and then among failures waits as long as without the successes."""
+        """Successes among failures do not shorten the wait."""
         key = new_key()
         waits_until = (await limited(counters, key)).next_ms
         for _ in range(3):
@@ -72,7 +72,7 @@ class ReturnContract:
         assert bad == Tally(True, 4, waits_until + 20 * SECOND)
 
     async def test_giving_back_the_last_forgets(self, counters: Counters) -> None:
-        """At zero nothing is left, neither a count nor a wait."""
+        """At zero, neither a count nor a wait is left."""
         key = new_key()
         only = await counters.take(key, ONE, now_ms=NOW)
 
@@ -82,7 +82,7 @@ class ReturnContract:
         assert await counters.take(key, ONE, now_ms=NOW) == only
 
     async def test_giving_back_never_goes_below_zero(self, counters: Counters) -> None:
-        """What was forgotten by now is not given back: no credit comes of it."""
+        """Giving back to a removed or expired tally does nothing, so no credit results."""
         key, expired = new_key(), new_key()
         first = await counters.take(key, THREE, now_ms=NOW)
         old = (await takes(counters, expired, 2))[-1]
@@ -96,7 +96,7 @@ class ReturnContract:
         assert await counters.take(expired, THREE, now_ms=NOW + HOUR) == Tally(True, 1, 0)
 
     async def test_nothing_is_left_of_a_tally_at_zero(self, counters: Counters) -> None:
-        """Given back after the tally was forgotten and begun anew, the last one takes any wait along."""
+        """If giving back brings a tally to zero, its wait ends too, even if another take started it."""
         key = new_key()
         old = await counters.take(key, ONE, now_ms=NOW)
         await counters.forget(key)
@@ -107,7 +107,7 @@ class ReturnContract:
         assert await counters.peek(key, now_ms=NOW + 1) == Tally(False, 0, 0)
 
     async def test_giving_back_does_not_move_the_end(self, counters: Counters) -> None:
-        """The tally is forgotten when it would have been."""
+        """The tally ends when it would have ended."""
         key = new_key()
         tallies = await takes(counters, key, 2)
 
@@ -117,7 +117,7 @@ class ReturnContract:
         assert (await counters.peek(key, now_ms=NOW + HOUR)).count == 0
 
     async def test_parallel_takes_and_returns_add_up(self, counters: Counters) -> None:
-        """Fifty returned among fifty taken leave exactly what was there before."""
+        """Fifty given back among fifty taken leave the count unchanged."""
         key = new_key()
         tallies = await takes(counters, key, 50, ONLY_COUNTED)
 
@@ -132,7 +132,7 @@ class ReturnContract:
     # Forgetting
 
     async def test_forget_starts_anew(self, counters: Counters) -> None:
-        """Count, wait and growth are gone; to forget what is not there passes."""
+        """Count, wait and doubling start again; removing an absent tally succeeds."""
         key = new_key()
         await limited(counters, key, extra=2)
 
@@ -157,7 +157,7 @@ class ReturnContract:
         assert (last.count, anew.count) == (3, 1)
 
     async def test_the_callers_clock_is_the_only_one(self, counters: Counters) -> None:
-        """In a month from now the waits are the same, whatever the real time."""
+        """A month from now the waits are the same, whatever the real time."""
         key, then = new_key(), NOW + 30 * DAY
 
         taken = await takes(counters, key, 4, now_ms=then)

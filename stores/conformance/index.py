@@ -1,4 +1,4 @@
-"""The contract of `of_user`: all that is there, once, and nothing else."""
+"""Tests of `of_user`: every session of the user, once, and no other."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from stormcellar.stores.records import Credential, Delta, Outcome
 
 
 class IndexContract:
-    """Line 7 of the contract."""
+    """Tests of `of_user`."""
 
     async def test_of_user_returns_each_session_once_without_data(self, store: Store) -> None:
-        """Every live session of the user is there once, whole but for its data, and none of another's."""
+        """Every live session of the user is returned once, complete except its data, and no other user's."""
         user = new_user()
         records = [await created(store, user=user, auth_ms=NOW - n, client=b"%d" % n) for n in range(3)]
         for other in (None, user[:-1], user + "x", user.upper(), "*"):
@@ -42,7 +42,7 @@ class IndexContract:
         ]
 
     async def test_of_user_is_empty_for_a_stranger(self, store: Store) -> None:
-        """A user without sessions has an empty list, asked twice too."""
+        """A user without sessions has an empty list, also the second time."""
         user = new_user()
 
         assert [await store.of_user(user, now_ms=NOW) for _ in range(2)] == [[], []]
@@ -63,7 +63,7 @@ class IndexContract:
         assert found[0].expires_ms == NOW + 2 * HOUR
 
     async def test_of_user_follows_a_change_of_user(self, store: Store) -> None:
-        """A session that another user signs in to leaves the first one's list, and may come back."""
+        """A session that another user signs in to leaves the first user's list, and can return to it."""
         alice, bob = new_user("alice"), new_user("bob")
         record = await created(store, user=alice)
         credential, listed = record.credential, []
@@ -89,7 +89,7 @@ class IndexContract:
         assert await store.of_user(user, now_ms=NOW) == []
 
     async def test_failed_sign_in_unlists_nothing(self, store: Store) -> None:
-        """A rotation that fails leaves a session in its own user's list, also when for that same user."""
+        """A failed rotation leaves the session in its user's list, also if it was for the same user."""
         user = new_user()
         record = await created(store, user=user, data={"a": b"1"})
         conflict = Delta(expect={"a": None})
@@ -110,7 +110,7 @@ class IndexContract:
         assert [handles(await store.of_user(user, now_ms=late)) for _ in range(3)] == [[record.handle]] * 3
 
     async def test_list_outlives_its_shortest_session(self, store: Store) -> None:
-        """A session that lives on is listed after others, added before and after it, have ended."""
+        """A session is still listed after others, added before and after it, have ended."""
         user, past = new_user(), NOW - 10 * MINUTE
         soon, later = NOW + HOUR // 2, NOW + HOUR - MINUTE
         await created(store, user=user, expires_ms=soon, deadline_ms=soon)
@@ -123,7 +123,7 @@ class IndexContract:
 
     @pytest.mark.parametrize("user", HOSTILE_USERS, ids=ascii)
     async def test_hostile_user_names_are_only_names(self, store: Store, user: str) -> None:
-        """Any non-empty name keeps its own sessions, bound at creation or by rotation, and no other's."""
+        """Any non-empty name has its own sessions, bound by creation or rotation, and no other user's."""
         before = handles(await store.of_user(user, now_ms=NOW))
         record, anonymous = await created(store, user=user), await created(store)
         new = Credential(anonymous.handle, new_verifier())

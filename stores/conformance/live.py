@@ -1,4 +1,4 @@
-"""The contract of liveness: when a session is there, for whom, and until which millisecond."""
+"""Tests of liveness: for which credential, and until which millisecond, a session is live."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from stormcellar.stores.records import Absent, Credential, Delta, Outcome
 
 
 class LiveContract:
-    """Line 1 of the contract."""
+    """Tests of liveness."""
 
     @pytest.mark.parametrize(
         "changes",
@@ -44,7 +44,7 @@ class LiveContract:
         ids=["anonymous", "signed-in", "empty", "opaque", "times", "many", "treacherous"],
     )
     async def test_load_returns_what_was_created(self, store: Store, changes: dict[str, object]) -> None:
-        """Every field comes back as it went in, whatever bytes and names it holds."""
+        """Every field is returned as it was stored, whatever bytes and names it contains."""
         record = await created(store, **changes)
 
         assert await store.load(record.credential, now_ms=NOW) == record
@@ -59,7 +59,7 @@ class LiveContract:
         assert await is_ended(store, credential)
 
     async def test_verifier_never_issued_is_superseded_and_powerless(self, store: Store) -> None:
-        """A known handle under a wrong verifier answers SUPERSEDED, writes nothing and ends nothing."""
+        """A known handle with a wrong verifier is SUPERSEDED, writes nothing and ends nothing."""
         record = await created(store)
         wrong = Credential(record.handle, new_verifier())
 
@@ -70,7 +70,7 @@ class LiveContract:
         assert await loaded(store, record.credential) == record
 
     async def test_session_is_live_to_the_last_millisecond(self, store: Store) -> None:
-        """At one millisecond before its expiry every operation still takes a session for live."""
+        """One millisecond before its expiry a session is live for every operation."""
         user, last = new_user(), NOW + HOUR - 1
         record = await created(store, user=user)
 
@@ -83,7 +83,7 @@ class LiveContract:
         assert await rotated(store, record.credential, new_verifier(), now_ms=last) is Outcome.APPLIED
 
     async def test_session_is_ended_at_its_expiry(self, store: Store) -> None:
-        """At its expiry every operation takes a session for ended, under any verifier, and revives none."""
+        """At its expiry a session is ended for every operation and verifier, and none restores it."""
         user, at = new_user(), NOW + HOUR
         record = await created(store, user=user)
         wrong = Credential(record.handle, new_verifier())
@@ -100,7 +100,7 @@ class LiveContract:
         assert await store.load(record.credential, now_ms=at) is Absent.ENDED
 
     async def test_slid_expiry_is_the_one_that_counts(self, store: Store) -> None:
-        """After a touch the old expiry ends nothing, and the new one does, to the millisecond."""
+        """After a touch the session ends at the new expiry, to the millisecond, and not at the old one."""
         user, end = new_user(), NOW + 2 * HOUR
         record = await created(store, user=user)
         await store.apply(record.credential, NOTHING, now_ms=NOW + MINUTE, expires_ms=end)
@@ -111,7 +111,7 @@ class LiveContract:
         assert await store.of_user(user, now_ms=end) == []
 
     async def test_record_created_expired_is_never_live(self, store: Store) -> None:
-        """A record whose expiry is past at its creation is ended, reaped or not."""
+        """A record that has expired before its creation is ended, whether or not it was removed."""
         user = new_user()
         record = await created(store, user=user, expires_ms=NOW - 10 * MINUTE)
 
@@ -122,7 +122,7 @@ class LiveContract:
         assert await is_ended(store, record.credential, user=user)
 
     async def test_grace_accepts_the_previous_verifier_until_it_ends(self, store: Store) -> None:
-        """In its grace the previous verifier loads (as presented), writes and is alive; then no more."""
+        """In its grace the previous verifier loads (as presented), writes and is alive; afterwards not."""
         record = await created(store)
         new, end = Credential(record.handle, new_verifier()), NOW + 3 * SECOND + MINUTE
         await rotated(store, record.credential, new.verifier, now_ms=NOW + 3 * SECOND, grace_ms=MINUTE)
@@ -139,7 +139,7 @@ class LiveContract:
         assert (await loaded(store, new, now_ms=end)).data["late"] == b"1"
 
     async def test_grace_ends_with_the_session(self, store: Store) -> None:
-        """A previous verifier in grace is as ended as the session once that has expired."""
+        """When the session expires, a previous verifier in its grace is ended, too."""
         record = await created(store)
         await rotated(store, record.credential, new_verifier(), expires_ms=NOW + HOUR, grace_ms=2 * HOUR)
 

@@ -1,4 +1,4 @@
-"""The contract under load: parallel calls on one session, provoked rather than hoped for."""
+"""Tests with parallel calls on one session, with races that are provoked."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from stormcellar.stores.records import Credential, Delta, Outcome, Record
 
 
 class RaceContract:
-    """Lines 2 to 7 of the contract, with everything at once."""
+    """Tests of parallel operations."""
 
     async def test_fifty_writers_lose_nothing(self, store: Store) -> None:
         """Parallel writes to different keys of one session all survive."""
@@ -67,7 +67,7 @@ class RaceContract:
         assert (await loaded(store, record.credential)).data == {"n": b"20"}
 
     async def test_one_of_parallel_expectations_wins(self, store: Store) -> None:
-        """Of twenty writers that expect a key to be absent one is APPLIED; the value is its own."""
+        """Of twenty writers that expect a key to be absent one is APPLIED, and its value is stored."""
         record = await created(store, data={})
         deltas = [Delta(put={"n": b"%d" % number}, expect={"n": None}) for number in range(20)]
 
@@ -80,7 +80,7 @@ class RaceContract:
         assert (await loaded(store, record.credential)).data == winner.put
 
     async def test_one_of_parallel_creations_wins(self, store: Store) -> None:
-        """Of twenty records under one handle one is inserted whole."""
+        """Of twenty records with one handle exactly one is inserted, completely."""
         first = new_record()
         records = [new_record(handle=first.handle, data={"n": b"%d" % number}) for number in range(20)]
 
@@ -93,7 +93,7 @@ class RaceContract:
 
     @pytest.mark.parametrize(("grace_ms", "other"), [(0, Outcome.GONE), (MINUTE, Outcome.CONFLICT)])
     async def test_one_of_parallel_rotations_wins(self, store: Store, grace_ms: int, other: Outcome) -> None:
-        """Of twenty rotations with one credential one is APPLIED, and everything stored is its own."""
+        """Of twenty rotations with one credential one is APPLIED, and all stored values are its own."""
         record = await created(store, data={})
         verifiers, users = [new_verifier() for _ in range(20)], [new_user() for _ in range(20)]
 
@@ -122,7 +122,7 @@ class RaceContract:
         assert listed == [[record.handle] if each == user else [] for each in users]
 
     async def test_destroy_is_final_against_writers_in_flight(self, store: Store) -> None:
-        """In a hundred rounds of destroy among writes, touches and sign-ins no session comes back."""
+        """In a hundred rounds of destroy among writes, touches and sign-ins, no session is restored."""
         user = new_user()
         for place in range(100):
             record = await created(store, user=user)
@@ -145,7 +145,7 @@ class RaceContract:
         assert user not in {record.user for record in (await scanned(store)).values()}
 
     async def test_what_is_planted_during_a_sign_in_does_not_survive(self, store: Store) -> None:
-        """Writes racing a rotation that keeps nothing are dropped by it or refused after it."""
+        """Writes in a race with a rotation that keeps nothing are dropped by it or refused after it."""
         for place in range(25):
             record = await created(store, data={})
             new = Credential(record.handle, new_verifier())
@@ -165,7 +165,7 @@ class RaceContract:
             await store.destroy(record.handle)
 
     async def test_load_never_sees_half_a_write(self, store: Store) -> None:
-        """Two keys that are always written together are always read together, by a scan too."""
+        """Two keys that are always written together are always read together."""
         record = await created(store, data={"a": b"0", "b": b"0"})
 
         async def write() -> None:
@@ -184,7 +184,7 @@ class RaceContract:
         assert all(data["a"] == data["b"] for data in seen)
 
     async def test_reading_the_index_loses_no_sign_in(self, store: Store) -> None:
-        """Readers of the user index at every moment of sign-ins never make a session disappear from it."""
+        """Reading the user index during sign-ins never removes a session from it."""
         for _ in range(10):
             alice, bob = new_user("alice"), new_user("bob")
             records = [await created(store, user=user) for user in (alice, None) * 5]
@@ -203,7 +203,7 @@ class RaceContract:
             assert await store.of_user(bob, now_ms=NOW) == []
 
     async def test_parallel_sign_ins_are_all_listed(self, store: Store) -> None:
-        """Twenty sessions of one user signed in at once are all listed, and stay so while others end."""
+        """Twenty parallel sign-ins of one user are all listed, and stay listed while others end."""
         user = new_user()
         records = [await created(store) for _ in range(20)]
         ending = [await created(store, user=user) for _ in range(20)]
@@ -224,7 +224,7 @@ class RaceContract:
         assert handles(await store.of_user(user, now_ms=NOW)) == handles(records)
 
     async def test_hundred_and_sixty_calls_are_all_answered(self, store: Store) -> None:
-        """More parallel calls than any pool has connections wait their turn, each with its own answer."""
+        """With more parallel calls than connections, each call gets its own reply."""
         records = [new_record(data={"mine": b"%d" % number}) for number in range(160)]
 
         await asyncio.gather(*map(store.create, records))
@@ -234,7 +234,7 @@ class RaceContract:
 
 
 async def _while_reading(store: Store, user: str, calls: list[Coroutine[Any, Any, None]]) -> None:
-    """Run *calls* amid readers of *user*'s sessions that began at different moments and go on throughout."""
+    """Run *calls* while readers, started at different moments, list the sessions of *user*."""
     is_done = asyncio.Event()
 
     async def read(turns: int) -> None:

@@ -1,4 +1,4 @@
-"""The contract of `rotate` and `destroy`: one step, one winner, and no way back."""
+"""Tests of `rotate` and `destroy`: one atomic step, one winner, and nothing is restored."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from stormcellar.stores.records import Absent, Credential, Delta, Outcome
 
 
 class RotateContract:
-    """Lines 5 and 6 of the contract."""
+    """Tests of `rotate` and `destroy`."""
 
-    # 5. Rotate
+    # Rotate
 
     async def test_rotation_sets_all_it_is_given(self, store: Store) -> None:
         """Verifier, user, times and client are as given, the expiry may move back, `created_ms` stays."""
@@ -76,7 +76,7 @@ class RotateContract:
         assert await store.of_user(user, now_ms=NOW) == []
 
     async def test_rotation_does_not_move_seen_back(self, store: Store) -> None:
-        """A rotation by a process whose clock is behind leaves `seen` where it is."""
+        """A rotation by a process with a slow clock does not change `seen_ms`."""
         record = await created(store, seen_ms=NOW + 5 * SECOND)
         new = Credential(record.handle, new_verifier())
 
@@ -86,7 +86,7 @@ class RotateContract:
         assert (after.seen_ms, after.rotated_ms) == (NOW + 5 * SECOND, NOW)
 
     async def test_old_verifier_is_dead_at_once(self, store: Store) -> None:
-        """After a rotation without grace the old verifier neither reads, writes nor rotates."""
+        """After a rotation without grace the old verifier cannot load, write or rotate."""
         record = await created(store, user=new_user())
         old, new = record.credential, Credential(record.handle, new_verifier())
         await rotated(store, old, new.verifier)
@@ -122,7 +122,7 @@ class RotateContract:
         assert (await loaded(store, new)).data == {key: everything[key] for key in survivors}
 
     async def test_delta_applies_after_keep(self, store: Store) -> None:
-        """A key that the delta puts stays though `keep` lacks it; one that it drops goes though kept."""
+        """The delta puts a key that `keep` lacks, and drops one that `keep` contains."""
         record = await created(store, data={"a": b"1", "b": b"2", "c": b"3", "d": b"4"})
         new = Credential(record.handle, new_verifier())
         delta = Delta(put={"a": b"$$ROOT", "user": b"$user"}, drop=frozenset({"c", "d"}))
@@ -142,7 +142,7 @@ class RotateContract:
         assert (await loaded(store, new)).data == {"a": b"9", "b": b"2", "d": b""}
 
     async def test_expect_is_tested_before_keep_drops(self, store: Store) -> None:
-        """An expectation is about the record as stored, though `keep` is about to drop the key."""
+        """An expectation is tested against the stored record, even for a key that `keep` drops."""
         record = await created(store, data={"a": b"1"})
         new = Credential(record.handle, new_verifier())
         absent, present = Delta(expect={"a": None}), Delta(expect={"a": b"1"})
@@ -154,7 +154,7 @@ class RotateContract:
         assert (await loaded(store, new)).data == {}
 
     async def test_rotation_itself_needs_the_current_verifier(self, store: Store) -> None:
-        """A previous verifier in grace gets CONFLICT from `rotate` and changes nothing; after it, GONE."""
+        """A previous verifier gets CONFLICT in its grace and GONE afterwards, and changes nothing."""
         record = await created(store)
         new = Credential(record.handle, new_verifier())
         await rotated(store, record.credential, new.verifier, grace_ms=MINUTE)
@@ -182,7 +182,7 @@ class RotateContract:
         assert await living(store, every, now_ms=NOW + SECOND) == {third}
 
     async def test_only_the_last_verifier_has_a_grace(self, store: Store) -> None:
-        """A second renewal within a grace ends the first verifier and gives the second one its own time."""
+        """A second renewal within a grace ends the first verifier and gives the second one its own grace."""
         record = await created(store)
         second, third = (Credential(record.handle, new_verifier()) for _ in range(2))
         every = [record.credential, second, third]
@@ -193,10 +193,10 @@ class RotateContract:
         assert await living(store, every, now_ms=NOW + 2 * MINUTE - 1) == {second, third}
         assert await living(store, every, now_ms=NOW + 2 * MINUTE) == {third}
 
-    # 6. Destroy
+    # Destroy
 
     async def test_destroy_needs_no_verifier_and_is_idempotent(self, store: Store) -> None:
-        """The handle alone ends a session everywhere; asked again, there was nothing to remove."""
+        """The handle is enough to end a session; a second call finds nothing to remove."""
         user = new_user()
         record = await created(store, user=user)
         other = await created(store, user=user)
@@ -221,7 +221,7 @@ class RotateContract:
         assert await is_ended(store, new)
 
     async def test_nothing_resurrects_a_destroyed_session(self, store: Store) -> None:
-        """A write, a touch and a sign-in that come after destroy answer GONE and bring nothing back."""
+        """A write, a touch and a sign-in after destroy return GONE and restore nothing."""
         user = new_user()
         record = await created(store, user=user)
         await store.destroy(record.handle)

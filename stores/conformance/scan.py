@@ -1,4 +1,4 @@
-"""The contract of `scan`: every session that is there, and no other."""
+"""Tests of `scan`: every live session, and no other."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from stormcellar.stores.records import Credential, Handle, Record
 
 
 class ScannableContract:
-    """Line 9 of the contract, for a store that is `Scannable`."""
+    """Tests for a store that is `Scannable`."""
 
     @pytest.fixture
     def scannable(self, store: Store) -> Scannable:
-        """Return the store, or skip the test if it cannot be scanned."""
+        """Return the store, or skip the test if it is not `Scannable`."""
         if not isinstance(store, Scannable):
             pytest.skip("this store is not Scannable")
         return store
 
     async def test_scan_yields_every_live_record_whole(self, scannable: Scannable) -> None:
-        """Five hundred records come with data and current verifier; ended and expired ones do not."""
+        """It yields five hundred live records with data and current verifier, and no ended or expired one."""
         records = [new_record(user=f"scanned {number % 7}") for number in range(500)]
         await created_many(scannable, records)
         turned = Credential(records[0].handle, new_verifier())
@@ -50,7 +50,7 @@ class ScannableContract:
         await asyncio.gather(*(scannable.destroy(record.handle) for record in records[:450]))
 
     async def test_scan_survives_changes_under_way(self, scannable: Scannable) -> None:
-        """A scan during which sessions come and go yields every one that was there throughout."""
+        """A scan yields every session that exists throughout, while others are created and destroyed."""
         staying = [new_record() for _ in range(150)]
         leaving = [new_record() for _ in range(150)]
         await created_many(scannable, [each for pair in zip(staying, leaving, strict=True) for each in pair])
@@ -66,7 +66,7 @@ class ScannableContract:
         await asyncio.gather(*(scannable.destroy(record.handle) for record in (*staying, *leaving)))
 
     async def test_scan_may_be_left_early(self, scannable: Scannable) -> None:
-        """A caller that stops after one record leaves a scannable that still answers."""
+        """After a caller stops at the first record, the store still works."""
         records: list[Record] = [await created(scannable) for _ in range(3)]
         scan = scannable.scan(now_ms=NOW)
 
