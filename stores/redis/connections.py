@@ -97,7 +97,7 @@ class ServerConnections(Connections):
 
 
 async def exchange(node: Node, commands: Sequence[Command], replies: list[Any]) -> None:
-    """Send *commands* over a connection of *node*; append each reply or error to *replies* at once."""
+    """Send *commands* over one connection of *node*; add each reply or error to *replies* as it is read."""
     connection = node.acquire_connection()
     try:
         if connection.is_connected and await connection.can_read():

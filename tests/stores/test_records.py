@@ -1,4 +1,4 @@
-"""The values of the store contract: what a record and a delta are to whoever makes one."""
+"""The values of the store contract: how records, deltas and rotations are made, and what they refuse."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_schedule_agrees_with_a_sorted_list(span: int) -> None:
 
 @pytest.mark.parametrize("spread", [1, WIDTH - 1], ids=["one time", "one bucket"])
 def test_crowd_comes_out_a_few_at_a_time(spread: int) -> None:
-    """No call looks at more than a few of a crowd, none of it comes early, and all come in the end."""
+    """With many handles at one time, a call looks at few; none is early, and all are returned in the end."""
     times, chance = Times(), random.Random(6)
     schedule, count = Schedule(times.of), 3 * NEAR_MAX
     for number in range(count):

@@ -301,7 +301,7 @@ async def test_closed_store_has_no_announcements() -> None:
 
 @pytest.mark.gen_test
 async def test_long_scan_lets_others_run() -> None:
-    """A scan of many records gives the event loop a turn now and then."""
+    """A scan of many records yields to the event loop now and then."""
     store = MemoryStore()
     for _ in range(1000):
         await created(store, data={})

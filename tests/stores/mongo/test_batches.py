@@ -1,4 +1,4 @@
-"""Calls of one turn of the loop on `MongoStore` share a command, and each has its own answer."""
+"""Calls of one iteration of the loop on `MongoStore` share a command, and each has its own result."""
 
 from __future__ import annotations
 
@@ -397,7 +397,7 @@ async def test_a_single_load_keeps_the_read_concern_of_the_url(mongo_rs: Backend
 
 @pytest.mark.gen_test
 async def test_a_key_to_keep_that_is_no_text_harms_nobody(store: MongoStore) -> None:
-    """Of the rotations of one turn only that one is refused."""
+    """Of the rotations of one iteration only that one is refused."""
     records = [await created(store) for _ in range(3)]
     keeps = [frozenset({"a"}), frozenset({"\ud800"}), frozenset({"b"})]
 

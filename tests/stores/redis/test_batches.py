@@ -1,4 +1,4 @@
-"""What one turn of the loop asks of Redis leaves together, and each caller gets its own outcome."""
+"""Commands of one iteration of the loop are sent together, and each caller gets its own outcome."""
 
 from __future__ import annotations
 
@@ -256,7 +256,7 @@ async def test_a_batch_of_large_sessions(each_redis: Backend, open_redis: OpenRe
 
 @pytest.mark.gen_test
 async def test_a_script_without_an_answer_delays_no_load(redis8: Backend, open_redis: OpenRedis) -> None:
-    """Asked in one turn with a change that is never answered, a load is answered at once."""
+    """A load in one iteration with a write that gets no reply has its result at once."""
     async with DroppingProxy(redis8.port, protocol="redis") as proxy:
         store = open_redis(redis8.url.replace(str(redis8.port), str(proxy.port)), timeout_s=0.5)
         record = new_record()
@@ -327,7 +327,7 @@ async def test_what_is_another_nodes_is_sent_there_once(
 async def test_a_node_that_is_down_fails_its_own_share_alone(
     redis_cluster: Backend, open_redis: OpenRedis
 ) -> None:
-    """What other nodes were asked in the same turn is answered, reads and changes alike."""
+    """Commands to other nodes in the same iteration get their replies, reads and writes alike."""
     store = open_redis(redis_cluster.url)
     lost, kept = new_record(), new_record()
     await store.create(kept)

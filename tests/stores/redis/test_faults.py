@@ -223,7 +223,7 @@ async def test_cancelled_mutations_happened_whole_or_not_at_all(
 
 @pytest.mark.gen_test
 async def test_cancelled_calls_keep_no_connection(each_redis: Backend, open_redis: OpenRedis) -> None:
-    """After many crowds that gave up half way, 160 calls are served as ever."""
+    """After many groups of calls were cancelled half way, 160 calls succeed."""
     store = open_redis(each_redis.url)
     record = new_record()
     await store.create(record)
@@ -264,7 +264,7 @@ async def test_a_frozen_server_is_told_within_the_budget(each_redis: Backend, op
 
 @pytest.mark.gen_test
 async def test_a_frozen_server_fails_a_crowd_together(each_redis: Backend, open_redis: OpenRedis) -> None:
-    """160 calls on a frozen server all end within the budget of one, those that waited for a turn as well."""
+    """160 calls on a frozen server all end within the time-out of one, also those that waited for a slot."""
     store = open_redis(each_redis.url, timeout_s=0.5)
     record = new_record()
     await eventually(store.ping)

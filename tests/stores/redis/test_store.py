@@ -461,7 +461,7 @@ async def test_a_live_neighbour_of_a_broken_record_is_found(
 async def test_ping_warns_once_of_a_server_that_may_evict_sessions(
     store: RedisStore, admin: redis.Redis, policy: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An allkeys policy is named in one warning, whoever asks how often; others are silent."""  # G14
+    """An allkeys policy is named in one warning, however often ping runs; other policies are not."""  # G14
     admin.config_set("maxmemory-policy", policy)
 
     try:
