@@ -10,7 +10,7 @@ Stores read no clock, decode no values, log no data and never receive a secret.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import ClassVar, Self
 
 from stormcellar.stores.counters import Counters
@@ -136,11 +136,12 @@ class Announcing(Store):
     """
 
     @abstractmethod
-    def gone(self) -> AsyncIterator[Handle]:
+    def gone(self) -> AsyncGenerator[Handle, None]:
         """Yield the handle of each destroy, and of each rotation without grace, from the first `anext` on.
 
         Best effort: it reconnects by itself and may miss some, so receivers confirm and poll with `alive`.
-        Expiry is not announced. Ends with `aclose()` of the store or of the iterator.
+        Expiry is not announced. Ends with `aclose()` of the store or of the iterator; a listener that stops
+        earlier closes the iterator, for instance with `contextlib.aclosing`.
         """
 
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import ClassVar
 
 import pytest
@@ -84,9 +84,11 @@ class AnnouncingContract:
         confirmed: list[set[Credential]] = []
 
         async def confirm() -> None:
-            async for handle in announcing.gone():
-                if handle in ending:
-                    confirmed.append(await announcing.alive([ending[handle]], now_ms=NOW))
+            # A cancellation in `alive` leaves the loop without closing the iterator.
+            async with aclosing(announcing.gone()) as handles:
+                async for handle in handles:
+                    if handle in ending:
+                        confirmed.append(await announcing.alive([ending[handle]], now_ms=NOW))
 
         listener = asyncio.create_task(confirm())
         async with asyncio.timeout(HEARD_S):

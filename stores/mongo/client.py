@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
@@ -169,7 +169,7 @@ class EndedSessions:
         self._is_closed = False
         self._waits: set[asyncio.Future[Any]] = set()
 
-    async def handles(self) -> AsyncIterator[Handle]:
+    async def handles(self) -> AsyncGenerator[Handle, None]:
         """Yield the handle of each session that ends, until `aclose`."""
         stream: AsyncChangeStream[Document] | None = None
         pause_s = FIRST_PAUSE_S

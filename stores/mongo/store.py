@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Self, TypeVar
@@ -217,7 +217,7 @@ class MongoStore(Announcing, Scannable):
                 return
             last = page[-1]["_id"]
 
-    def gone(self) -> AsyncIterator[Handle]:
+    def gone(self) -> AsyncGenerator[Handle, None]:
         """Yield the handles of sessions that ended; see `Announcing.gone` and the class for its limits."""
         return self._ended.handles()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, Self
 
@@ -195,7 +195,7 @@ class RedisStore(Announcing, Scannable):
                 live.add(credential)
         return live
 
-    async def gone(self) -> AsyncIterator[Handle]:
+    async def gone(self) -> AsyncGenerator[Handle, None]:
         """Yield the handle of each destroy, and of each rotation without grace, as it is published."""
         delay_s = RECONNECT_S
         while True:

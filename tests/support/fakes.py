@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Self
 
 from stormcellar.stores import (
@@ -104,7 +104,7 @@ class SteeredStore(Announcing, Scannable):
     async def alive(self, credentials: Iterable[Credential], *, now_ms: int) -> set[Credential]:
         return await self._pass_on("alive", credentials, now_ms=now_ms)  # type: ignore[no-any-return]
 
-    def gone(self) -> AsyncIterator[Handle]:
+    def gone(self) -> AsyncGenerator[Handle, None]:
         assert isinstance(self.inner, Announcing)
         return self.inner.gone()
 
