@@ -7,6 +7,7 @@ import itertools
 import random
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import aclosing
 
 import pytest
 from tornado.ioloop import IOLoop
@@ -271,23 +272,23 @@ async def test_listener_that_does_not_read_is_bounded() -> None:
 async def test_listener_may_be_closed_by_itself() -> None:
     """A closed iterator ends, is forgotten by the store, and leaves the others alone."""
     store = MemoryStore()
-    leaving, staying = store.gone(), store.gone()
-    told = [asyncio.ensure_future(anext(each)) for each in (leaving, staying)]
-    await asyncio.sleep(0)
-    record = await created(store)
-    await store.destroy(record.handle)
-    heard = await asyncio.gather(*told)
+    async with aclosing(store.gone()) as leaving, aclosing(store.gone()) as staying:
+        told = [asyncio.ensure_future(anext(each)) for each in (leaving, staying)]
+        await asyncio.sleep(0)
+        record = await created(store)
+        await store.destroy(record.handle)
+        heard = await asyncio.gather(*told)
 
-    await leaving.aclose()
-    after = asyncio.ensure_future(anext(staying))
-    await asyncio.sleep(0)
-    second = await created(store)
-    await store.destroy(second.handle)
+        await leaving.aclose()
+        after = asyncio.ensure_future(anext(staying))
+        await asyncio.sleep(0)
+        second = await created(store)
+        await store.destroy(second.handle)
 
-    assert len(store._listeners) == 1
-    assert heard == [record.handle] * 2
-    assert await anext(leaving, None) is None
-    assert await after == second.handle
+        assert len(store._listeners) == 1
+        assert heard == [record.handle] * 2
+        assert await anext(leaving, None) is None
+        assert await after == second.handle
 
 
 @pytest.mark.gen_test

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any, cast
 
 import pymongo
@@ -104,9 +104,8 @@ async def test_closing_on_a_frozen_server_ends(start_server: StartServer) -> Non
 async def test_store_outlives_its_server(start_server: StartServer) -> None:
     """After a crash and a restart the same store serves again and its listeners hear again."""
     server = start_server("mongo_rs")
-    async with store_at(server.url) as store:
+    async with store_at(server.url) as store, aclosing(store.gone()) as listener:
         record = await created(store)
-        listener = store.gone()
         await heard_by(listener, store)
         waiting = asyncio.ensure_future(anext(listener))
         server.kill()

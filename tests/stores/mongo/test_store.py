@@ -7,6 +7,7 @@ import base64
 import hashlib
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 
 import bson
 import pymongo
@@ -172,8 +173,7 @@ async def test_requests_in_parallel_wait_for_a_connection(store: MongoStore) -> 
 async def test_rotation_logged_as_a_replacement_is_announced(mongo_rs: Backend, prefix: str) -> None:
     """A sign-in after a renewal changes so much that the server logs the whole document; it is told too."""
     client: pymongo.MongoClient[Document]
-    async with store_at(mongo_rs.url, prefix=prefix) as store:
-        listener = store.gone()
+    async with store_at(mongo_rs.url, prefix=prefix) as store, aclosing(store.gone()) as listener:
         await heard_by(listener, store)
         renewed, signed_in = await created(store), await created(store)
         second = Credential(signed_in.handle, new_verifier())
