@@ -35,6 +35,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Let a SIGTERM end the run in order, servers included, and give slow machines time."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell script has its background jobs ignore SIGINT, and so would every program that a test starts and
+    # interrupts. A handler goes no further than this process, which goes on as before.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: None)
     # Or the first make_current() of pytest-tornado has asyncio make a loop that nobody closes.
     asyncio.set_event_loop(None)
     # pytest-tornado's default, 5 s, is shorter than a garbage-collecting pause of a busy two-core machine.

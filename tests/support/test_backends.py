@@ -1,8 +1,11 @@
-"""The test backends and the proxy do what other tests rely on."""
+"""The suite's own means do what other tests rely on: signals, backends, the proxy."""
 
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -14,6 +17,32 @@ from tests.support.proxy import DroppingProxy
 def resp(*words: str) -> bytes:
     """Return one Redis command as a client sends it."""
     return b"".join([b"*%d\r\n" % len(words), *(b"$%d\r\n%s\r\n" % (len(w), w.encode()) for w in words)])
+
+
+def test_interrupt_ends_a_program() -> None:
+    """A program that a test starts ends at SIGINT unless it decides otherwise."""
+    command = [sys.executable, "-c", "import time; print(flush=True); time.sleep(20)"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as started:
+        assert started.stdout is not None
+        started.stdout.readline()
+        started.send_signal(signal.SIGINT)
+
+        assert started.wait(10) == -signal.SIGINT
+
+
+def test_interrupt_ends_a_program_in_a_background_run() -> None:
+    """That holds too where the suite was started with SIGINT ignored, as a script's background jobs are."""
+    name = f"{__file__}::{test_interrupt_ends_a_program.__name__}"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", name]
+    ended = subprocess.run(
+        ["/bin/sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert "1 passed" in ended.stdout, ended.stdout
+    assert ended.returncode == 0
 
 
 def test_missing_binary_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
