@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,6 +23,9 @@ from tests.app.fuzz.samples import FORM
 from tests.app.fuzz.wire import Answer, Log, Wire
 from tests.app.fuzz.world import World, make_world
 from tests.support.site import OpenSite
+
+REQUESTS = 10_000
+"""What one test sends at most, in all places together."""
 
 LOGGERS = ("stormcellar", "tornado", "asyncio")
 PLACES: dict[str, dict[str, Any]] = {
@@ -105,14 +109,26 @@ def fuzz(world: World, attempt: Callable[[Sent], object], *, examples: int, numb
     each()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Spread many requests over several tests, each of which ends within the limit."""
+    if "part" in metafunc.fixturenames:
+        metafunc.parametrize("part", range(parts(metafunc.config)))
+
+
+def parts(config: pytest.Config) -> int:
+    """Return how many tests share the requests that were asked for."""
+    return math.ceil(config.getoption("--fuzz-examples") / REQUESTS)
+
+
 def test_no_request_gets_more_than_it_may(
-    world: World, attempt: Try, pytestconfig: pytest.Config
+    world: World, attempt: Try, part: int, pytestconfig: pytest.Config
 ) -> None:  # A2, A7, A9, A11, A15, C9, D9, E13, F1, F9, F10, G2, H4
     """No server error, no other identity, no record for a visitor, nobody's secret, no way off the site."""
     number = pytestconfig.getoption("--fuzz-seed")
-    number = random.randrange(2**32) if number == "random" else int(number)
+    number = random.randrange(2**32) if number == "random" else int(number) + part
     print(f"--fuzz-seed={number}")  # shown if it fails
-    fuzz(world, attempt, examples=pytestconfig.getoption("--fuzz-examples") // len(PLACES), number=number)
+    examples = pytestconfig.getoption("--fuzz-examples") // parts(pytestconfig) // len(PLACES)
+    fuzz(world, attempt, examples=examples, number=number)
 
 
 @pytest.mark.parametrize("world", [PLACES["behind a proxy"]], indirect=True)
