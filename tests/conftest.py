@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, NoReturn, Protocol
 
@@ -18,6 +18,9 @@ from tests.support.backends import Backend, BackendMissing, Server
 from tests.support.site import OpenSite, Site
 
 pytest.register_assert_rewrite("stormcellar.stores.conformance")
+
+LIMIT = pytest.StashKey[Any]()
+"""How long a test may take: the settings of pytest-timeout."""
 
 
 class StartServer(Protocol):
@@ -44,6 +47,24 @@ def pytest_configure(config: pytest.Config) -> None:
     # pytest-tornado's default, 5 s, is shorter than a garbage-collecting pause of a busy two-core machine.
     if "ASYNC_TEST_TIMEOUT" not in os.environ and config.option.async_test_timeout == 5:
         config.option.async_test_timeout = 30.0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> Generator[None, object, object]:
+    """Repeat the failure of a test that goes on after its limit: a task or a property test may catch one."""
+    item.stash[LIMIT] = settings
+    result = yield
+    if settings.method == "signal":
+        signal.setitimer(signal.ITIMER_REAL, settings.timeout, settings.timeout)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Give the end of a test the same limit again: a failure before it cancels the first."""
+    if LIMIT in item.stash:
+        item.config.hook.pytest_timeout_set_timer(item=item, settings=item.stash[LIMIT])
+    return (yield)
 
 
 @pytest.fixture

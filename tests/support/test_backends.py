@@ -6,12 +6,14 @@ import asyncio
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import StartServer
 from tests.support.backends import KINDS, Backend, BackendMissing, Server, _redis_says
 from tests.support.proxy import DroppingProxy
+from tests.support.running import ROOT
 
 
 def resp(*words: str) -> bytes:
@@ -43,6 +45,40 @@ def test_interrupt_ends_a_program_in_a_background_run() -> None:
 
     assert "1 passed" in ended.stdout, ended.stdout
     assert ended.returncode == 0
+
+
+HANGING = """
+import asyncio, threading, time
+import pytest
+
+@pytest.fixture
+def hangs_at_its_end(io_loop):
+    yield
+    threading.Event().wait()
+
+@pytest.mark.gen_test(timeout=60)
+async def test_hangs(hangs_at_its_end):
+    async def catches():
+        time.sleep(60)
+    task = asyncio.ensure_future(catches())
+    await asyncio.Event().wait()
+"""
+
+
+def test_nothing_hangs_without_a_limit(tmp_path: Path) -> None:
+    """A test fails at its limit though a task catches the first failure, and so does a fixture after it."""
+    (tmp_path / "test_hanging.py").write_text(HANGING)
+    options = ("--rootdir", str(tmp_path), "-p", "tests.conftest", "-p", "no:cacheprovider", "--timeout=1")
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-c", "setup.cfg", *options, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+    )
+
+    assert "1 failed, 1 error" in ended.stdout, ended.stdout
+    assert ended.stdout.count("Failed: Timeout (>1.0s)") >= 2
 
 
 def test_missing_binary_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,6 +120,7 @@ def parts(config: pytest.Config) -> int:
     return math.ceil(config.getoption("--fuzz-examples") / REQUESTS)
 
 
+@pytest.mark.timeout(600)  # a request that fails is made smaller for up to 300 s
 def test_no_request_gets_more_than_it_may(
     world: World, attempt: Try, part: int, pytestconfig: pytest.Config
 ) -> None:  # A2, A7, A9, A11, A15, C9, D9, E13, F1, F9, F10, G2, H4
