@@ -14,10 +14,13 @@ from tornado.ioloop import IOLoop
 
 from stormcellar.stores import Store
 from stormcellar.stores.memory import MemoryStore
-from tests.support.backends import Backend, BackendMissing, Server
+from tests.support.backends import KINDS, Backend, BackendMissing, Server
 from tests.support.site import OpenSite, Site
 
 pytest.register_assert_rewrite("stormcellar.stores.conformance")
+
+NEED_SERVER = frozenset({*KINDS, "start_server", "chromium"})
+"""The fixtures that start a server or a browser."""
 
 LIMIT = pytest.StashKey[Any]()
 """How long a test may take: the settings of pytest-timeout."""
@@ -30,9 +33,10 @@ class StartServer(Protocol):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the fuzz test run for longer, or differently."""
+    """Let the fuzz test run for longer, or differently, and leave out tests that need a server."""
     parser.addoption("--fuzz-examples", type=int, default=10_000, help="requests of the fuzz test (10000)")
     parser.addoption("--fuzz-seed", default="0", help="a number or `random` (0: always the same requests)")
+    parser.addoption("--no-databases", action="store_true", help="leave out Redis, MongoDB and Chromium")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,6 +51,20 @@ def pytest_configure(config: pytest.Config) -> None:
     # pytest-tornado's default, 5 s, is shorter than a garbage-collecting pause of a busy two-core machine.
     if "ASYNC_TEST_TIMEOUT" not in os.environ and config.option.async_test_timeout == 5:
         config.option.async_test_timeout = 30.0
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --no-databases, deselect the tests that need a server."""
+    if config.getoption("--no-databases"):
+        config.hook.pytest_deselected(items=[item for item in items if _needs_server(item)])
+        items[:] = [item for item in items if not _needs_server(item)]
+
+
+def _needs_server(item: pytest.Item) -> bool:
+    """Whether one of the fixtures of *item* starts a server, or a parameter names a fixture that does."""
+    assert isinstance(item, pytest.Function)
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return any(name in NEED_SERVER for name in (*item.fixturenames, *parameters) if isinstance(name, str))
 
 
 @pytest.hookimpl(wrapper=True)

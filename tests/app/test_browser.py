@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -43,16 +43,22 @@ def base(certificate: Files, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(scope="module")
-def first(base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+def chromium(base: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Chromium]:
+    """A function that starts a Chromium with a profile of its own."""
+    return lambda: Chromium(tmp_path_factory.mktemp("profile"), base)
+
+
+@pytest.fixture(scope="module")
+def first(chromium: Callable[[], Chromium]) -> Iterator[Chromium]:
     """One Chromium for all tests."""
-    with Chromium(tmp_path_factory.mktemp("profile"), base) as browser:
+    with chromium() as browser:
         yield browser
 
 
 @pytest.fixture(scope="module")
-def second(base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+def second(chromium: Callable[[], Chromium]) -> Iterator[Chromium]:
     """Another one, as of somebody else."""
-    with Chromium(tmp_path_factory.mktemp("profile"), base) as browser:
+    with chromium() as browser:
         yield browser
 
 

@@ -47,6 +47,20 @@ def test_interrupt_ends_a_program_in_a_background_run() -> None:
     assert ended.returncode == 0
 
 
+def test_databases_can_be_left_out() -> None:
+    """With --no-databases no test is selected whose fixtures or parameters start a server."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", __file__]
+    listed = subprocess.run([*command, "--no-databases"], capture_output=True, text=True, check=True).stdout
+
+    assert test_missing_binary_says_what_to_set.__name__ in listed
+    for needs_server in (
+        test_private_server_restarts_on_its_port,
+        test_every_backend_is_ready_when_handed_out,
+        test_dropped_reply_was_executed_once_and_connection_closed,
+    ):
+        assert needs_server.__name__ not in listed
+
+
 HANGING = """
 import asyncio, threading, time
 import pytest
