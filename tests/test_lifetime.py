@@ -58,7 +58,7 @@ def test_the_defaults_are_those_documented() -> None:
     ],
 )
 def test_impossible_and_contradictory_limits_are_refused(limits: dict[str, Any], named: str) -> None:  # B10
-    """The error names the limit that will not do."""
+    """The error names the limit that is not valid."""
     with pytest.raises(ValueError, match=named):
         Lifetime(**limits)
 

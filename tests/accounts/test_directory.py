@@ -154,7 +154,7 @@ async def test_full_queue_is_busy_for_everybody() -> None:  # E2 E3
             await accounts.verify(name, "right")
 
 
-def test_standing_of_an_account() -> None:  # C11
+def test_when_sign_ins_of_an_account_are_valid() -> None:  # C11
     """An account stands from a moment on; a disabled or unknown one stands never."""
     known = {"alice": account(1_000), "disabled": account(1_000, disabled=True)}
     accounts = MemoryAccounts(known, checker=checker())

@@ -118,7 +118,7 @@ def test_impossible_name_is_refused(run: Admin, name: str) -> None:
 
 @pytest.mark.parametrize("password", ["", "seven77", "x" * 1025, "\udc80" * 8, "password1", "Alice.Smith"])
 def test_weak_or_impossible_password_is_refused(run: Admin, password: str) -> None:  # E5 E17
-    """What will not do as a new password is refused in one line by `add` and `passwd`, and not repeated."""
+    """A password that is too weak is refused in one line by `add` and `passwd`, and not repeated."""
     added = run.add("alice.smith", password)
     run.add("alice.smith")
     before = run.accounts()

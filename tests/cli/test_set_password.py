@@ -111,7 +111,7 @@ async def test_unknown_account_is_refused(directory: Directory) -> None:  # C11
 
 @pytest.mark.gen_test
 async def test_weak_password_costs_no_hash(directory: Directory) -> None:  # E17
-    """What will not do is told before anything is hashed, and nothing changes."""
+    """A weak password is refused before anything is hashed, and nothing changes."""
     accounts = directory(Clock(), checker=PasswordChecker(workers=1, queue=-1))
 
     with pytest.raises(PasswordRefused, match="at least 8"):

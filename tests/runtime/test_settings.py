@@ -1,4 +1,4 @@
-"""Settings: flags over environment over defaults, and one clear line for each thing that will not do."""
+"""Settings: flags over environment over defaults, and one clear line for each value that is not valid."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_flag_and_variable_mean_the_same(option: Option) -> None:
     others = COMPANIONS.get(option.name, {})
     from_flag = load_settings({option.name: text, **others}, {})
     from_variable = load_settings(others, {option.variable: text})
-    over = load_settings({option.name: text, **others}, {option.variable: "this will not do: \0"})
+    over = load_settings({option.name: text, **others}, {option.variable: "this is not valid: \0"})
 
     assert getattr(from_flag, option.name) == value
     assert from_flag == from_variable == over
@@ -277,7 +277,7 @@ def test_longest_duration() -> None:
     assert duration_s("3660d") == MAX_DURATION_S
 
 
-# --- what will not do ---
+# --- what is not valid ---
 
 
 BAD: list[tuple[str, str, str]] = [
@@ -344,7 +344,7 @@ BAD: list[tuple[str, str, str]] = [
 
 @pytest.mark.parametrize(("name", "text", "reason"), BAD)
 def test_bad_value_is_one_line(name: str, text: str, reason: str) -> None:  # B10
-    """A value that will not do is named with its flag or variable, shown, and told what would do."""
+    """The line names the flag or variable, shows the value, and says what a valid one is."""
     option = next(each for each in OPTIONS if each.name == name)
 
     for found, where in (

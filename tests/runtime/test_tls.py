@@ -1,4 +1,4 @@
-"""TLS without a proxy: what is served, what is refused, and what a certificate that will not do is told."""
+"""TLS without a proxy: what is served, what is refused, and the message about an invalid certificate."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ async def test_what_is_no_tls_is_closed_quietly(
     assert all(len(r.getMessage().splitlines()) == 1 and len(r.getMessage()) < 300 for r in lines)
 
 
-# --- what will not do ---
+# --- what is not valid ---
 
 
 def trouble(pair: KeyPair) -> str:
