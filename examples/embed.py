@@ -1,9 +1,9 @@
-"""Sessions in an application of your own: a counter, a sign-in, a form.
+"""Sessions in your own application: a counter, and a sign-in form.
 
     python examples/embed.py [STORE-URL] [--port N] [--key-file FILE]
 
-The store is `memory:` unless given, such as `redis://localhost/0` or `mongodb://localhost`. Without a key
-file a key is made for this run, so that a restart signs everybody out.
+The default store is `memory:`; others are `redis://localhost/0` or `mongodb://localhost`. Without a key file
+the program makes a key for this run, so a restart signs everybody out.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ PAGE = """<!DOCTYPE html><title>Visits</title>
 
 
 class Visits(SessionMixin, tornado.web.RequestHandler):
-    """Counts the visits of whoever holds the cookie."""
+    """Counts the visits of a browser."""
 
     def get(self) -> None:
-        """Count one more; it is saved before the page is sent."""
+        """Count one visit; the session is saved before the page is sent."""
         self.session["visits"] = self.session.get("visits", 0) + 1
         self.show()
 
@@ -53,10 +53,10 @@ class Visits(SessionMixin, tornado.web.RequestHandler):
 
 
 class Login(Visits):
-    """Signs in whoever knows the password, with a new session ID; the visits survive."""
+    """Signs in a user who knows the password, with a new session ID; the visits survive."""
 
     async def post(self) -> None:
-        """Check the form that was sent; its token has been checked already."""
+        """Check the form. Tornado has already checked its token."""
         name = self.get_body_argument("name")
         given = self.get_body_argument("password", strip=False)
         if not name or not hmac.compare_digest(given.encode(), self.settings["password"].encode()):
@@ -71,13 +71,13 @@ class Logout(SessionMixin, tornado.web.RequestHandler):
     """Ends the session in the store, then clears the cookie."""
 
     async def post(self) -> None:
-        """Sign out; the same answer if there was no session."""
+        """Sign out. The answer is the same if there was no session."""
         await self.session.logout()
         self.redirect("/", status=303)
 
 
 def make_app(sessions: SessionManager, *, password: str) -> tornado.web.Application:
-    """Return the application; one *password* for every name will do for an example."""
+    """Return the application. This example accepts one *password* for every name."""
     return tornado.web.Application(
         [("/", Visits), ("/login", Login), ("/logout", Logout)],
         template_loader=DictLoader({"page.html": PAGE}),
@@ -87,7 +87,7 @@ def make_app(sessions: SessionManager, *, password: str) -> tornado.web.Applicat
 
 
 def parse(argv: Sequence[str] | None) -> tuple[SessionManager, int]:
-    """Return the sessions and the port that the command line asks for; exit 2 if it makes no sense."""
+    """Return the sessions and the port of the command line; exit with status 2 if it is not valid."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
