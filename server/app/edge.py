@@ -11,7 +11,7 @@ from tornado.web import RequestHandler
 
 from stormcellar.addresses import Network, client_address, host_name, is_in, is_loopback
 from stormcellar.app import access_log
-from stormcellar.app.problems import Problem
+from stormcellar.app.error_texts import Problem
 
 YEAR_S = 365 * 24 * 3600
 

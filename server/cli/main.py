@@ -83,7 +83,7 @@ def _serve(arguments: list[str]) -> int:
     parser = _settings_parser("", "Run the login server.")
     settings = load_settings(_flags(parser.parse(arguments)), os.environ)
     # Imported here, so that the other commands do not load the handlers.
-    from stormcellar.runtime.serve import serve
+    from stormcellar.runtime.startup import serve
 
     return serve(settings)
 

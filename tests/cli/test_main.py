@@ -14,7 +14,7 @@ import pytest
 
 from stormcellar.cli import main as cli
 from stormcellar.cli.main import main
-from stormcellar.runtime import serve
+from stormcellar.runtime import startup
 from stormcellar.runtime.options import OPTIONS, Option
 from stormcellar.runtime.settings import Settings
 from tests.support.running import ROOT, environment
@@ -37,7 +37,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         found.append(settings)
         return 0
 
-    monkeypatch.setattr(serve, "serve", note)
+    monkeypatch.setattr(startup, "serve", note)
     return found
 
 

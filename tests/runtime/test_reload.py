@@ -24,8 +24,8 @@ from stormcellar.events import Event, Kind
 from stormcellar.private_files import replace_private
 from stormcellar.runtime import server as app
 from stormcellar.runtime.load_settings import load_settings
-from stormcellar.runtime.serve import prepare
 from stormcellar.runtime.server import RateLimits, Server
+from stormcellar.runtime.startup import prepare
 from tests.runtime.test_serve import Workers, add_account, ask, until
 from tests.support.backends import Backend
 from tests.support.browser import Browser, token

@@ -26,7 +26,7 @@ from stormcellar.cli.main import main
 from stormcellar.private_files import create_private
 from stormcellar.runtime.load_settings import load_settings
 from stormcellar.runtime.process_group import SharedSocket
-from stormcellar.runtime.serve import Startup, listen, prepare
+from stormcellar.runtime.startup import Startup, listen, prepare
 from tests.conftest import StartServer
 from tests.support.backends import Backend, Server
 from tests.support.browser import Browser

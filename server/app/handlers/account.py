@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from stormcellar.app.error_texts import Problem
 from stormcellar.app.handlers.base import signed_in
 from stormcellar.app.handlers.confirm import ConfirmingPage
 from stormcellar.app.handlers.display import agent_name, ago
 from stormcellar.app.handlers.pages import Page, shows_errors_in_form
-from stormcellar.app.problems import Problem
 from stormcellar.sessions.request_info import decoded_client
 from stormcellar.stores import Record
 from stormcellar.timestamps import iso_utc

@@ -13,9 +13,9 @@ from tornado.web import HTTPError, RequestHandler
 
 from stormcellar.app.context import Context
 from stormcellar.app.edge import EdgeHandler
+from stormcellar.app.error_texts import TEXTS, Problem, describe
 from stormcellar.app.handlers.bodies import FORM, JSON, require_type
 from stormcellar.app.handlers.negotiation import is_local, prefers_json, safe_next
-from stormcellar.app.problems import TEXTS, Problem, describe
 from stormcellar.app.security_headers import CACHING, CLEAR_ALL
 from stormcellar.events import Kind
 from stormcellar.sessions.manager import SessionManager

@@ -7,7 +7,7 @@ from typing import Any
 
 from tornado.httputil import HTTPServerRequest
 
-from stormcellar.app.problems import Problem
+from stormcellar.app.error_texts import Problem
 from stormcellar.sessions import json_values as values
 
 FORM = "application/x-www-form-urlencoded"

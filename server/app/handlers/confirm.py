@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
+from stormcellar.app.error_texts import Problem
 from stormcellar.app.handlers.base import signed_in
 from stormcellar.app.handlers.bodies import FORM, is_plain_type, text_fields
 from stormcellar.app.handlers.negotiation import safe_next
 from stormcellar.app.handlers.pages import FormPage, WrongPassword, shows_errors_in_form
-from stormcellar.app.problems import Problem
 from stormcellar.errors import ReauthenticationRequired
 from stormcellar.web.tornado_request import SAFE_METHODS
 

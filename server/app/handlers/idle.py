@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from stormcellar.app.error_texts import Problem
 from stormcellar.app.handlers.base import BaseHandler
 from stormcellar.app.handlers.display import clock_time, duration
-from stormcellar.app.problems import Problem
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.sessions.session import Session
 from stormcellar.timestamps import iso_utc

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from stormcellar.app.error_texts import Problem, describe
 from stormcellar.app.handlers import idle
 from stormcellar.app.handlers.base import PageHandler
 from stormcellar.app.handlers.negotiation import is_local
-from stormcellar.app.problems import Problem, describe
 from stormcellar.errors import PasswordRefused, Throttled
 from stormcellar.web.tornado_request import SAFE_METHODS
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from stormcellar.app.error_texts import Problem
 from stormcellar.app.handlers.base import BaseHandler, signed_in
 from stormcellar.app.handlers.bodies import text_fields
 from stormcellar.app.handlers.pages import FormPage, WrongPassword, shows_errors_in_form
-from stormcellar.app.problems import Problem
 from stormcellar.errors import SessionChanged, SignInRevoked
 from stormcellar.events import Kind
 

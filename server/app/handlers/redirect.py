@@ -9,7 +9,7 @@ from tornado.web import Application
 
 from stormcellar.app import access_log
 from stormcellar.app.edge import Edge, EdgeHandler
-from stormcellar.app.problems import Problem, describe
+from stormcellar.app.error_texts import Problem, describe
 from stormcellar.app.security_headers import CACHING, security_transform
 
 _TARGET = re.compile(r"/[!-~]{0,4096}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+from stormcellar.app.error_texts import Problem
 from stormcellar.app.handlers.base import PageHandler
 from stormcellar.app.handlers.bodies import JSON, json_object
-from stormcellar.app.problems import Problem
 from stormcellar.stores.records import check_keys
 from stormcellar.timestamps import iso_utc
 

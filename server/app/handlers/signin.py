@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from stormcellar.app.error_texts import Problem
 from stormcellar.app.handlers.base import BaseHandler
 from stormcellar.app.handlers.bodies import JSON, is_plain_type, json_object, text_fields
 from stormcellar.app.handlers.display import duration
 from stormcellar.app.handlers.negotiation import safe_next
 from stormcellar.app.handlers.pages import FormPage, Page, WrongPassword, shows_errors_in_form
-from stormcellar.app.problems import Problem
 from stormcellar.app.security_headers import CLEAR_CACHE
 from stormcellar.errors import SignInRevoked
 

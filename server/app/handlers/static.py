@@ -8,7 +8,7 @@ from typing import Any
 from tornado.web import StaticFileHandler
 
 from stormcellar.app.edge import Edge, EdgeHandler
-from stormcellar.app.problems import TEXTS, Problem, describe
+from stormcellar.app.error_texts import TEXTS, Problem, describe
 
 HOUR_S = 3600
 YEAR_S = 365 * 24 * HOUR_S

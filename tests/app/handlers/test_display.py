@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from stormcellar.app.error_texts import TEXTS, Problem, describe
 from stormcellar.app.handlers.display import agent_name, ago, clock_time, duration
-from stormcellar.app.problems import TEXTS, Problem, describe
 from stormcellar.errors import SessionError
 
 SECOND, MINUTE, HOUR, DAY = 1000, 60_000, 3_600_000, 86_400_000

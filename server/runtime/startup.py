@@ -1,4 +1,4 @@
-"""`serve`: run the server with given settings, in one process or several."""
+"""`serve`: check the settings, open the sockets, and start the server in one process or several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors as clients see them: codes and messages, and the titles of error pages."""
+"""The texts of errors, for pages and JSON: title, message and code of each."""
 
 from __future__ import annotations
 
