@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from bson.datetime_ms import DatetimeMS
-from pymongo import ASCENDING, IndexModel, ReturnDocument
+from pymongo import ReturnDocument
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import AutoReconnect, DuplicateKeyError
 
 from stormcellar.stores.counters import MOST_DOUBLINGS, NO_TALLY, Counters, Rule, Tally, check_key
 from stormcellar.stores.errors import StoreUnavailable
 from stormcellar.stores.mongo.client import calling
-from stormcellar.stores.mongo.documents import TTL_SLACK_S, Document
-
-_INDEXES = [IndexModel([("expires", ASCENDING)], name="expires", expireAfterSeconds=TTL_SLACK_S)]
+from stormcellar.stores.mongo.documents import Document
+from stormcellar.stores.mongo.indexes import TALLY_INDEXES, Indexes
 
 _NEVER = DatetimeMS(0)
 
@@ -43,14 +41,13 @@ class MongoCounters(Counters):
             write_concern=sessions.write_concern,
         )
         self._timeout_s = timeout_s
-        self._has_indexes = False
-        self._indexing = asyncio.Lock()
+        self.indexes = Indexes(self._tallies, TALLY_INDEXES)
 
     async def take(self, key: str, rule: Rule, *, now_ms: int) -> Tally:
         """Take one, unless the limit is reached and the wait is not over."""
         check_key(key)
         async with self._call("take"):
-            await self.ensure_indexes()
+            await self.indexes.ensure()
             try:
                 found = await self._take(key, rule, now_ms)
             except DuplicateKeyError:
@@ -103,13 +100,6 @@ class MongoCounters(Counters):
         check_key(key)
         async with self._call("forget"):
             await self._tallies.delete_one({"_id": {"$eq": key}})
-
-    async def ensure_indexes(self) -> None:
-        """Create the TTL index, once, within the caller's time limit."""
-        async with self._indexing:
-            if not self._has_indexes:
-                await self._tallies.create_indexes(_INDEXES)
-                self._has_indexes = True
 
     def _call(self, operation: str) -> AbstractAsyncContextManager[None]:
         return calling(operation, timeout_s=self._timeout_s)

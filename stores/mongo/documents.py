@@ -18,7 +18,6 @@ from typing import Any
 from bson.code import Code
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
-from pymongo import ASCENDING, IndexModel
 
 from stormcellar.stores.records import Delta, Handle, Record, Rotation, Verifier, check_keys, check_user
 
@@ -30,14 +29,6 @@ CODEC: CodecOptions[Document] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_MS,
     unicode_decode_error_handler="replace",
 )
-
-# 60 s late, so that a record is never removed between a load and the touch that follows it.
-TTL_SLACK_S = 60
-BY_USER = "user"
-INDEXES = [
-    IndexModel([("expires", ASCENDING)], name="expires", expireAfterSeconds=TTL_SLACK_S),
-    IndexModel([("user", ASCENDING)], name=BY_USER, sparse=True),
-]
 
 IMMUTABLE_FIELD = 66
 

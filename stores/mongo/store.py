@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
@@ -18,6 +17,7 @@ from stormcellar.stores.mongo import documents
 from stormcellar.stores.mongo.client import EndedSessions, calling, connect, retry_read
 from stormcellar.stores.mongo.counters import MongoCounters
 from stormcellar.stores.mongo.documents import Document
+from stormcellar.stores.mongo.indexes import BY_USER, SESSION_INDEXES, Indexes
 from stormcellar.stores.mongo.loads import Loads
 from stormcellar.stores.mongo.updates import Update, Updates, is_ordinary
 from stormcellar.stores.records import (
@@ -81,8 +81,7 @@ class MongoStore(Announcing, Scannable):
         self._updates = Updates(sessions, timeout_s=timeout_s)
         self._ended = EndedSessions(sessions, timeout_s=timeout_s)
         self._counters: MongoCounters | None = None
-        self._has_indexes = False
-        self._indexing = asyncio.Lock()
+        self._indexes = Indexes(sessions, SESSION_INDEXES)
         self._reported: set[str] = set()
 
     @classmethod
@@ -94,7 +93,7 @@ class MongoStore(Announcing, Scannable):
         """Insert *record*; see `Store.create`."""
         document = documents.to_document(record)
         async with self._call("create"):
-            await self._ensure_indexes()
+            await self._indexes.ensure()
             await self._sessions.insert_one(document)
 
     async def load(self, credential: Credential, *, now_ms: int) -> Record | Absent:
@@ -172,10 +171,10 @@ class MongoStore(Announcing, Scannable):
         query = documents.belongs_to(user, now_ms)
 
         async def attempt() -> list[Document]:
-            await self._ensure_indexes()
+            await self._indexes.ensure()
             # By the index on expires, a session whose expiry moves meanwhile would appear twice or not at
             # all.
-            cursor = self._sessions.find(query, {"data": False}, hint=documents.BY_USER, batch_size=PAGE)
+            cursor = self._sessions.find(query, {"data": False}, hint=BY_USER, batch_size=PAGE)
             return await cursor.to_list()
 
         found = await self._read("of_user", attempt)
@@ -231,9 +230,9 @@ class MongoStore(Announcing, Scannable):
         """Create the indexes, once, and check that the primary replies."""
 
         async def attempt() -> None:
-            await self._ensure_indexes()
+            await self._indexes.ensure()
             if self._counters is not None:
-                await self._counters.ensure_indexes()
+                await self._counters.indexes.ensure()
             await self._sessions.database.command("ping")
 
         await self._read("ping", attempt)
@@ -246,15 +245,6 @@ class MongoStore(Announcing, Scannable):
             await self._sessions.database.client.close()
         await self._loads.drain()
         await self._updates.drain()
-
-    async def _ensure_indexes(self) -> None:
-        async with self._indexing:
-            if not self._has_indexes:
-                await self._create_indexes()
-
-    async def _create_indexes(self) -> None:
-        await self._sessions.create_indexes(documents.INDEXES)
-        self._has_indexes = True
 
     async def _read(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
         """Await *attempt*, and once more if the connection was lost, within one time-out."""
