@@ -18,8 +18,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from stormcellar.stores import StoreUnavailable
-
 
 class SessionError(Exception):
     """Base class of the errors of the session layer."""
@@ -70,10 +68,6 @@ class ReauthenticationRequired(SessionError):
     code = "reauthentication_required"
 
 
-RETRY_AFTER_S = 2
-"""Retry-After of a 503."""
-
-
 class Busy(Exception):
     """A limited resource, such as password hashing, is fully used; nothing was done."""
 
@@ -92,21 +86,3 @@ class Throttled(Exception):
 
 class PasswordRefused(ValueError):
     """A new password is not accepted; the message tells its owner why."""
-
-
-def answer_of(error: BaseException | None) -> tuple[int, int | None] | None:
-    """Return the HTTP status for *error* and the seconds for Retry-After, or None for the latter.
-
-    Returns:
-        None if *error* has no status of its own.
-    """
-    match error:
-        case SessionError():
-            return error.status, None
-        case Throttled():
-            return 429, error.retry_after_s
-        case PasswordRefused():
-            return 422, None
-        case Busy() | StoreUnavailable():
-            return 503, RETRY_AFTER_S
-    return None

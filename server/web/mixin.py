@@ -14,7 +14,7 @@ from typing import Any
 from tornado.log import gen_log
 from tornado.websocket import WebSocketHandler
 
-from stormcellar.errors import InsecureTransport, SessionError, answer_of
+from stormcellar.errors import InsecureTransport, SessionError
 from stormcellar.sessions.json_values import NotJSON
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.sessions.request_info import CookieChange
@@ -22,6 +22,7 @@ from stormcellar.sessions.session import state_of
 from stormcellar.sessions.state import SessionState
 from stormcellar.stores import Delta, StoreUnavailable
 from stormcellar.web.csrf_mixin import CsrfMixin
+from stormcellar.web.error_responses import answer_of
 from stormcellar.web.reauthentication import ReauthenticationMixin
 from stormcellar.web.response import send_when_saved, settle_cookies, write_session_headers
 from stormcellar.web.session_handler import SETTING, HandlerState, SessionHandler
@@ -135,7 +136,7 @@ class SessionMixin(ReauthenticationMixin, CsrfMixin):
     # --- errors ---
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
-        """Answer an error of the session layer or of the store with its status; see `stormcellar.errors`."""
+        """Answer an error of the session layer or of the store with its status; see `error_responses`."""
         held = self._stormcellar
         if held.answered is not None:
             gen_log.error("Cannot send error response after finish()")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from stormcellar.app.context import Context
 from stormcellar.app.handlers.base import BaseHandler
-from stormcellar.errors import RETRY_AFTER_S
 from stormcellar.stores import Store, StoreError
+from stormcellar.web.error_responses import RETRY_AFTER_S
 
 
 class Health(BaseHandler):
