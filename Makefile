@@ -3,9 +3,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Strict: type checkers and editors follow links, but not the import hook of the other mode.
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
-INSTALL := $(PIP) --config-settings editable_mode=strict --editable
+# Strict in .venv: type checkers and editors follow its links, but not the import hook of the other mode. All strict
+# environments share the links in build/, so the others use the hook.
+MODE := $(if $(filter .venv,$(VENV)),strict,lenient)
+INSTALL := $(PIP) --config-settings editable_mode=$(MODE) --editable
 # A folder changes when a module comes or goes.
 FOLDERS := $(shell find server stores -type d -not -name __pycache__)
 ARGS ?=
