@@ -14,14 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import generator, rounds
-from benchmarks.databases import Database, database
-from benchmarks.generator import Sample
-from benchmarks.report import RESULTS, Figures, about, bench_report, write
-from benchmarks.server import STORES, backend
-from benchmarks.starting import OURS, Subject, claim_cores, our_subject, subject
-from benchmarks.verify import KINDS, Operations, Refused, verify
-from benchmarks.visitor import visiting
+from benchmarks.harness import generator, rounds
+from benchmarks.harness.client import visiting
+from benchmarks.harness.databases import Database, database
+from benchmarks.harness.generator import Sample
+from benchmarks.harness.login_server import STORES, backend
+from benchmarks.harness.report import RESULTS, Figures, about, bench_report, write
+from benchmarks.harness.server_under_test import OURS, Subject, claim_cores, our_subject, subject
+from benchmarks.harness.verify import KINDS, Operations, Refused, verify
 from tests.support.backends import free_port
 
 Case = tuple[str, str]
@@ -204,7 +204,7 @@ def _show(figures: Figures, out: Path) -> None:
     report = bench_report(figures)
     (out / "bench.md").write_text(report + "\n")
     print(f"\n{report}\n")
-    from benchmarks import plots
+    from benchmarks.harness import plots
 
     for plot in (plots.ratios, plots.latency):
         plot(figures, out)

@@ -10,8 +10,8 @@ import subprocess
 import sys
 import tempfile
 
-from benchmarks import plots
-from benchmarks.server import ROOT, STORES, add_account, backend, serving
+from benchmarks.harness import plots
+from benchmarks.harness.login_server import ROOT, STORES, add_account, backend, serving
 
 REPORTS = ROOT / "var" / "load"
 ACCOUNTS = 10

@@ -29,7 +29,7 @@ from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-from benchmarks.server import RUN, add_account, backend
+from benchmarks.harness.login_server import RUN, add_account, backend
 from benchmarks.startup import cpu_s, running
 from stormcellar.runtime.process_group import shared_socket
 from tests.support.running import children_of

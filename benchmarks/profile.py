@@ -17,10 +17,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from benchmarks import generator, visitor
-from benchmarks.loop import run
-from benchmarks.server import ROOT, STORES, backend
-from benchmarks.subject import serving
+from benchmarks.harness import client as visitor
+from benchmarks.harness import generator
+from benchmarks.harness.app import serving
+from benchmarks.harness.login_server import ROOT, STORES, backend
+from benchmarks.harness.loop import run
 
 SESSIONS, CONNECTIONS, ROUNDS = 200, 32, 3
 KINDS = ("bare", "read", "write", "login")

@@ -16,12 +16,13 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from benchmarks import crowd, generator, rounds
-from benchmarks.databases import database
-from benchmarks.generator import Sample
-from benchmarks.report import BESIDE, RESULTS, Figures, about, scale_report, write
-from benchmarks.server import STORES, backend
-from benchmarks.starting import Subject, claim_cores, our_subject
+from benchmarks.harness import bulk_sessions as crowd
+from benchmarks.harness import generator, rounds
+from benchmarks.harness.databases import database
+from benchmarks.harness.generator import Sample
+from benchmarks.harness.login_server import STORES, backend
+from benchmarks.harness.report import BESIDE, RESULTS, Figures, about, scale_report, write
+from benchmarks.harness.server_under_test import Subject, claim_cores, our_subject
 
 FEWEST, MOST = 1_000, 1_000_000
 COOKIES = 10_000
@@ -207,7 +208,7 @@ def _show(figures: Figures, out: Path) -> None:
     report = scale_report(figures)
     (out / "scale.md").write_text(report + "\n")
     print(f"\n{report}\n")
-    from benchmarks import scale_plots
+    from benchmarks.harness import scale_plots
 
     for axis in figures["axes"]:
         scale_plots.axis(figures, axis, out)

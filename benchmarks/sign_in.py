@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
-from benchmarks.server import add_account, disable_account, serving
+from benchmarks.harness.login_server import add_account, disable_account, serving
 from stormcellar.accounts.passwords import ARGON2, hash_password
 
 PARALLEL = 30

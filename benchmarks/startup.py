@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
-from benchmarks.server import ROOT, RUN
+from benchmarks.harness.login_server import ROOT, RUN
 
 IDLE_S = 0.3
 BARE = """

@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks.databases import database, told
+from benchmarks.harness.databases import database, told
+from benchmarks.harness.login_server import backend
+from benchmarks.harness.server_under_test import subject
+from benchmarks.harness.verify import Operations, Refused, verify
 from benchmarks.peers import PEERS, Peer
-from benchmarks.server import backend
-from benchmarks.starting import subject
-from benchmarks.verify import Operations, Refused, verify
 from tests.support.backends import BackendMissing, free_port
 
 

@@ -16,13 +16,16 @@ from typing import Any
 import pytest
 from tornado.web import RequestHandler
 
-from benchmarks import bench, crowd, generator, report, rounds, scale, subject
-from benchmarks.generator import Sample
-from benchmarks.loop import run
-from benchmarks.sender import Connection, Load, summary
-from benchmarks.starting import Subject
-from benchmarks.targets import verdict
-from benchmarks.verify import Refused, check_operations, verify
+from benchmarks import bench, scale
+from benchmarks.harness import app as subject
+from benchmarks.harness import bulk_sessions as crowd
+from benchmarks.harness import generator, report, rounds
+from benchmarks.harness.generator import Sample
+from benchmarks.harness.loop import run
+from benchmarks.harness.python_generator import Connection, Load, summary
+from benchmarks.harness.server_under_test import Subject
+from benchmarks.harness.targets import verdict
+from benchmarks.harness.verify import Refused, check_operations, verify
 from stormcellar import Lifetime, SessionMixin
 from stormcellar.sessions.cookies import Cookies
 from stormcellar.sessions.signing import KeyRing

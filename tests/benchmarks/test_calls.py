@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 from benchmarks import calls
-from benchmarks.loop import run
+from benchmarks.harness.loop import run
 
 MODULE = """
 import json

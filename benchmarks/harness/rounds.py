@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from benchmarks.generator import Sample
+from benchmarks.harness.generator import Sample
 
 K = TypeVar("K", bound=Hashable)
 Figure = Callable[[Sample], float]

@@ -16,9 +16,10 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from benchmarks import generator, visitor
-from benchmarks.generator import FAILED, Sample
-from benchmarks.server import ROOT
+from benchmarks.harness import client as visitor
+from benchmarks.harness import generator
+from benchmarks.harness.generator import FAILED, Sample
+from benchmarks.harness.login_server import ROOT
 from tests.support.backends import free_port
 
 OURS = "stormcellar"
@@ -96,7 +97,7 @@ def _cpu_s(pid: str) -> float:
 
 def ours(url: str, port: int, *more: str) -> list[str]:
     """Return the command that starts our own subject."""
-    return [sys.executable, "-m", "benchmarks.subject", f"--store={url}", f"--port={port}", *more]
+    return [sys.executable, "-m", "benchmarks.harness.app", f"--store={url}", f"--port={port}", *more]
 
 
 def claim_cores() -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.server import ROOT
+from benchmarks.harness.login_server import ROOT
 
 GENERATORS = ("wrk", "python")
 _SCRIPT = Path(__file__).with_name("wrk.lua")
@@ -81,7 +81,7 @@ def described(generator: str) -> str:
 def command(
     generator: str, port: int, path: str, cookies: Path, *, connections: int, seconds: float, rotates: bool
 ) -> list[str]:
-    """Return what to start; see `wrk.lua` and `sender.py` for what it does. wrk counts in whole seconds."""
+    """Return what to start: `wrk.lua` and `python_generator.py` say what it does. wrk takes whole seconds."""
     if generator == "wrk":
         return [
             *(
@@ -97,7 +97,7 @@ def command(
             *(f"http://127.0.0.1:{port}{path}", "--", str(cookies), "rotates" if rotates else "stays"),
         ]
     return [
-        *(sys.executable, "-m", "benchmarks.sender", str(port), path, str(cookies)),
+        *(sys.executable, "-m", "benchmarks.harness.python_generator", str(port), path, str(cookies)),
         *(f"--connections={connections}", f"--seconds={seconds}", *(["--rotates"] if rotates else [])),
     ]
 

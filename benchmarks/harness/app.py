@@ -1,6 +1,6 @@
 """The application that is timed: a few handlers on the real `SessionMixin`, in one process.
 
-    python -m benchmarks.subject --store redis://127.0.0.1:6379/0 --port 8000
+    python -m benchmarks.harness.app --store redis://127.0.0.1:6379/0 --port 8000
 
 Prints a line that begins with `ready` once it accepts, and ends on SIGTERM. Its routes, all GET, are those of
 every subject, so that one client can ask them all:
@@ -27,8 +27,8 @@ from contextlib import asynccontextmanager
 from tornado.netutil import bind_sockets
 from tornado.web import Application, HTTPError, RequestHandler
 
-from benchmarks.crowd import DATA, PREFIX, fill
-from benchmarks.loop import run
+from benchmarks.harness.bulk_sessions import DATA, PREFIX, fill
+from benchmarks.harness.loop import run
 from stormcellar import SessionManager, SessionMixin, session_settings
 from stormcellar.runtime.server import make_http_server, tune_garbage_collector
 from stormcellar.stores import open_store
@@ -128,7 +128,9 @@ async def serve(url: str, *, port: int, key: bytes, crowd: int) -> None:
 
 def main() -> None:
     """Serve as the command line says."""
-    parser = argparse.ArgumentParser(prog="benchmarks.subject", description="The application that is timed.")
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.harness.app", description="The application that is timed."
+    )
     parser.add_argument("--store", default="memory", help="URL (default: memory)")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--crowd", type=int, default=0, help="sessions to begin with (default: none)")

@@ -1,6 +1,6 @@
 """What was measured, as JSON, as Markdown tables, and in docs/performance.md.
 
-python -m benchmarks.report     # puts tables and plots of var/bench/ into docs/
+python -m benchmarks.harness.report     # puts tables and plots of var/bench/ into docs/
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 
 import tornado
 
-from benchmarks import generator
-from benchmarks.databases import told
-from benchmarks.server import ROOT
-from benchmarks.starting import OURS
-from benchmarks.targets import MANY_TO_FEW, P99_TO_BARE, READ_TO_EXPRESS, TO_BARE, verdict
+from benchmarks.harness import generator
+from benchmarks.harness.databases import told
+from benchmarks.harness.login_server import ROOT
+from benchmarks.harness.server_under_test import OURS
+from benchmarks.harness.targets import MANY_TO_FEW, P99_TO_BARE, READ_TO_EXPRESS, TO_BARE, verdict
 
 RESULTS = ROOT / "var" / "bench"
 PAGE = ROOT / "docs" / "performance.md"
@@ -218,7 +218,7 @@ REPORTS = {"bench": bench_report, "scale": scale_report}
 
 def main() -> int:
     """Put what lies in a directory of results into the page, and the plots beside it."""
-    parser = argparse.ArgumentParser(prog="benchmarks.report", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="benchmarks.harness.report", description=main.__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, help="default: var/bench")
     results = parser.parse_args().results
     page = PAGE.read_text()

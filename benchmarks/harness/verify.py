@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.databases import Database, told
-from benchmarks.starting import Subject
-from benchmarks.visitor import Answer, Visitor, visiting
+from benchmarks.harness.client import Answer, Visitor, visiting
+from benchmarks.harness.databases import Database, told
+from benchmarks.harness.server_under_test import Subject
 
 REQUESTS = 20
 KINDS = ("bare", "read", "write", "login")

@@ -1,4 +1,4 @@
-"""What one call of a store costs: `python -m benchmarks.clients --store redis`.
+"""What one call of a store costs: `python -m benchmarks.store_calls --store redis`.
 
 Microseconds of CPU time in this process a call, and of the clock to half of the calls, for one task and for
 many in step. The database is another process; what it takes is in the second figure only.
@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple
 
-from benchmarks.server import STORES, backend
+from benchmarks.harness.login_server import STORES, backend
 from stormcellar.stores import Absent, Credential, Delta, Outcome, Rotation, Store, open_store
 from stormcellar.stores.conformance.cases import NOW, new_record, new_verifier
 
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks.clients", description=__doc__)
+    parser = argparse.ArgumentParser(prog="benchmarks.store_calls", description=__doc__)
     parser.add_argument("--store", nargs="+", choices=STORES, default=["memory"], help="default: memory")
     parser.add_argument("--tasks", nargs="+", type=int, default=[1, 32], help="at once (default: 1 and 32)")
     parser.add_argument("--calls", type=int, default=500, help="of each kind in a round (default: 500)")

@@ -1,6 +1,6 @@
 -- What wrk sends: GETs, each with one of the cookies in a file, in turn.
 --
---   wrk -t1 -c32 -d2s -s benchmarks/wrk.lua http://127.0.0.1:8000/read -- COOKIES stays|rotates
+--   wrk -t1 -c32 -d2s -s benchmarks/harness/wrk.lua http://127.0.0.1:8000/read -- COOKIES stays|rotates
 --
 -- Where cookies rotate, a request takes one from the head of the queue and its response puts the new one at
 -- the tail, so that each is in use by one request at a time; the file then holds what is left of the queue.

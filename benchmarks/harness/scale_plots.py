@@ -10,9 +10,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.plots import COLOURS, MARKS, TARGET, legend, median, save, whiskers
-from benchmarks.report import Figures
-from benchmarks.targets import MANY_TO_FEW, P99_TO_BARE
+from benchmarks.harness.plots import COLOURS, MARKS, TARGET, legend, median, save, whiskers
+from benchmarks.harness.report import Figures
+from benchmarks.harness.targets import MANY_TO_FEW, P99_TO_BARE
 
 
 @dataclass(frozen=True, slots=True)

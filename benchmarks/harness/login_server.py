@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.support.backends import Server
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RUN = (sys.executable, "run.py")
 STORES = {"memory": None, "redis": "redis8", "mongo": "mongo_rs"}
 """What each store needs to be started, a key of `tests.support.backends.KINDS`."""

@@ -1,6 +1,6 @@
 """A load generator for where there is no wrk: GETs over kept connections, each with one of the cookies.
 
-    python -m benchmarks.sender 8000 /read COOKIES [--rotates] [--connections N] [--seconds S]
+    python -m benchmarks.harness.python_generator 8000 /read COOKIES [--rotates] [--connections N] ...
 
 Does what `wrk.lua` has wrk do, and prints the same line. Where cookies rotate, a request takes one from the
 queue and its response puts the new one at the end; the file then holds what is left.
@@ -18,7 +18,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from benchmarks.loop import run
+from benchmarks.harness.loop import run
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
 _COOKIE = re.compile(rb"\r\nset-cookie: *([^;\r]+)", re.I)
@@ -124,7 +124,9 @@ def summary(load: Load, seconds: float) -> dict[str, float]:
 
 def main() -> None:
     """Send as the command line says."""
-    parser = argparse.ArgumentParser(prog="benchmarks.sender", description="A load generator.")
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.harness.python_generator", description="A load generator."
+    )
     parser.add_argument("port", type=int)
     parser.add_argument("path")
     parser.add_argument("cookies", type=Path, help="a file of Cookie headers, one a line")

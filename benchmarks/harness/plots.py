@@ -10,8 +10,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.report import Figures
-from benchmarks.targets import P99_TO_BARE, TO_BARE
+from benchmarks.harness.report import Figures
+from benchmarks.harness.targets import P99_TO_BARE, TO_BARE
 
 # Okabe and Ito's colours, which the colour-blind tell apart; each comes with a mark of its own as well.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")

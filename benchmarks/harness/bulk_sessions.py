@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from benchmarks.databases import Database, MongoDatabase, RedisDatabase
-from benchmarks.loop import run
+from benchmarks.harness.databases import Database, MongoDatabase, RedisDatabase
+from benchmarks.harness.loop import run
 from stormcellar.sessions.cookies import SessionId
 from stormcellar.sessions.signing import KeyRing
 from stormcellar.stores import Handle, Record, Store, open_store
