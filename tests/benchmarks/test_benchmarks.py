@@ -28,6 +28,7 @@ from benchmarks.harness.targets import verdict
 from benchmarks.harness.verify import Refused, check_operations, verify
 from stormcellar import Lifetime, SessionMixin
 from stormcellar.sessions.cookies import Cookies
+from stormcellar.sessions.session import state_of
 from stormcellar.sessions.signing import KeyRing
 from stormcellar.stores import open_store
 
@@ -313,10 +314,11 @@ class LoginThatLeavesTheOldOne(SessionMixin, RequestHandler):
     async def get(self) -> None:
         """Begin another session beside the old one."""
         data = dict(self.session)
-        fresh = await self.sessions.load(None, self.session.request)
+        held = self._stormcellar
+        fresh = await held.sessions.load(None, state_of(self.session).request)
         fresh.update(data)
         await fresh.login(str(self.session.user), keep=data)
-        self._session = fresh
+        held.session, held.state = fresh, state_of(fresh)
         self.write("hello")
 
 
