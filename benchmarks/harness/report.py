@@ -1,7 +1,4 @@
-"""What was measured, as JSON, as Markdown tables, and in docs/performance.md.
-
-python -m benchmarks.harness.report     # puts tables and plots of var/bench/ into docs/
-"""
+"""What was measured, as JSON and as Markdown tables."""
 
 from __future__ import annotations
 
@@ -9,8 +6,6 @@ import argparse
 import json
 import os
 import platform
-import re
-import shutil
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,11 +20,9 @@ from benchmarks.harness.server_under_test import OURS
 from benchmarks.harness.targets import MANY_TO_FEW, P99_TO_BARE, READ_TO_EXPRESS, TO_BARE, verdict
 
 RESULTS = ROOT / "var" / "bench"
-PAGE = ROOT / "docs" / "performance.md"
 MILLION = 1_000_000
 BESIDE = "others beside"
 """On the axis of users: everybody else, where one has a thousand sessions."""
-PLOTS = ROOT / "docs" / "performance"
 Figures = dict[str, Any]
 """What JSON holds of a run."""
 
@@ -195,43 +188,3 @@ def _aim(axis: str, row: Figures) -> str:
     if (axis, row["at"]) == ("users", BESIDE):
         return judged(row["to_first"], MANY_TO_FEW)
     return judged(row["p99_ratio"], P99_TO_BARE, at_most=True) if axis == "concurrency" else ""
-
-
-# --- the page ---
-
-
-def replaced(page: str, name: str, text: str) -> str:
-    """Return *page* with *text* between the marks called *name*.
-
-    Raises:
-        ValueError: There are no such marks.
-    """
-    pattern = rf"(<!-- begin: {name} -->\n).*?(<!-- end: {name} -->)"
-    page, count = re.subn(pattern, lambda m: f"{m[1]}\n{text}\n\n{m[2]}", page, flags=re.S)
-    if count != 1:
-        raise ValueError(f"{count} places for {name!r} in the page instead of one")
-    return page
-
-
-REPORTS = {"bench": bench_report, "scale": scale_report}
-
-
-def main() -> int:
-    """Put what lies in a directory of results into the page, and the plots beside it."""
-    parser = argparse.ArgumentParser(prog="benchmarks.harness.report", description=main.__doc__)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="default: var/bench")
-    results = parser.parse_args().results
-    page = PAGE.read_text()
-    for name, report in REPORTS.items():
-        file = results / f"{name}.json"
-        if file.exists():
-            page = replaced(page, name, report(json.loads(file.read_text())))
-    PAGE.write_text(page)
-    PLOTS.mkdir(exist_ok=True)
-    for plot in sorted(results.glob("*.png")):
-        shutil.copy(plot, PLOTS / plot.name)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -17,6 +17,7 @@ import pytest
 from tornado.web import RequestHandler
 
 from benchmarks import bench, scale
+from benchmarks import report as page_report
 from benchmarks.harness import app as subject
 from benchmarks.harness import bulk_sessions as crowd
 from benchmarks.harness import generator, report, rounds
@@ -492,17 +493,17 @@ def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
 def test_figures_go_between_their_marks() -> None:
     """What the page says around them stays, and so it does the second time."""
     page = "before\n<!-- begin: bench -->\nold\n<!-- end: bench -->\nafter\n"
-    once = report.replaced(page, "bench", r"| new \1 |")
+    once = page_report.replace_section(page, "bench", r"| new \1 |")
 
     assert once == "before\n<!-- begin: bench -->\n\n| new \\1 |\n\n<!-- end: bench -->\nafter\n"
-    assert report.replaced(once, "bench", r"| new \1 |") == once
-    with pytest.raises(ValueError, match="0 places for 'scale'"):
-        report.replaced(page, "scale", "")
+    assert page_report.replace_section(once, "bench", r"| new \1 |") == once
+    with pytest.raises(ValueError, match="0 pairs of markers called 'scale'"):
+        page_report.replace_section(page, "scale", "")
 
 
 def test_the_page_has_a_place_for_each_report() -> None:
     """The command that fills it finds its marks."""
-    page = report.PAGE.read_text()
+    page = page_report.PAGE.read_text()
 
-    for name in report.REPORTS:
-        assert report.replaced(page, name, "x") != page
+    for name in page_report.REPORTS:
+        assert page_report.replace_section(page, name, "x") != page
