@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from benchmarks.harness.login_server import ROOT
-from benchmarks.harness.report import RESULTS, bench_report, scale_report
+from benchmarks.harness.tables import RESULTS, bench_report, scale_report
 
 PAGE = ROOT / "docs" / "performance.md"
 PLOTS = ROOT / "docs" / "performance"

@@ -21,8 +21,8 @@ from benchmarks.harness import generator, rounds
 from benchmarks.harness.databases import database
 from benchmarks.harness.generator import Sample
 from benchmarks.harness.login_server import STORES, backend
-from benchmarks.harness.report import BESIDE, RESULTS, Figures, about, scale_report, write
 from benchmarks.harness.server_under_test import Subject, claim_cores, our_subject
+from benchmarks.harness.tables import BESIDE, RESULTS, Figures, about, scale_report, write
 
 FEWEST, MOST = 1_000, 1_000_000
 COOKIES = 10_000

@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.harness.report import Figures
+from benchmarks.harness.tables import Figures
 from benchmarks.harness.targets import P99_TO_BARE, TO_BARE
 
 # Okabe and Ito's colours, which the colour-blind tell apart; each comes with a mark of its own as well.

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.harness.plots import COLOURS, MARKS, TARGET, legend, median, save, whiskers
-from benchmarks.harness.report import Figures
+from benchmarks.harness.tables import Figures
 from benchmarks.harness.targets import MANY_TO_FEW, P99_TO_BARE
 
 

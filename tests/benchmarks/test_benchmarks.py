@@ -16,11 +16,10 @@ from typing import Any
 import pytest
 from tornado.web import RequestHandler
 
-from benchmarks import bench, scale
-from benchmarks import report as page_report
+from benchmarks import bench, report, scale
 from benchmarks.harness import app as subject
 from benchmarks.harness import bulk_sessions as crowd
-from benchmarks.harness import generator, report, rounds
+from benchmarks.harness import generator, rounds, tables
 from benchmarks.harness.generator import Sample
 from benchmarks.harness.loop import run
 from benchmarks.harness.python_generator import Connection, Load, summary
@@ -473,7 +472,7 @@ def test_a_target_is_met_at_its_figure(figure: float, target: float, at_most: bo
 
 def test_the_report_puts_each_target_beside_its_figure() -> None:
     """Ours to the bare handler, and to Express; who was skipped is named."""
-    lines = report.bench_report(FIGURES).splitlines()
+    lines = tables.bench_report(FIGURES).splitlines()
 
     assert "django: not measured: no network." in lines
     read, latency = [line for line in lines if line.startswith("| redis | read | 9")]
@@ -486,24 +485,24 @@ def test_the_report_puts_each_target_beside_its_figure() -> None:
 
 def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
     """A case that failed in every round."""
-    assert report.shown(None) == "failed"
-    assert report.judged(None, 0.9) == "≥ 0.90 not measured"
+    assert tables.shown(None) == "failed"
+    assert tables.judged(None, 0.9) == "≥ 0.90 not measured"
 
 
 def test_figures_go_between_their_marks() -> None:
     """What the page says around them stays, and so it does the second time."""
     page = "before\n<!-- begin: bench -->\nold\n<!-- end: bench -->\nafter\n"
-    once = page_report.replace_section(page, "bench", r"| new \1 |")
+    once = report.replace_section(page, "bench", r"| new \1 |")
 
     assert once == "before\n<!-- begin: bench -->\n\n| new \\1 |\n\n<!-- end: bench -->\nafter\n"
-    assert page_report.replace_section(once, "bench", r"| new \1 |") == once
+    assert report.replace_section(once, "bench", r"| new \1 |") == once
     with pytest.raises(ValueError, match="0 pairs of markers called 'scale'"):
-        page_report.replace_section(page, "scale", "")
+        report.replace_section(page, "scale", "")
 
 
 def test_the_page_has_a_place_for_each_report() -> None:
     """The command that fills it finds its marks."""
-    page = page_report.PAGE.read_text()
+    page = report.PAGE.read_text()
 
-    for name in page_report.REPORTS:
-        assert page_report.replace_section(page, name, "x") != page
+    for name in report.REPORTS:
+        assert report.replace_section(page, name, "x") != page
