@@ -16,9 +16,8 @@ from typing import Any
 
 from benchmarks.harness import generator, rounds
 from benchmarks.harness.client import visiting
-from benchmarks.harness.databases import Database, database
+from benchmarks.harness.databases import STORES, Database, backend, database
 from benchmarks.harness.generator import Sample
-from benchmarks.harness.login_server import STORES, backend
 from benchmarks.harness.server_under_test import OURS, Subject, claim_cores, our_subject, subject
 from benchmarks.harness.tables import RESULTS, Figures, about, bench_report, write
 from benchmarks.harness.verify import KINDS, Operations, Refused, verify

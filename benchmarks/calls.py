@@ -44,8 +44,9 @@ from tornado.httpclient import HTTPResponse
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
+from benchmarks.harness import ROOT
 from benchmarks.harness.app import Read, Start
-from benchmarks.harness.login_server import ROOT, backend
+from benchmarks.harness.databases import backend
 from benchmarks.harness.loop import run
 from stormcellar import SessionManager, SessionMixin, session_settings
 from stormcellar.runtime.server import make_http_server

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 
-from benchmarks.harness import plots
-from benchmarks.harness.login_server import ROOT, STORES, add_account, backend, serving
+from benchmarks.harness import ROOT, plots
+from benchmarks.harness.databases import STORES, backend
+from benchmarks.harness.login_server import add_account, run_login_server
 
 REPORTS = ROOT / "var" / "load"
 ACCOUNTS = 10
@@ -48,7 +49,7 @@ def _measure(store: str, options: argparse.Namespace) -> dict[str, str]:
         names = [f"load{n}" for n in range(ACCOUNTS)]
         for name in names:
             add_account(name, password, data_dir)
-        with serving(f"--store={url}", data_dir=data_dir) as base:
+        with run_login_server(f"--store={url}", data_dir=data_dir) as base:
             _locust(store, base, {"LOAD_USERS": ",".join(names), "LOAD_PASSWORD": password}, options)
     return _aggregated(store)
 

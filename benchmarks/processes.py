@@ -29,8 +29,8 @@ from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-from benchmarks.harness.login_server import RUN, add_account, backend
-from benchmarks.startup import cpu_s, running
+from benchmarks.harness.databases import backend
+from benchmarks.harness.login_server import RUN, add_account, cpu_time_s, run_server
 from stormcellar.runtime.process_group import shared_socket
 from tests.support.running import children_of
 
@@ -82,10 +82,10 @@ def throughput(*, rounds: int = 5, seconds: int = 2) -> dict[int, list[tuple[flo
         with _serving(1, url, directory) as one, _serving(2, url, directory) as two:
             for _ in range(rounds):
                 for count, (pids, port, cookie) in ((1, one), (2, two)):
-                    before_s = sum(map(cpu_s, pids))
+                    before_s = sum(map(cpu_time_s, pids))
                     with _slowed(pids):
                         rate = _wrk(port, "/session", CONNECTIONS, seconds, cookie)["rate"]
-                    cost_s = (sum(map(cpu_s, pids)) - before_s) / (rate * seconds)
+                    cost_s = (sum(map(cpu_time_s, pids)) - before_s) / (rate * seconds)
                     rates[count].append((rate, 1e6 * cost_s))
     return rates
 
@@ -94,7 +94,7 @@ def throughput(*, rounds: int = 5, seconds: int = 2) -> dict[int, list[tuple[flo
 def _serving(count: int, url: str, directory: str) -> Iterator[tuple[list[int], int, str]]:
     flags = (f"--processes={count}", f"--store={url}", "--port=0", "--log-level=warning")
     command = [*RUN, *flags, f"--data-dir={directory}/data", f"--audit-log={directory}/audit.log"]
-    with running(command, directory) as (process, port):
+    with run_server(command, directory) as (process, port):
         cookie = _signed_in(port)
         yield ([process.pid] if count == 1 else children_of(process.pid)), port, cookie
 

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from benchmarks.harness import ROOT, generator
 from benchmarks.harness import client as visitor
-from benchmarks.harness import generator
 from benchmarks.harness.app import serving
-from benchmarks.harness.login_server import ROOT, STORES, backend
+from benchmarks.harness.databases import STORES, backend
 from benchmarks.harness.loop import run
 
 SESSIONS, CONNECTIONS, ROUNDS = 200, 32, 3

@@ -8,7 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
-from benchmarks.harness.login_server import ROOT
+from benchmarks.harness import ROOT
 from benchmarks.harness.tables import RESULTS, bench_report, scale_report
 
 PAGE = ROOT / "docs" / "performance.md"

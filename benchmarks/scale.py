@@ -18,9 +18,8 @@ from random import Random
 
 from benchmarks.harness import bulk_sessions as crowd
 from benchmarks.harness import generator, rounds
-from benchmarks.harness.databases import database
+from benchmarks.harness.databases import STORES, backend, database
 from benchmarks.harness.generator import Sample
-from benchmarks.harness.login_server import STORES, backend
 from benchmarks.harness.server_under_test import Subject, claim_cores, our_subject
 from benchmarks.harness.tables import BESIDE, RESULTS, Figures, about, scale_report, write
 

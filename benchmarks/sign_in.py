@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
-from benchmarks.harness.login_server import add_account, disable_account, serving
+from benchmarks.harness.login_server import add_account, disable_account, run_login_server
 from stormcellar.accounts.passwords import ARGON2, hash_password
 
 PARALLEL = 30
@@ -37,7 +37,7 @@ def main() -> int:
             add_account(name, password, data_dir)
         disable_account("disabled", data_dir)
         if options.rounds:
-            with serving(*UNTHROTTLED, data_dir=data_dir) as base:
+            with run_login_server(*UNTHROTTLED, data_dir=data_dir) as base:
                 _show_latency(urlsplit(base).netloc, password, rounds=options.rounds, seconds=options.seconds)
         if options.samples:
             _show_timing(data_dir, password, samples=options.samples)
@@ -131,7 +131,7 @@ def _show_timing(data_dir: str, password: str, *, samples: int) -> None:
     took: dict[str, list[float]] = {kind: [] for kind in attempts}
     for begun in range(0, samples, SAMPLES_PER_START):
         with (
-            serving(*UNTHROTTLED, data_dir=data_dir) as base,
+            run_login_server(*UNTHROTTLED, data_dir=data_dir) as base,
             closing(HTTPConnection(urlsplit(base).netloc, timeout=30)) as connection,
         ):
             _sign_in(connection, "somebody", password)  # the first one starts threads

@@ -6,20 +6,16 @@ In turn with a Tornado server that knows one handler. Bytecode is compiled befor
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 
-from benchmarks.harness.login_server import ROOT, RUN
+from benchmarks.harness.login_server import RUN, cpu_time_s, run_server
 
 IDLE_S = 0.3
 BARE = """
@@ -76,36 +72,14 @@ def _commands(directory: str) -> dict[str, list[str]]:
 
 def _start(command: list[str], directory: str) -> dict[str, float]:
     begun = time.perf_counter()
-    with running(command, directory) as (process, port):
+    with run_server(command, directory) as (process, port):
         with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
             connection.request("GET", "/healthz")
             if (status := connection.getresponse().status) != 200:
                 raise SystemExit(f"the first answer was {status}")
         answer_s = time.perf_counter() - begun
         time.sleep(IDLE_S)
-        return {"answer_s": answer_s, "cpu_s": cpu_s(process.pid), **_memory(process.pid)}
-
-
-@contextmanager
-def running(command: list[str], directory: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Run *command* in the meantime, its bytecode kept in *directory*; yields the process and its port."""
-    environment = {**os.environ, "PYTHONPYCACHEPREFIX": f"{directory}/bytecode"}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            if not (port := re.search(r"http://[^:]+:(\d+)", process.stdout.readline())):
-                raise SystemExit("a server did not start")
-            yield process, int(port[1])
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
-
-
-def cpu_s(pid: int) -> float:
-    """Return the CPU time that *pid* has taken."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return {"answer_s": answer_s, "cpu_s": cpu_time_s(process.pid), **_memory(process.pid)}
 
 
 def _memory(pid: int) -> dict[str, float]:

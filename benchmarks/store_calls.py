@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple
 
-from benchmarks.harness.login_server import STORES, backend
+from benchmarks.harness.databases import STORES, backend
 from stormcellar.stores import Absent, Credential, Delta, Outcome, Rotation, Store, open_store
 from stormcellar.stores.conformance.cases import NOW, new_record, new_verifier
 

@@ -7,9 +7,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from tests.support.backends import Server
+
+STORES = {"memory": None, "redis": "redis8", "mongo": "mongo_rs"}
+"""The server that each store needs, a key of `tests.support.backends.KINDS`."""
 _REDIS_OURS = frozenset({"info", "command", "hello", "client|setinfo", "ping", "select", "config|resetstat"})
 _MONGO_WRITES = frozenset({"insert", "update", "delete", "findAndModify"})
 _MONGO_COUNTED = _MONGO_WRITES | {"find", "aggregate", "getMore", "count", "distinct", "bulkWrite"}
+
+
+@contextmanager
+def backend(store: str) -> Iterator[str]:
+    """Run the server that *store* needs; yield the URL of the store."""
+    kind = STORES[store]
+    if kind is None:
+        yield store
+        return
+    with Server(kind) as server:
+        yield server.backend.url
 
 
 class Database(Protocol):

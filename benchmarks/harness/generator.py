@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.login_server import ROOT
+from benchmarks.harness import ROOT
 
 GENERATORS = ("wrk", "python")
 _SCRIPT = Path(__file__).with_name("wrk.lua")

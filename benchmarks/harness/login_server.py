@@ -1,7 +1,9 @@
-"""The standalone server as the benchmarks run it: a process on loopback, with accounts of its own."""
+"""The login server as a process on loopback, with its own accounts."""
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,40 +11,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.backends import Server
+from benchmarks.harness import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 RUN = (sys.executable, "run.py")
-STORES = {"memory": None, "redis": "redis8", "mongo": "mongo_rs"}
-"""What each store needs to be started, a key of `tests.support.backends.KINDS`."""
-
-
-@contextmanager
-def backend(store: str) -> Iterator[str]:
-    """Run what *store* needs in the meantime; yields its URL."""
-    kind = STORES[store]
-    if kind is None:
-        yield store
-        return
-    with Server(kind) as server:
-        yield server.backend.url
 
 
 def add_account(name: str, password: str, data_dir: str) -> None:
-    """Add an account to those in *data_dir*."""
+    """Add an account to the accounts in *data_dir*."""
     command = [*RUN, "accounts", "add", name, "--password-stdin", "--data-dir", data_dir]
     subprocess.run(command, cwd=ROOT, input=password, text=True, check=True, stdout=subprocess.DEVNULL)
 
 
 def disable_account(name: str, data_dir: str) -> None:
-    """Disable an account of those in *data_dir*."""
+    """Disable an account in *data_dir*."""
     command = [*RUN, "accounts", "disable", name, "--data-dir", data_dir]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
 @contextmanager
-def serving(*arguments: str, data_dir: str) -> Iterator[str]:
-    """Serve with *arguments* in the meantime; yields where."""
+def run_login_server(*arguments: str, data_dir: str) -> Iterator[str]:
+    """Run the login server with *arguments*; yield its base URL."""
     quiet = ("--log-level=warning", f"--audit-log={data_dir}/audit.log")
     command = [*RUN, "--port=0", f"--data-dir={data_dir}", *quiet, *arguments]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
@@ -56,3 +44,26 @@ def serving(*arguments: str, data_dir: str) -> Iterator[str]:
             process.send_signal(signal.SIGTERM)
             if process.wait(30) != 0:
                 raise SystemExit(f"the server ended with status {process.returncode}")
+
+
+@contextmanager
+def run_server(command: list[str], directory: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Run *command* with its bytecode in *directory*; yield the process and the port that it prints."""
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": f"{directory}/bytecode"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            if not (port := re.search(r"http://[^:]+:(\d+)", process.stdout.readline())):
+                raise SystemExit("the server printed no address")
+            yield process, int(port[1])
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+
+
+def cpu_time_s(pid: int) -> float:
+    """Return the CPU time that the process *pid* has used."""
+    # proc(5): utime and stime are fields 14 and 15; the name, in parentheses, is field 2.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

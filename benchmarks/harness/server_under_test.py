@@ -10,17 +10,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness import ROOT, generator
 from benchmarks.harness import client as visitor
-from benchmarks.harness import generator
 from benchmarks.harness.generator import FAILED, Sample
-from benchmarks.harness.login_server import ROOT
+from benchmarks.harness.login_server import cpu_time_s
 from tests.support.backends import free_port
+from tests.support.running import children_of
 
 OURS = "stormcellar"
 _START_S, _STOP_S = 300, 15
@@ -83,16 +84,7 @@ class Subject:
 
     def _spent_s(self) -> float:
         """Return the CPU time of the process and of its children; gunicorn's worker is one."""
-        children: list[str] = []
-        with suppress(FileNotFoundError):  # a kernel may be built without
-            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return sum(map(_cpu_s, [str(self.pid), *children]))
-
-
-def _cpu_s(pid: str) -> float:
-    # proc(5): after the name, in parentheses, utime and stime are the fields 14 and 15 of all.
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return sum(map(cpu_time_s, [self.pid, *children_of(self.pid)]))
 
 
 def ours(url: str, port: int, *more: str) -> list[str]:

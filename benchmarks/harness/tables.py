@@ -13,9 +13,8 @@ from typing import Any
 
 import tornado
 
-from benchmarks.harness import generator
+from benchmarks.harness import ROOT, generator
 from benchmarks.harness.databases import told
-from benchmarks.harness.login_server import ROOT
 from benchmarks.harness.server_under_test import OURS
 from benchmarks.harness.targets import MANY_TO_FEW, P99_TO_BARE, READ_TO_EXPRESS, TO_BARE, verdict
 

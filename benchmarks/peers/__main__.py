@@ -8,8 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks.harness.databases import database, told
-from benchmarks.harness.login_server import backend
+from benchmarks.harness.databases import backend, database, told
 from benchmarks.harness.server_under_test import subject
 from benchmarks.harness.verify import Operations, Refused, verify
 from benchmarks.peers import PEERS, Peer
