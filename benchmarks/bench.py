@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import generator, rounds
-from benchmarks.harness.client import visiting
+from benchmarks.harness.client import connected_client
 from benchmarks.harness.databases import STORES, Database, backend, database
 from benchmarks.harness.generator import Sample
-from benchmarks.harness.server_under_test import OURS, Subject, claim_cores, our_subject, subject
+from benchmarks.harness.server_under_test import OURS, ServerUnderTest, reserve_core, start_app, start_server
 from benchmarks.harness.tables import RESULTS, Figures, about, bench_report, write
 from benchmarks.harness.verify import KINDS, Operations, Refused, verify
 from tests.support.backends import free_port
 
 Case = tuple[str, str]
-"""The name of a subject, and what it is sent."""
+"""The name of a server, and the kind of request."""
 
 BARE: dict[str, Case] = {
     "bare": (OURS, "bare"),
@@ -39,7 +39,7 @@ def main() -> int:
     """Measure, show and write; 1 if a kind of request to ours failed in every round."""
     options = _options()
     options.generator = generator.pick(options.generator)
-    options.cores = claim_cores()
+    options.cores = reserve_core()
     peers = [] if options.no_peers else _peers()
     figures: Figures = {"about": about(options), "notes": {}, "rows": [], "against": []}
     print(f"load from {figures['about']['generator']}", flush=True)
@@ -47,7 +47,7 @@ def main() -> int:
     for store in options.store:
         _measure(store, ready, figures, options)
     _show(figures, options.out)
-    return int(any(row["rate"] is None for row in figures["rows"] if row["subject"] == OURS))
+    return int(any(row["rate"] is None for row in figures["rows"] if row["server"] == OURS))
 
 
 def _options() -> argparse.Namespace:
@@ -107,37 +107,37 @@ def _measure(store: str, peers: Sequence[Any], figures: Figures, options: argpar
     with ExitStack() as stack:
         url = stack.enter_context(backend(store))
         counted = stack.enter_context(database(store, url))
-        ours = stack.enter_context(our_subject(store, url, cores=options.cores))
+        ours = stack.enter_context(start_app(store, url, cores=options.cores))
         try:
             done = {OURS: verify(ours, counted)}
         except Refused as exc:
             raise SystemExit(f"{OURS} with {store} is refused: {exc}") from exc
-        subjects = [ours]
+        servers = [ours]
         for peer in (peer for peer in peers if store in peer.stores):
             started = _start(peer, store, "" if store == "memory" else url, counted, options, stack)
             if isinstance(started, str):
                 _note(f"{peer.name} with {store}", f"not measured: {started}", figures)
                 continue
-            subjects.append(started[0])
+            servers.append(started[0])
             done[peer.name] = started[1]
             if peer.reads_write:
                 _note(peer.name, "each of its reads writes, too, and cannot be told not to", figures)
-        _add(figures, store, subjects, done, _in_turn(store, subjects, options))
-        for each in subjects:
+        _add(figures, store, servers, done, _in_turn(store, servers, options))
+        for each in servers:
             if _has_lost(each):
                 _note(f"{each.name} with {store}", "lost sessions under load", figures)
 
 
 def _start(
     peer: Any, store: str, url: str, counted: Database | None, options: argparse.Namespace, stack: ExitStack
-) -> tuple[Subject, Operations] | str:
+) -> tuple[ServerUnderTest, Operations] | str:
     """Start a peer, and return it with the operations of its requests, or why it is not to be measured."""
     port = free_port()
     with ExitStack() as starting:
         try:
             command = peer.command(store, url, port)
             started = starting.enter_context(
-                subject(peer.name, store, command, port=port, cores=options.cores)
+                start_server(peer.name, store, command, port=port, cores=options.cores)
             )
             done = verify(started, counted, reads_write=peer.reads_write)
         except (Refused, RuntimeError, OSError) as exc:
@@ -147,26 +147,26 @@ def _start(
 
 
 def _in_turn(
-    store: str, subjects: Sequence[Subject], options: argparse.Namespace
+    store: str, servers: Sequence[ServerUnderTest], options: argparse.Namespace
 ) -> list[rounds.Round[Case]]:
-    for each in subjects:
-        each.fill(options.sessions)
-    ours, *others = subjects
+    for each in servers:
+        each.add_sessions(options.sessions)
+    ours, *others = servers
     cases: dict[Case, Callable[[], Sample]] = {}
     for kind in KINDS[1:]:
         cases[BARE[kind]] = partial(ours.sample, "bare", options)
-        cases |= {(each.name, kind): partial(each.sample, kind, options) for each in subjects}
+        cases |= {(each.name, kind): partial(each.sample, kind, options) for each in servers}
     cases |= {(each.name, "bare"): partial(each.sample, "bare", options) for each in others}
     whole_s = len(cases) * options.rounds * options.seconds
-    print(f"{store}: {', '.join(each.name for each in subjects)}; {whole_s:.0f} s", flush=True)
+    print(f"{store}: {', '.join(each.name for each in servers)}; {whole_s:.0f} s", flush=True)
     return rounds.in_turn(cases, options.rounds)
 
 
-def _has_lost(each: Subject) -> bool:
+def _has_lost(each: ServerUnderTest) -> bool:
     """Whether those who were signed in are not any more: then something else was measured in the end."""
-    with visiting(each.port) as visitor:
+    with connected_client(each.port) as client:
         asked = [*each.cookies[:20], *each.rotating[:20]]
-        return any(visitor.get("/read", cookie).said != (200, "somebody") for cookie in asked)
+        return any(client.get("/read", cookie).status_and_text != (200, "somebody") for cookie in asked)
 
 
 # --- what is made of it ---
@@ -175,18 +175,18 @@ def _has_lost(each: Subject) -> bool:
 def _add(
     figures: Figures,
     store: str,
-    subjects: Sequence[Subject],
+    servers: Sequence[ServerUnderTest],
     done: dict[str, Operations],
     found: Sequence[rounds.Round[Case]],
 ) -> None:
-    names = [each.name for each in subjects]
+    names = [each.name for each in servers]
     for name in names:
         for kind in KINDS:
             row = rounds.row(found, (name, kind), BARE[kind])
             if row["failed"]:
                 _note(f"{name} {store} {kind}", f"failed in {row['failed']} of {len(found)} rounds", figures)
             figures["rows"].append(
-                {"subject": name, "store": store, "kind": kind, **row, "operations": done[name][kind]}
+                {"server": name, "store": store, "kind": kind, **row, "operations": done[name][kind]}
             )
     for name in names[1:]:
         for kind in KINDS:

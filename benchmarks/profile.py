@@ -18,8 +18,8 @@ from types import FrameType
 from typing import Any
 
 from benchmarks.harness import ROOT, generator
-from benchmarks.harness import client as visitor
-from benchmarks.harness.app import serving
+from benchmarks.harness.app import serve_in_loop
+from benchmarks.harness.client import start_sessions
 from benchmarks.harness.databases import STORES, backend
 from benchmarks.harness.loop import run
 
@@ -73,9 +73,9 @@ def _options() -> argparse.Namespace:
 
 
 async def _measure(url: str, seconds: float) -> Rows:
-    async with serving(url) as (port, _):
+    async with serve_in_loop(url) as (port, _):
         # Asked from a thread, since it is this loop that answers.
-        cookies = {kind: await asyncio.to_thread(visitor.begin, port, SESSIONS) for kind in KINDS}
+        cookies = {kind: await asyncio.to_thread(start_sessions, port, SESSIONS) for kind in KINDS}
         # Each kind in several rounds, so that what else the machine does falls on all of them.
         rounds = [
             {kind: await _round(port, kind, cookies[kind], seconds / ROUNDS) for kind in KINDS}

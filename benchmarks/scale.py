@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from benchmarks.harness import bulk_sessions as crowd
 from benchmarks.harness import generator, rounds
+from benchmarks.harness.bulk_sessions import cookie_headers, copy_sessions
 from benchmarks.harness.databases import STORES, backend, database
 from benchmarks.harness.generator import Sample
-from benchmarks.harness.server_under_test import Subject, claim_cores, our_subject
+from benchmarks.harness.server_under_test import ServerUnderTest, reserve_core, start_app
 from benchmarks.harness.tables import BESIDE, RESULTS, Figures, about, scale_report, write
 
 FEWEST, MOST = 1_000, 1_000_000
@@ -35,7 +35,7 @@ class Place:
     """A place on an axis."""
 
     at: int | str
-    subject: Subject
+    server: ServerUnderTest
     connections: int
     bytes_each: float | None = None
     """What a session takes."""
@@ -45,7 +45,7 @@ def main() -> int:
     """Measure, show and write; 1 if a kind of request failed in every round."""
     options = _options()
     options.generator = generator.pick(options.generator)
-    options.cores = claim_cores()
+    options.cores = reserve_core()
     _allow_connections()
     figures: Figures = {"about": about(options), "axes": {axis: [] for axis in options.axis}}
     for store in options.store:
@@ -89,9 +89,9 @@ def _by_sessions(store: str, options: argparse.Namespace) -> Iterator[list[Place
     with ExitStack() as stack:
         places: list[Place] = []
         for count in _levels(options.most):
-            started, bytes_each = _with_crowd(store, count, key, options, stack)
+            started, bytes_each = _start_with_sessions(store, count, key, options, stack)
             chosen = Random(count).sample(range(count), min(count, COOKIES))  # the same in each run
-            started.cookies += crowd.cookies(chosen, key=key)
+            started.cookies += cookie_headers(chosen, key=key)
             places.append(Place(count, started, options.connections, bytes_each))
         yield places if store != "memory" else [_weighed(place, places[0]) for place in places]
 
@@ -104,21 +104,21 @@ def _levels(most: int) -> list[int]:
     return found if most >= FEWEST else [most]
 
 
-def _with_crowd(
+def _start_with_sessions(
     store: str, count: int, key: bytes, options: argparse.Namespace, stack: ExitStack
-) -> tuple[Subject, float | None]:
+) -> tuple[ServerUnderTest, float | None]:
     """Start a server with *count* sessions; returns with it what each takes in the database."""
     url = stack.enter_context(backend(store))
     bytes_each = None
     more = [f"--key={key.hex()}"]
     with database(store, url) as counted:
         if counted is None:
-            more.append(f"--crowd={count}")
+            more.append(f"--sessions={count}")
         else:
             before = counted.used_bytes()
-            crowd.copy(counted, url, count)
+            copy_sessions(counted, url, count)
             bytes_each = (counted.used_bytes() - before) / count
-    return stack.enter_context(our_subject(store, url, *more, cores=options.cores)), bytes_each
+    return stack.enter_context(start_app(store, url, *more, cores=options.cores)), bytes_each
 
 
 def _weighed(place: Place, least: Place) -> Place:
@@ -126,7 +126,7 @@ def _weighed(place: Place, least: Place) -> Place:
     more = int(place.at) - int(least.at)
     if not more:
         return place
-    return replace(place, bytes_each=(place.subject.rss() - least.subject.rss()) / more)
+    return replace(place, bytes_each=(place.server.rss_bytes() - least.server.rss_bytes()) / more)
 
 
 @contextmanager
@@ -134,19 +134,19 @@ def _by_users(store: str, options: argparse.Namespace) -> Iterator[list[Place]]:
     """Yield everybody alone, and beside a user with very many sessions; and that user."""
     with ExitStack() as stack:
         alone, shared = [
-            stack.enter_context(our_subject(store, stack.enter_context(backend(store)), cores=options.cores))
+            stack.enter_context(start_app(store, stack.enter_context(backend(store)), cores=options.cores))
             for _ in range(2)
         ]
-        crowded = replace(shared, query="?user=crowded", cookies=[], rotating=[])
-        crowded.fill(options.sessions // 2)
-        subjects = {"others alone": alone, BESIDE: shared, "that user": crowded}
-        yield [Place(at, each, options.connections) for at, each in subjects.items()]
+        one_user = replace(shared, query="?user=one", cookies=[], rotating=[])
+        one_user.add_sessions(options.sessions // 2)
+        servers = {"others alone": alone, BESIDE: shared, "that user": one_user}
+        yield [Place(at, each, options.connections) for at, each in servers.items()]
 
 
 @contextmanager
 def _by_keys(store: str, options: argparse.Namespace) -> Iterator[list[Place]]:
     """Yield one server's sessions by how many keys they hold."""
-    with backend(store) as url, our_subject(store, url, cores=options.cores) as started:
+    with backend(store) as url, start_app(store, url, cores=options.cores) as started:
         held = {n: replace(started, query=f"?keys={n}", cookies=[], rotating=[]) for n in KEYS}
         yield [Place(count, each, options.connections) for count, each in held.items()]
 
@@ -154,7 +154,7 @@ def _by_keys(store: str, options: argparse.Namespace) -> Iterator[list[Place]]:
 @contextmanager
 def _by_concurrency(store: str, options: argparse.Namespace) -> Iterator[list[Place]]:
     """Yield one server and its sessions, for different numbers of connections."""
-    with backend(store) as url, our_subject(store, url, cores=options.cores) as started:
+    with backend(store) as url, start_app(store, url, cores=options.cores) as started:
         yield [Place(count, started, count) for count in CONNECTIONS]
 
 
@@ -182,10 +182,10 @@ def _measured(
     first = places[0]
     cases: dict[tuple[int | str, str], Callable[[], Sample]] = {}
     for place in places:
-        if not place.subject.cookies:
-            place.subject.fill(options.sessions)
+        if not place.server.cookies:
+            place.server.add_sessions(options.sessions)
         for kind in ("bare", *kinds):
-            asked = first.subject if kind == "bare" else place.subject
+            asked = first.server if kind == "bare" else place.server
             cases[place.at, kind] = partial(asked.sample, kind, options, connections=place.connections)
     found = rounds.in_turn(cases, options.rounds)
     return [

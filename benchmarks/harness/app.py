@@ -1,17 +1,17 @@
-"""The application that is timed: a few handlers on the real `SessionMixin`, in one process.
+"""The application under test: a few handlers on the real `SessionMixin`, in one process.
 
     python -m benchmarks.harness.app --store redis://127.0.0.1:6379/0 --port 8000
 
-Prints a line that begins with `ready` once it accepts, and ends on SIGTERM. Its routes, all GET, are those of
-every subject, so that one client can ask them all:
+Prints a line that begins with `ready` when it accepts connections; ends on SIGTERM. The peers have the same
+routes, so one client can test every server. All are GET:
 
-    /bare    hello; no session is touched
-    /start   signs somebody in, with 300 bytes of data; answers somebody
-    /read    the session's name; nothing is written
-    /write   counts up, saved before the answer; hello
-    /login   signs the same user in again, under another session ID; hello
+    /bare    hello; does not use the session
+    /start   signs a new user in, with 300 bytes of data; responds somebody
+    /read    responds the name in the session; writes nothing
+    /write   increments a counter, which is saved before the response; hello
+    /login   signs the same user in again, with a new session ID; hello
 
-The last three answer 401 without a session, so that load which lost its cookies is noticed.
+The last three respond 401 without a session, so that load with lost cookies counts as failed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from contextlib import asynccontextmanager
 from tornado.netutil import bind_sockets
 from tornado.web import Application, HTTPError, RequestHandler
 
-from benchmarks.harness.bulk_sessions import DATA, PREFIX, fill
+from benchmarks.harness.bulk_sessions import DATA, PREFIX, create_sessions
 from benchmarks.harness.loop import run
 from stormcellar import SessionManager, SessionMixin, session_settings
 from stormcellar.runtime.server import make_http_server, tune_garbage_collector
@@ -35,18 +35,18 @@ from stormcellar.stores import open_store
 
 
 class Bare(RequestHandler):
-    """Without a session: what every figure is compared with."""
+    """A handler without a session: the baseline of every comparison."""
 
     def get(self) -> None:
-        """Answer."""
+        """Respond."""
         self.write("hello")
 
 
 class Start(SessionMixin, RequestHandler):
-    """Signs in `?user=`, or somebody new, with `?keys=` more keys than usual."""
+    """Sign in `?user=`, by default a new user, with `?keys=` additional keys."""
 
     async def get(self) -> None:
-        """Answer who that is."""
+        """Respond with the name in the session."""
         user = self.get_query_argument("user", None) or secrets.token_hex(8)
         more = {f"key{n}": "x" * 20 for n in range(int(self.get_query_argument("keys", "0")))}
         self.session.update({**DATA, **more})
@@ -55,10 +55,10 @@ class Start(SessionMixin, RequestHandler):
 
 
 class Read(SessionMixin, RequestHandler):
-    """Looks at one value."""
+    """Read one value."""
 
     def get(self) -> None:
-        """Answer who it is."""
+        """Respond with the name in the session."""
         name = self.session.get("name")
         if name is None:
             self.set_status(401)
@@ -66,10 +66,10 @@ class Read(SessionMixin, RequestHandler):
 
 
 class Write(SessionMixin, RequestHandler):
-    """Changes one value."""
+    """Change one value."""
 
     def get(self) -> None:
-        """Answer; what was changed is saved before."""
+        """Respond after the change is saved."""
         if self.session.user is None:
             raise HTTPError(401)
         self.session["count"] = self.session.get("count", 0) + 1
@@ -77,10 +77,10 @@ class Write(SessionMixin, RequestHandler):
 
 
 class Login(SessionMixin, RequestHandler):
-    """What a sign-in does once the password was found right: another session ID, and the user with it."""
+    """Sign in after the password check: bind the user and rotate the session ID."""
 
     async def get(self) -> None:
-        """Answer with the new cookie."""
+        """Respond with the new cookie."""
         if self.session.user is None:
             raise HTTPError(401)
         await self.session.login(self.session.user)
@@ -91,16 +91,16 @@ HANDLERS = {"bare": Bare, "start": Start, "read": Read, "write": Write, "login":
 
 
 def make_app(sessions: SessionManager) -> Application:
-    """Return the application, with every safeguard of `session_settings` on and no access log."""
+    """Return the application, with all protections of `session_settings` and no access log."""
     routes = [(f"/{kind}", handler) for kind, handler in HANDLERS.items()]
     return Application(routes, **session_settings(sessions, log_function=lambda handler: None))
 
 
 @asynccontextmanager
-async def serving(
+async def serve_in_loop(
     url: str, *, port: int = 0, key: bytes | None = None, max_sessions: int = 100_000
 ) -> AsyncIterator[tuple[int, SessionManager]]:
-    """Serve on loopback in the meantime; yields the port and the `SessionManager`."""
+    """Serve on loopback in the running event loop; yield the port and the `SessionManager`."""
     store = open_store(url, prefix=PREFIX, max_sessions=max_sessions)
     sessions = SessionManager(store, secrets=[key or os.urandom(32)])
     await sessions.store.ping()
@@ -115,29 +115,29 @@ async def serving(
         await sessions.aclose()
 
 
-async def serve(url: str, *, port: int, key: bytes, crowd: int) -> None:
-    """Serve until SIGTERM, with *crowd* sessions in the store from the beginning."""
+async def serve(url: str, *, port: int, key: bytes, session_count: int) -> None:
+    """Create *session_count* sessions, then serve until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with serving(url, port=port, key=key, max_sessions=crowd + 100_000) as (_, sessions):
-        await fill(sessions.store, crowd, now_ms=sessions.now_ms())
+    async with serve_in_loop(url, port=port, key=key, max_sessions=session_count + 100_000) as (_, sessions):
+        await create_sessions(sessions.store, session_count, now_ms=sessions.now_ms())
         tune_garbage_collector()  # as the standalone server does
         print("ready", flush=True)
         await stop.wait()
 
 
 def main() -> None:
-    """Serve as the command line says."""
+    """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(
-        prog="benchmarks.harness.app", description="The application that is timed."
+        prog="benchmarks.harness.app", description="Run the application under test."
     )
     parser.add_argument("--store", default="memory", help="URL (default: memory)")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--crowd", type=int, default=0, help="sessions to begin with (default: none)")
-    parser.add_argument("--key", default="", help="signing key in hexadecimal (default: a new one)")
+    parser.add_argument("--sessions", type=int, default=0, help="sessions to create first (default: 0)")
+    parser.add_argument("--key", default="", help="signing key in hexadecimal (default: a new key)")
     options = parser.parse_args()
     key = bytes.fromhex(options.key)
-    run(serve(options.store, port=options.port, key=key, crowd=options.crowd))
+    run(serve(options.store, port=options.port, key=key, session_count=options.sessions))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Very many sessions, quickly: records of one shape, and the cookies of any of them.
+"""Create very many sessions quickly: records of one shape, and the cookies of any of them.
 
-Member *n* of the crowd has the handle *n*, in 22 digits, and the user *n*; all have one secret, so that their
-records differ in little more than their key and can be copied inside a database.
+Session *n* has the handle *n*, in 22 digits, and the user *n*. All sessions have the same secret, so their
+records differ in little more than the key and can be copied inside the database.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ PREFIX = "bench"
 DATA = {"name": "somebody", "pad": "x" * 270}
 _SECRET = "s" * 43
 _HOUR_MS = 3_600_000
-_TOGETHER = 64
+_CONCURRENT_CALLS = 64
 _BATCH = 5_000
 
-# The members from ARGV[2] to ARGV[3]: copies of KEYS[1], which has ARGV[1] in its name.
+# KEYS[1]: the key of the record to copy; its name contains the handle.
+# ARGV[1]: that handle. ARGV[2], ARGV[3]: the first and the last number of the copies.
 _COPY = """
 local from, to = string.find(KEYS[1], ARGV[1], 1, true)
 local before, after = string.sub(KEYS[1], 1, from - 1), string.sub(KEYS[1], to + 1)
@@ -36,8 +37,8 @@ end
 """
 
 
-def record(number: int, *, now_ms: int) -> Record:
-    """Return the record of a member, which needs no touch in the next hour."""
+def make_record(number: int, *, now_ms: int) -> Record:
+    """Return the record of session *number*; a read in the next hour does not touch it."""
     later_ms = now_ms + _HOUR_MS
     return Record(
         *_sid(number).credential,
@@ -52,8 +53,8 @@ def record(number: int, *, now_ms: int) -> Record:
     )
 
 
-def cookies(numbers: Iterable[int], *, key: bytes) -> list[str]:
-    """Return the Cookie headers of members, signed with the *key* of the subject."""
+def cookie_headers(numbers: Iterable[int], *, key: bytes) -> list[str]:
+    """Return the Cookie headers of the sessions *numbers*, signed with the *key* of the server."""
     keys = KeyRing([key])
     sids = map(_sid, numbers)
     return [f"id={keys.sign('id', f'{sid.handle}.{sid.secret}', clock=time.time)}" for sid in sids]
@@ -63,26 +64,26 @@ def _sid(number: int) -> SessionId:
     return SessionId(Handle(f"{number:022d}"), _SECRET)
 
 
-async def fill(store: Store, count: int, *, now_ms: int) -> None:
-    """Put the first *count* members into *store*, one call each."""
-    for start in range(0, count, _TOGETHER):
-        members = range(start, min(count, start + _TOGETHER))
-        await asyncio.gather(*(store.create(record(n, now_ms=now_ms)) for n in members))
+async def create_sessions(store: Store, count: int, *, now_ms: int) -> None:
+    """Create the sessions 0 to *count* - 1 in *store*, with one call each."""
+    for start in range(0, count, _CONCURRENT_CALLS):
+        numbers = range(start, min(count, start + _CONCURRENT_CALLS))
+        await asyncio.gather(*(store.create(make_record(n, now_ms=now_ms)) for n in numbers))
 
 
-def copy(database: Database, url: str, count: int) -> None:
-    """Put the first *count* members into a database: one through the store, the others as copies of it.
+def copy_sessions(database: Database, url: str, count: int) -> None:
+    """Create the sessions 0 to *count* - 1 in a database: the first by the store, the others as its copies.
 
-    In Redis only the records: the entry of each in the list of its user's sessions is left out.
+    In Redis only the records are copied, without their entries in the lists of each user's sessions.
     """
 
-    async def first() -> None:
+    async def create_first() -> None:
         store = open_store(url, prefix=PREFIX)
         await store.ping()
-        await fill(store, 1, now_ms=int(time.time() * 1000))
+        await create_sessions(store, 1, now_ms=int(time.time() * 1000))
         await store.aclose()
 
-    run(first())
+    run(create_first())
     handle = _sid(0).handle
     for start in range(1, count, _BATCH):
         _copy(database, handle, start, min(count, start + _BATCH) - 1)
@@ -101,5 +102,5 @@ def _copy(database: Database, handle: str, first: int, last: int) -> None:
 def _copy_documents(database: Any, handle: str, numbers: Iterable[int]) -> None:
     for name in database.list_collection_names():
         if document := database[name].find_one({"_id": handle}):
-            members = [{**document, "_id": _sid(n).handle, "user": f"user{n}"} for n in numbers]
-            database[name].insert_many(members, ordered=False)
+            copies = [{**document, "_id": _sid(n).handle, "user": f"user{n}"} for n in numbers]
+            database[name].insert_many(copies, ordered=False)

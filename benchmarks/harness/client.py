@@ -1,4 +1,4 @@
-"""One client, one request at a time: it begins the sessions, and looks at what is answered."""
+"""An HTTP client with one connection: it starts sessions and checks single responses."""
 
 from __future__ import annotations
 
@@ -9,57 +9,58 @@ from http.client import HTTPConnection
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back."""
+class Response:
+    """Status, text and cookies of a response."""
 
     status: int
-    body: str
+    text: str
     cookies: tuple[str, ...]
-    """Of each Set-Cookie line, `name=value`."""
+    """`name=value` of each Set-Cookie header line."""
 
     @property
-    def said(self) -> tuple[int, str]:
-        """Status and body."""
-        return self.status, self.body
+    def status_and_text(self) -> tuple[int, str]:
+        """Status and text together, to compare them."""
+        return self.status, self.text
 
 
-class Visitor:
-    """Asks over one connection, which it opens again if the server closed it."""
+class Client:
+    """Sends one request at a time; connects again if the server closed the connection."""
 
     def __init__(self, connection: HTTPConnection) -> None:
         self._connection = connection
 
-    def get(self, path: str, cookie: str | None = None) -> Answer:
-        """Ask for *path*, with *cookie* as the whole Cookie header."""
+    def get(self, path: str, cookie: str | None = None) -> Response:
+        """GET *path*; *cookie* is the whole Cookie header."""
         self._connection.request("GET", path, headers={"Cookie": cookie} if cookie else {})
         with self._connection.getresponse() as response:
             lines = response.headers.get_all("Set-Cookie") or []
             cookies = tuple(line.partition(";")[0].strip() for line in lines)
-            return Answer(response.status, response.read().decode(), cookies)
+            return Response(response.status, response.read().decode(), cookies)
 
-    def begin(self, query: str = "") -> str:
-        """Begin a session, and return its cookie.
+    def start_session(self, query: str = "") -> str:
+        """Start a session and return its cookie.
 
         Raises:
-            RuntimeError: The answer is another, or not exactly one cookie.
+            RuntimeError: The response is not 200 `somebody` with exactly one cookie.
         """
-        answer = self.get(f"/start{query}")
-        if answer.said != (200, "somebody") or len(answer.cookies) != 1:
-            raise RuntimeError(f"/start answered {answer.said} with {len(answer.cookies)} cookies")
-        return answer.cookies[0]
+        response = self.get(f"/start{query}")
+        if response.status_and_text != (200, "somebody") or len(response.cookies) != 1:
+            status, text = response.status_and_text
+            raise RuntimeError(f"GET /start returned {status} {text!r} with {len(response.cookies)} cookies")
+        return response.cookies[0]
 
 
 @contextmanager
-def visiting(port: int) -> Iterator[Visitor]:
-    """Yield a visitor to the server on *port* of loopback."""
+def connected_client(port: int) -> Iterator[Client]:
+    """Yield a client of the server on *port* of loopback."""
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
     try:
-        yield Visitor(connection)
+        yield Client(connection)
     finally:
         connection.close()
 
 
-def begin(port: int, count: int, query: str = "") -> list[str]:
-    """Begin *count* sessions, and return their cookies."""
-    with visiting(port) as visitor:
-        return [visitor.begin(query) for _ in range(count)]
+def start_sessions(port: int, count: int, query: str = "") -> list[str]:
+    """Start *count* sessions and return their cookies."""
+    with connected_client(port) as client:
+        return [client.start_session(query) for _ in range(count)]

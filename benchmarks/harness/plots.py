@@ -108,8 +108,8 @@ def _bars(
 ) -> None:
     """Draw a panel for each store, in it a group of bars for each kind of request, one bar a server."""
     stores = list(dict.fromkeys(row["store"] for row in rows))
-    names = list(dict.fromkeys(row["subject"] for row in rows))
-    count = {store: len({row["subject"] for row in rows if row["store"] == store}) for store in stores}
+    names = list(dict.fromkeys(row["server"] for row in rows))
+    count = {store: len({row["server"] for row in rows if row["store"] == store}) for store in stores}
     heights = [3 * (count[store] + 1) for store in stores]
     drawn = Figure(figsize=(9.5, 1.6 + 0.24 * sum(heights)), layout="constrained")
     panels = drawn.subplots(len(stores), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
@@ -131,10 +131,10 @@ def _panel(
     figure_of: Callable[[Figures], Figures | None],
     target_of: Callable[[Figures], float],
 ) -> None:
-    here = [name for name in names if any(row["subject"] == name for row in rows)]
+    here = [name for name in names if any(row["server"] == name for row in rows)]
     step = len(here) + 1
     for name in here:
-        mine = [row for row in rows if row["subject"] == name]
+        mine = [row for row in rows if row["server"] == name]
         at = [KINDS.index(row["kind"]) * step + here.index(name) for row in mine]
         spreads = [figure_of(row) for row in mine]
         colour = COLOURS[names.index(name) % len(COLOURS)]

@@ -1,4 +1,4 @@
-"""Start a subject in a process of its own, on a core of its own."""
+"""Start a server under test in its own process, on its own core."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import ROOT, generator
-from benchmarks.harness import client as visitor
+from benchmarks.harness.client import start_sessions
 from benchmarks.harness.generator import FAILED, Sample
 from benchmarks.harness.login_server import cpu_time_s
 from tests.support.backends import free_port
@@ -28,43 +28,43 @@ _START_S, _STOP_S = 300, 15
 
 
 @dataclass(slots=True)
-class Subject:
-    """A running server, and the cookies of those who are signed in to it."""
+class ServerUnderTest:
+    """A running server, and the cookies of its signed-in users."""
 
     name: str
     store: str
     port: int
     pid: int
     cookies: list[str] = field(default_factory=list)
-    """Sessions that stay as they are."""
+    """Sessions whose ID does not change."""
     rotating: list[str] = field(default_factory=list)
-    """Sessions for logins, which change them."""
+    """Sessions for logins, which rotate the ID."""
     query: str = ""
-    """Says to our own /start what sessions are to be."""
+    """Query of /start; only our own application has one."""
 
-    def fill(self, count: int) -> None:
-        """Have *count* sessions of each sort; a stretch of logins leaves a few fewer than it was given."""
+    def add_sessions(self, count: int) -> None:
+        """Start sessions until there are *count* of both kinds; a login sample can lose some of its own."""
         for held in (self.cookies, self.rotating):
-            held += visitor.begin(self.port, max(0, count - len(held)), self.query)
+            held += start_sessions(self.port, max(0, count - len(held)), self.query)
 
     def sample(self, kind: str, options: argparse.Namespace, *, connections: int | None = None) -> Sample:
-        """Send one *kind* of request for a while, as the *options* of the command line say.
+        """Send one *kind* of request for `options.seconds`.
 
         Returns:
-            FAILED if that did not work out at all, which is told: the server may have ended.
+            FAILED if an error occurs, for example because the server ended; the error is printed.
         """
         try:
             return self._sample(kind, options, connections or options.connections)
         except (RuntimeError, OSError, HTTPException, subprocess.SubprocessError) as exc:
-            self.rotating.clear()  # which of them are still good is not known
+            self.rotating.clear()  # it is unknown which of these IDs are still valid
             print(f"{self.name} with {self.store}: {kind}: {exc}", file=sys.stderr, flush=True)
             return FAILED
 
     def _sample(self, kind: str, options: argparse.Namespace, connections: int) -> Sample:
         rotates = kind == "login"
         if rotates:
-            self.fill(len(self.cookies))
-        before_s = self._spent_s()
+            self.add_sessions(len(self.cookies))
+        before_s = self._cpu_time_s()
         sample = generator.send(
             options.generator,
             self.port,
@@ -74,29 +74,29 @@ class Subject:
             seconds=options.seconds,
             rotates=rotates,
         )
-        return replace(sample, server_s=self._spent_s() - before_s)
+        return replace(sample, server_s=self._cpu_time_s() - before_s)
 
-    def rss(self) -> int:
-        """Return how many bytes of memory the process holds."""
+    def rss_bytes(self) -> int:
+        """Return the resident memory of the process."""
         found = re.search(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{self.pid}/status").read_text(), re.M)
-        assert found, "Linux tells it"
+        assert found, "proc(5) lists VmRSS for every user process"
         return 1024 * int(found[1])
 
-    def _spent_s(self) -> float:
-        """Return the CPU time of the process and of its children; gunicorn's worker is one."""
+    def _cpu_time_s(self) -> float:
+        """Return the CPU time of the process and its children; gunicorn's worker is a child."""
         return sum(map(cpu_time_s, [self.pid, *children_of(self.pid)]))
 
 
-def ours(url: str, port: int, *more: str) -> list[str]:
-    """Return the command that starts our own subject."""
+def app_command(url: str, port: int, *more: str) -> list[str]:
+    """Return the command that starts our own application."""
     return [sys.executable, "-m", "benchmarks.harness.app", f"--store={url}", f"--port={port}", *more]
 
 
-def claim_cores() -> tuple[int, ...]:
-    """Keep the first core for the subjects: this process, and what it starts, takes the others.
+def reserve_core() -> tuple[int, ...]:
+    """Reserve the first core for the server under test; move this process to the other cores.
 
     Returns:
-        The cores for subjects; nothing where there is but one.
+        The reserved core; empty if this machine has only one core.
     """
     if not hasattr(os, "sched_setaffinity"):
         return ()
@@ -108,37 +108,37 @@ def claim_cores() -> tuple[int, ...]:
 
 
 @contextmanager
-def subject(
+def start_server(
     name: str, store: str, command: Sequence[str], *, port: int, cores: Sequence[int] = ()
-) -> Iterator[Subject]:
-    """Run *command*, which listens on *port*, in the meantime.
+) -> Iterator[ServerUnderTest]:
+    """Run *command*, which listens on *port*.
 
     Raises:
-        RuntimeError: It did not say that it is ready.
+        RuntimeError: The command did not print `ready`.
     """
     with (
         tempfile.TemporaryFile("w+") as errors,
-        _started(command, cores, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors) as process,
+        _popen(command, cores, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors) as process,
     ):
         try:
             if not _is_ready(process):
                 errors.seek(0)
                 raise RuntimeError(f"{name} with {store} did not start: {errors.read()[-1000:].strip()}")
-            yield Subject(name, store, port, process.pid)
+            yield ServerUnderTest(name, store, port, process.pid)
         finally:
-            _end(process)
+            _stop(process)
 
 
 @contextmanager
-def our_subject(store: str, url: str, *more: str, cores: Sequence[int] = ()) -> Iterator[Subject]:
-    """Run our own subject in the meantime, on a free port."""
+def start_app(store: str, url: str, *more: str, cores: Sequence[int] = ()) -> Iterator[ServerUnderTest]:
+    """Run our own application on a free port."""
     port = free_port()
-    with subject(OURS, store, ours(url, port, *more), port=port, cores=cores) as started:
+    with start_server(OURS, store, app_command(url, port, *more), port=port, cores=cores) as started:
         yield started
 
 
-def _started(command: Sequence[str], cores: Sequence[int], **options: Any) -> subprocess.Popen[bytes]:
-    """Start *command* on *cores*: a process begins where the thread that starts it may run."""
+def _popen(command: Sequence[str], cores: Sequence[int], **options: Any) -> subprocess.Popen[bytes]:
+    """Start *command* on *cores*: a child process inherits the affinity of the thread that starts it."""
     before = os.sched_getaffinity(0) if cores else ()
     if cores:
         os.sched_setaffinity(0, cores)
@@ -155,7 +155,7 @@ def _is_ready(process: subprocess.Popen[bytes]) -> bool:
     return bool(can_read) and process.stdout.readline().startswith(b"ready")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
         process.wait(_STOP_S)

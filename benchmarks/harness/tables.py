@@ -84,7 +84,7 @@ def rate_table(figures: Figures) -> str:
             *(shown(row["cpu_us"], 0), shown(row["cpu_ratio"]), shown(row["busy"], 2)),
         )
         for row in figures["rows"]
-        if row["subject"] == OURS
+        if row["server"] == OURS
     ]
     header = (
         *("store", "request", "requests/s", "to bare", "target"),
@@ -102,7 +102,7 @@ def latency_table(figures: Figures) -> str:
             "" if row["kind"] == "bare" else judged(row["p99_ratio"], P99_TO_BARE, at_most=True),
         )
         for row in figures["rows"]
-        if row["subject"] == OURS
+        if row["server"] == OURS
     ]
     return table(("store", "request", "p50 ms", "p90 ms", "p99 ms", "p99 to bare", "target"), rows)
 
@@ -112,11 +112,11 @@ def peers_table(figures: Figures) -> str:
     against = {(row["peer"], row["store"], row["kind"]): row for row in figures["against"]}
     rows = [
         (
-            *(row["store"], row["kind"], row["subject"], shown(row["rate"], 0), shown(row["ratio"])),
+            *(row["store"], row["kind"], row["server"], shown(row["rate"], 0), shown(row["ratio"])),
             *(shown(to_it["ratio"]), judged(to_it["ratio"], _aim_at_peer(row)), shown(to_it["cpu_ratio"])),
         )
         for row in figures["rows"]
-        if (to_it := against.get((row["subject"], row["store"], row["kind"])))
+        if (to_it := against.get((row["server"], row["store"], row["kind"])))
     ]
     header = (
         *("store", "request", "peer", "its requests/s", "it to bare Tornado"),
@@ -126,13 +126,13 @@ def peers_table(figures: Figures) -> str:
 
 
 def _aim_at_peer(row: Figures) -> float | None:
-    return READ_TO_EXPRESS[row["store"]] if (row["subject"], row["kind"]) == ("express", "read") else None
+    return READ_TO_EXPRESS[row["store"]] if (row["server"], row["kind"]) == ("express", "read") else None
 
 
 def work_table(figures: Figures) -> str:
     """Return what each request has the database do."""
     rows = [
-        (row["store"], row["subject"], row["kind"], told(row["operations"]))
+        (row["store"], row["server"], row["kind"], told(row["operations"]))
         for row in figures["rows"]
         if row["store"] != "memory" and row["kind"] != "bare"
     ]

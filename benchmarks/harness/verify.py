@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.harness.client import Answer, Visitor, visiting
+from benchmarks.harness.client import Client, Response, connected_client
 from benchmarks.harness.databases import Database, told
-from benchmarks.harness.server_under_test import Subject
+from benchmarks.harness.server_under_test import ServerUnderTest
 
 REQUESTS = 20
 KINDS = ("bare", "read", "write", "login")
@@ -26,8 +26,8 @@ class Refused(Exception):
     """A subject does not do the work; the message says what is wrong."""
 
 
-def verify(subject: Subject, database: Database | None, *, reads_write: bool = False) -> Operations:
-    """Send some of each kind of request to *subject*, and return what its database did for them.
+def verify(server: ServerUnderTest, database: Database | None, *, reads_write: bool = False) -> Operations:
+    """Send some of each kind of request to *server*, and return what its database did for them.
 
     Args:
         reads_write: It is known, and told, that its reads write.
@@ -35,18 +35,18 @@ def verify(subject: Subject, database: Database | None, *, reads_write: bool = F
     Raises:
         Refused: It answers something else, or does less, or more.
     """
-    with visiting(subject.port) as visitor:
+    with connected_client(server.port) as client:
         # What only the first request costs, such as a connection or a script, is no part of the figures.
-        first = visitor.begin()
+        first = client.start_session()
         for kind in KINDS:
-            visitor.get(f"/{kind}", first)
-        cookie = visitor.begin()
-        _expect_anonymous(visitor, None, "without a cookie")
-        _expect_anonymous(visitor, _forged(cookie), "with a cookie that is not its own")
+            client.get(f"/{kind}", first)
+        cookie = client.start_session()
+        _expect_anonymous(client, None, "without a cookie")
+        _expect_anonymous(client, _forged(cookie), "with a cookie that is not its own")
         done: Operations = {}
         for kind in KINDS:
             before = database.counts() if database else {}
-            cookies = [cookie, *_asked(visitor, kind, cookie)]
+            cookies = [cookie, *_asked(client, kind, cookie)]
             after = database.counts() if database else {}
             done[kind] = {
                 name: (count - before.get(name, 0)) / REQUESTS
@@ -54,18 +54,18 @@ def verify(subject: Subject, database: Database | None, *, reads_write: bool = F
                 if count > before.get(name, 0)
             }
             cookie = cookies[-1]
-        _expect(visitor.get("/read", cookie), "somebody", "read after login")
+        _expect(client.get("/read", cookie), "somebody", "read after login")
         for old in cookies[:-1]:
-            _expect_anonymous(visitor, old, "with the ID from before a login")
+            _expect_anonymous(client, old, "with the ID from before a login")
     if database:
         check_operations(done, database, reads_write=reads_write)
     return done
 
 
-def _asked(visitor: Visitor, kind: str, cookie: str) -> Iterator[str]:
+def _asked(client: Client, kind: str, cookie: str) -> Iterator[str]:
     """Send *kind* so often; yields the cookies that logins bring."""
     for _ in range(REQUESTS):
-        answer = visitor.get(f"/{kind}", cookie)
+        answer = client.get(f"/{kind}", cookie)
         _expect(answer, _ANSWERS[kind], kind)
         if kind == "login":
             if len(answer.cookies) != 1 or answer.cookies[0] == cookie:
@@ -76,13 +76,13 @@ def _asked(visitor: Visitor, kind: str, cookie: str) -> Iterator[str]:
             raise Refused(f"a {kind} changes the cookie")
 
 
-def _expect(answer: Answer, body: str, what: str) -> None:
-    if answer.said != (200, body):
-        raise Refused(f"{what}: answered {answer.status} {answer.body[:40]!r} instead of 200 {body!r}")
+def _expect(answer: Response, body: str, what: str) -> None:
+    if answer.status_and_text != (200, body):
+        raise Refused(f"{what}: answered {answer.status} {answer.text[:40]!r} instead of 200 {body!r}")
 
 
-def _expect_anonymous(visitor: Visitor, cookie: str | None, how: str) -> None:
-    said = visitor.get("/read", cookie).said
+def _expect_anonymous(client: Client, cookie: str | None, how: str) -> None:
+    said = client.get("/read", cookie).status_and_text
     if said != (401, "anonymous"):
         raise Refused(f"a read {how} is answered {said[0]} {said[1][:40]!r} instead of 401 'anonymous'")
 

@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from benchmarks.harness.databases import backend, database, told
-from benchmarks.harness.server_under_test import subject
+from benchmarks.harness.server_under_test import start_server
 from benchmarks.harness.verify import Operations, Refused, verify
 from benchmarks.peers import PEERS, Peer
 from tests.support.backends import BackendMissing, free_port
@@ -46,7 +46,7 @@ def _checked(peer: Peer, store: str) -> Operations:
     with backend(store) as url:
         port = free_port()
         command = peer.command(store, "" if store == "memory" else url, port)
-        with subject(peer.name, store, command, port=port) as started, database(store, url) as counted:
+        with start_server(peer.name, store, command, port=port) as started, database(store, url) as counted:
             try:
                 return verify(started, counted, reads_write=peer.reads_write)
             except Refused as exc:

@@ -17,13 +17,11 @@ import pytest
 from tornado.web import RequestHandler
 
 from benchmarks import bench, report, scale
-from benchmarks.harness import app as subject
-from benchmarks.harness import bulk_sessions as crowd
-from benchmarks.harness import generator, rounds, tables
+from benchmarks.harness import app, bulk_sessions, generator, rounds, tables
 from benchmarks.harness.generator import Sample
 from benchmarks.harness.loop import run
 from benchmarks.harness.python_generator import Connection, Load, summary
-from benchmarks.harness.server_under_test import Subject
+from benchmarks.harness.server_under_test import ServerUnderTest
 from benchmarks.harness.targets import verdict
 from benchmarks.harness.verify import Refused, check_operations, verify
 from stormcellar import Lifetime, SessionMixin
@@ -273,27 +271,27 @@ def test_a_library_known_to_write_on_reads_is_let() -> None:
 
 @contextmanager
 def handlers(**others: type[RequestHandler]) -> Iterator[None]:
-    """Give the subject other handlers in the meantime."""
-    before = dict(subject.HANDLERS)
-    subject.HANDLERS.update(others)  # type: ignore[arg-type]
+    """Replace handlers of the application under test."""
+    before = dict(app.HANDLERS)
+    app.HANDLERS.update(others)  # type: ignore[arg-type]
     try:
         yield
     finally:
-        subject.HANDLERS.update(before)
+        app.HANDLERS.update(before)
 
 
 def verified() -> None:
-    """Verify our subject, served here."""
+    """Verify our application, served by this process."""
 
     async def work() -> None:
-        async with subject.serving("memory") as (port, _):
-            served = Subject("ours", "memory", port, os.getpid())
+        async with app.serve_in_loop("memory") as (port, _):
+            served = ServerUnderTest("ours", "memory", port, os.getpid())
             await asyncio.to_thread(verify, served, None)
 
     run(work())
 
 
-def test_our_own_subject_does_the_work() -> None:
+def test_our_own_application_does_the_work() -> None:
     """Through the real mixin: who it is, that nobody is nobody, and that a login ends the old ID."""
     verified()
 
@@ -330,7 +328,7 @@ class LoginThatLeavesTheOldOne(SessionMixin, RequestHandler):
         ("login", LoginThatLeavesTheOldOne, "with the ID from before a login is answered 200"),
     ],
 )
-def test_a_subject_that_cheats_is_refused(kind: str, handler: type[RequestHandler], reason: str) -> None:
+def test_a_server_that_cheats_is_refused(kind: str, handler: type[RequestHandler], reason: str) -> None:
     """What would be faster for the wrong reason is never timed."""
     with handlers(**{kind: handler}), pytest.raises(Refused, match=reason):
         verified()
@@ -382,7 +380,7 @@ def test_a_peer_that_does_not_start_says_why() -> None:
 
 def test_a_server_that_ended_fails_the_stretch(capsys: pytest.CaptureFixture[str]) -> None:
     """It is told, and nothing is taken for a figure; the sessions for logins are not used any more."""
-    gone = Subject("somebody", "memory", 1, 2**22 + 1, cookies=["id=1"], rotating=["id=2"])
+    gone = ServerUnderTest("somebody", "memory", 1, 2**22 + 1, cookies=["id=1"], rotating=["id=2"])
     options = argparse.Namespace(generator="python", connections=1, seconds=0.1)
 
     assert not gone.sample("read", options).is_valid
@@ -393,12 +391,12 @@ def test_a_server_that_ended_fails_the_stretch(capsys: pytest.CaptureFixture[str
 # --- many sessions ---
 
 
-def test_a_member_of_the_crowd_is_signed_in_and_needs_no_touch() -> None:
-    """Its cookie is what the subject's key signs, its record is live, and an hour of reads writes nothing."""
+def test_a_bulk_session_is_signed_in_and_needs_no_touch() -> None:
+    """The server reads its cookie, its record is live, and an hour of reads writes nothing."""
     key = b"k" * 32
-    cookie = crowd.cookies([7], key=key)[0]
+    cookie = bulk_sessions.cookie_headers([7], key=key)[0]
     store, now_ms = open_store("memory"), 1_000_000
-    asyncio.run(crowd.fill(store, 10, now_ms=now_ms))
+    asyncio.run(bulk_sessions.create_sessions(store, 10, now_ms=now_ms))
     read = Cookies(KeyRing([key]), name="id", secure=False, max_age_s=60, clock=lambda: 0, samesite="Lax")
     sid = read.read([cookie])
     assert sid is not None
@@ -428,7 +426,7 @@ def row(name: str, kind: str, ratio: float) -> dict[str, Any]:
     timed = {figure: spread(9) for figure in rounds.FIGURES}
     compared = {"ratio": spread(ratio), "cpu_ratio": spread(ratio), "p99_ratio": spread(1.5)}
     return {
-        "subject": name,
+        "server": name,
         "store": "redis",
         "kind": kind,
         **timed,
