@@ -38,7 +38,7 @@ BARE: dict[str, Case] = {
 def main() -> int:
     """Measure, show and write; 1 if a kind of request to ours failed in every round."""
     options = _options()
-    options.generator = generator.pick(options.generator)
+    options.generator = generator.choose(options.generator)
     options.cores = reserve_core()
     peers = [] if options.no_peers else _peers()
     figures: Figures = {"about": about(options), "notes": {}, "rows": [], "against": []}

@@ -44,7 +44,7 @@ class Place:
 def main() -> int:
     """Measure, show and write; 1 if a kind of request failed in every round."""
     options = _options()
-    options.generator = generator.pick(options.generator)
+    options.generator = generator.choose(options.generator)
     options.cores = reserve_core()
     _allow_connections()
     figures: Figures = {"about": about(options), "axes": {axis: [] for axis in options.axis}}

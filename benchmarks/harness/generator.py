@@ -1,4 +1,4 @@
-"""Where load comes from: `wrk` if it is installed, else a generator of our own; either is a process apart."""
+"""The load generator: wrk if it is installed, else a Python program; both are separate processes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from benchmarks.harness import ROOT
 
 GENERATORS = ("wrk", "python")
 _SCRIPT = Path(__file__).with_name("wrk.lua")
-_SPARE_S = 60
+_EXTRA_S = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What came of one stretch of load."""
+    """The measurements of one period of load."""
 
     requests: int
     seconds: float
@@ -30,9 +30,9 @@ class Sample:
     p90_ms: float
     p99_ms: float
     failures: int
-    """Answers other than 200, and connections that broke."""
+    """Responses other than 200, and connections that broke."""
     server_s: float = 0.0
-    """What the server spent meanwhile, in seconds of CPU time."""
+    """CPU time that the server used."""
 
     @property
     def rate(self) -> float:
@@ -41,47 +41,47 @@ class Sample:
 
     @property
     def cpu_us(self) -> float:
-        """Microseconds of the server's CPU time a request."""
+        """CPU time of the server per request, in microseconds."""
         return 1e6 * self.server_s / self.requests
 
     @property
     def busy(self) -> float:
-        """How much of a core the server had: below 1 it is not what limits."""
+        """Share of a core that the server used; below 1, something else limited the rate."""
         return self.server_s / self.seconds
 
     @property
     def is_valid(self) -> bool:
-        """Whether it may be counted."""
+        """Whether there were requests and none of them failed."""
         return self.failures == 0 and self.requests > 0
 
 
 FAILED = Sample(0, 1.0, 0.0, 0.0, 0.0, failures=1)
-"""Stands for a stretch of which nothing is known."""
+"""The sample of a period that could not be measured."""
 
 
-def pick(wanted: str | None = None) -> str:
-    """Return *wanted*, or the best generator that there is.
+def choose(wanted: str | None = None) -> str:
+    """Return *wanted*; without it wrk if it is installed, else python.
 
     Raises:
-        SystemExit: wrk is wanted, and there is none.
+        SystemExit: *wanted* is wrk, which is not installed.
     """
     has_wrk = shutil.which("wrk") is not None
     if wanted == "wrk" and not has_wrk:
-        raise SystemExit("there is no wrk on the PATH: install it, or use --generator python")
+        raise SystemExit("wrk is not on the PATH: install it, or use --generator python")
     return wanted or ("wrk" if has_wrk else "python")
 
 
-def described(generator: str) -> str:
-    """Return a line about *generator* for the output."""
+def describe(generator: str) -> str:
+    """Return the description of *generator* for reports."""
     if generator == "wrk":
         return "wrk -t1"
-    return "the Python generator of the suite (with wrk installed: that)"
+    return "the suite's Python generator (wrk is not installed or not chosen)"
 
 
 def command(
     generator: str, port: int, path: str, cookies: Path, *, connections: int, seconds: float, rotates: bool
 ) -> list[str]:
-    """Return what to start: `wrk.lua` and `python_generator.py` say what it does. wrk takes whole seconds."""
+    """Return the command, which is described in wrk.lua and python_generator.py. wrk takes whole seconds."""
     if generator == "wrk":
         return [
             *(
@@ -94,7 +94,7 @@ def command(
                 "-s",
                 str(_SCRIPT),
             ),
-            *(f"http://127.0.0.1:{port}{path}", "--", str(cookies), "rotates" if rotates else "stays"),
+            *(f"http://127.0.0.1:{port}{path}", "--", str(cookies), "rotates" if rotates else "fixed"),
         ]
     return [
         *(sys.executable, "-m", "benchmarks.harness.python_generator", str(port), path, str(cookies)),
@@ -104,7 +104,7 @@ def command(
 
 @contextmanager
 def cookie_file(cookies: list[str]) -> Iterator[Path]:
-    """Keep *cookies* in a file in the meantime; afterwards they are what a generator left there."""
+    """Yield a file with *cookies*; afterwards read *cookies* back from it, as the generator left it."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory, "cookies")
         file.write_text("".join(f"{cookie}\n" for cookie in cookies))
@@ -122,31 +122,31 @@ def send(
     seconds: float,
     rotates: bool = False,
 ) -> Sample:
-    """Send GETs of *path* for so long, each with one of *cookies*.
+    """Send GET requests for *path* for *seconds*, each with one of *cookies*.
 
     Args:
-        rotates: Each response brings another cookie; *cookies* are then those that are good afterwards.
+        rotates: Each response sets a new cookie; *cookies* is updated to those that are valid at the end.
     """
     options: dict[str, Any] = {"connections": connections, "seconds": seconds, "rotates": rotates}
     with cookie_file(cookies) as file:
-        return parse(_run(command(generator, port, path, file, **options), within_s=seconds + _SPARE_S))
+        return parse(_run(command(generator, port, path, file, **options), timeout_s=seconds + _EXTRA_S))
 
 
 def parse(output: str) -> Sample:
-    """Return the sample that a generator's *output* tells of.
+    """Return the sample in the RESULT line of a generator's *output*.
 
     Raises:
-        RuntimeError: It does not.
+        RuntimeError: There is no such line.
     """
     for line in output.splitlines():
-        mark, _, said = line.partition(" ")
-        if mark == "RESULT":
-            return Sample(**json.loads(said))
-    raise RuntimeError(f"the load generator said nothing of use: {output[-500:]!r}")
+        word, _, sample = line.partition(" ")
+        if word == "RESULT":
+            return Sample(**json.loads(sample))
+    raise RuntimeError(f"the load generator printed no RESULT line: {output[-500:]!r}")
 
 
-def _run(arguments: Sequence[str], *, within_s: float) -> str:
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=within_s, check=False)
+def _run(arguments: Sequence[str], *, timeout_s: float) -> str:
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
     if done.returncode:
         raise RuntimeError(f"{arguments[0]} ended with status {done.returncode}: {done.stderr[-500:]}")
     return done.stdout

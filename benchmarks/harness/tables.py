@@ -34,7 +34,7 @@ def about(options: argparse.Namespace) -> Figures:
         "pinned": bool(options.cores),
         "python": platform.python_version(),
         "tornado": tornado.version,
-        "generator": generator.described(options.generator),
+        "generator": generator.describe(options.generator),
         "connections": options.connections,
         "rounds": options.rounds,
         "seconds": options.seconds,

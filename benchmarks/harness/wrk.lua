@@ -1,9 +1,9 @@
--- What wrk sends: GETs, each with one of the cookies in a file, in turn.
+-- The requests that wrk sends: GET, each with the next of the cookies in a file.
 --
---   wrk -t1 -c32 -d2s -s benchmarks/harness/wrk.lua http://127.0.0.1:8000/read -- COOKIES stays|rotates
+--   wrk -t1 -c32 -d2s -s benchmarks/harness/wrk.lua http://127.0.0.1:8000/read -- COOKIES fixed|rotates
 --
--- Where cookies rotate, a request takes one from the head of the queue and its response puts the new one at
--- the tail, so that each is in use by one request at a time; the file then holds what is left of the queue.
+-- With `rotates` a request takes a cookie from the head of the queue and its response appends the new cookie, so
+-- one request at a time uses a cookie. At the end the file holds the queue.
 
 local threads = {}
 
@@ -11,14 +11,14 @@ function setup(thread)
   table.insert(threads, thread)
 end
 
-local function from_queue()
+local function request_from_queue()
   local cookie = cookies[head]
   cookies[head] = nil
   head = head + 1
   return wrk.format("GET", nil, {Cookie = cookie})
 end
 
-local function to_queue(status, headers)
+local function append_new_cookie(status, headers)
   local cookie = nil
   for name, value in pairs(headers) do
     if name:lower() == "set-cookie" then cookie = value:match("^[^;]+") end
@@ -36,7 +36,7 @@ function init(args)
   for line in io.lines(file) do table.insert(cookies, line) end
   tail = #cookies + 1
   if rotates then
-    request, response = from_queue, to_queue
+    request, response = request_from_queue, append_new_cookie
     return
   end
   local requests, at = {}, 0
@@ -47,7 +47,7 @@ function init(args)
   end
 end
 
-local function keep(thread)
+local function write_queue(thread)
   local left = thread:get("cookies")
   local out = assert(io.open(thread:get("file"), "w"))
   for i = thread:get("head"), thread:get("tail") - 1 do out:write(left[i], "\n") end
@@ -57,7 +57,7 @@ end
 function done(summary, latency)
   local failed = threads[1]:get("failures")
   for _, count in pairs(summary.errors) do failed = failed + count end
-  if threads[1]:get("rotates") then keep(threads[1]) end
+  if threads[1]:get("rotates") then write_queue(threads[1]) end
   print(string.format(
     'RESULT {"requests": %d, "seconds": %.6f, "p50_ms": %.3f, "p90_ms": %.3f, "p99_ms": %.3f, "failures": %d}',
     summary.requests, summary.duration / 1e6,

@@ -115,16 +115,16 @@ def test_what_the_server_spent_is_told_by_request() -> None:
 
 
 def test_the_line_of_wrk_is_found() -> None:
-    """What wrk itself says around it is left alone."""
+    """The other lines of wrk are ignored."""
     found = generator.parse(WRK)
 
     assert found == Sample(4576, 1.0015, 6.98, 7.03, 7.383, 2)
     assert not found.is_valid
 
 
-def test_a_generator_that_says_nothing_is_an_error() -> None:
-    """A script that broke is no round with zero requests."""
-    with pytest.raises(RuntimeError, match="said nothing of use: 'unable to connect'"):
+def test_a_generator_without_a_result_line_is_an_error() -> None:
+    """A broken script does not count as zero requests."""
+    with pytest.raises(RuntimeError, match="printed no RESULT line: 'unable to connect'"):
         generator.parse("unable to connect")
 
 
@@ -136,7 +136,7 @@ def test_wrk_is_given_whole_seconds() -> None:
 def test_cookies_that_stay_are_sent_in_turn() -> None:
     """Each, then the first again."""
     load = Load(80, "/read", [b"id=1", b"id=2"], rotates=False)
-    sent = [load.take() for _ in range(3)]
+    sent = [load.next_request() for _ in range(3)]
 
     assert sent[0] == b"GET /read HTTP/1.1\r\nHost: 127.0.0.1:80\r\nCookie: id=1\r\n\r\n"
     assert b"id=2" in sent[1]
@@ -146,8 +146,8 @@ def test_cookies_that_stay_are_sent_in_turn() -> None:
 def test_a_cookie_that_rotates_is_in_use_once() -> None:
     """It is taken out, and the one that the response brings is put at the end."""
     load = Load(80, "/login", [b"id=1", b"id=2"], rotates=True)
-    load.take()
-    load.answered(b"HTTP/1.1 200 OK\r\nset-cookie: id=3; Path=/\r\nContent-Length: 5", 0.1)
+    load.next_request()
+    load.record_response(b"HTTP/1.1 200 OK\r\nset-cookie: id=3; Path=/\r\nContent-Length: 5", 0.1)
 
     assert list(load.cookies) == [b"id=2", b"id=3"]
     assert load.failures == 0
@@ -160,7 +160,7 @@ def test_a_cookie_that_rotates_is_in_use_once() -> None:
 def test_an_answer_that_is_not_the_work_is_a_failure(head: bytes, rotates: bool) -> None:
     """Any status but 200, and a login without a cookie."""
     load = Load(80, "/", [b"id=1"], rotates=rotates)
-    load.answered(head, 0.1)
+    load.record_response(head, 0.1)
 
     assert load.failures == 1
 
