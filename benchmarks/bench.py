@@ -16,11 +16,11 @@ from typing import Any
 
 from benchmarks.harness import generator, rounds
 from benchmarks.harness.client import connected_client
-from benchmarks.harness.databases import STORES, Database, backend, database
+from benchmarks.harness.databases import STORES, Database, backend, connected_database
 from benchmarks.harness.generator import Sample
 from benchmarks.harness.server_under_test import OURS, ServerUnderTest, reserve_core, start_app, start_server
 from benchmarks.harness.tables import RESULTS, Figures, about, bench_report, write
-from benchmarks.harness.verify import KINDS, Operations, Refused, verify
+from benchmarks.harness.verify import KINDS, Operations, VerificationError, verify
 from tests.support.backends import free_port
 
 Case = tuple[str, str]
@@ -106,12 +106,12 @@ def _measure(store: str, peers: Sequence[Any], figures: Figures, options: argpar
     """
     with ExitStack() as stack:
         url = stack.enter_context(backend(store))
-        counted = stack.enter_context(database(store, url))
+        counted = stack.enter_context(connected_database(store, url))
         ours = stack.enter_context(start_app(store, url, cores=options.cores))
         try:
             done = {OURS: verify(ours, counted)}
-        except Refused as exc:
-            raise SystemExit(f"{OURS} with {store} is refused: {exc}") from exc
+        except VerificationError as exc:
+            raise SystemExit(f"{OURS} with {store} failed verification: {exc}") from exc
         servers = [ours]
         for peer in (peer for peer in peers if store in peer.stores):
             started = _start(peer, store, "" if store == "memory" else url, counted, options, stack)
@@ -140,8 +140,8 @@ def _start(
                 start_server(peer.name, store, command, port=port, cores=options.cores)
             )
             done = verify(started, counted, reads_write=peer.reads_write)
-        except (Refused, RuntimeError, OSError) as exc:
-            return f"refused: {exc}" if isinstance(exc, Refused) else str(exc)
+        except (VerificationError, RuntimeError, OSError) as exc:
+            return f"failed verification: {exc}" if isinstance(exc, VerificationError) else str(exc)
         stack.push(starting.pop_all())
     return started, done
 

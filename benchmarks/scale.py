@@ -18,7 +18,7 @@ from random import Random
 
 from benchmarks.harness import generator, rounds
 from benchmarks.harness.bulk_sessions import cookie_headers, copy_sessions
-from benchmarks.harness.databases import STORES, backend, database
+from benchmarks.harness.databases import STORES, backend, connected_database
 from benchmarks.harness.generator import Sample
 from benchmarks.harness.server_under_test import ServerUnderTest, reserve_core, start_app
 from benchmarks.harness.tables import BESIDE, RESULTS, Figures, about, scale_report, write
@@ -111,7 +111,7 @@ def _start_with_sessions(
     url = stack.enter_context(backend(store))
     bytes_each = None
     more = [f"--key={key.hex()}"]
-    with database(store, url) as counted:
+    with connected_database(store, url) as counted:
         if counted is None:
             more.append(f"--sessions={count}")
         else:

@@ -1,4 +1,4 @@
-"""What a database was asked to do, by its own count, and how much it holds."""
+"""The operations that a database counts, and the size of its data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.backends import Server
 
 STORES = {"memory": None, "redis": "redis8", "mongo": "mongo_rs"}
 """The server that each store needs, a key of `tests.support.backends.KINDS`."""
-_REDIS_OURS = frozenset({"info", "command", "hello", "client|setinfo", "ping", "select", "config|resetstat"})
+_REDIS_OWN = frozenset({"info", "command", "hello", "client|setinfo", "ping", "select", "config|resetstat"})
 _MONGO_WRITES = frozenset({"insert", "update", "delete", "findAndModify"})
 _MONGO_COUNTED = _MONGO_WRITES | {"find", "aggregate", "getMore", "count", "distinct", "bulkWrite"}
 
@@ -28,10 +28,10 @@ def backend(store: str) -> Iterator[str]:
 
 
 class Database(Protocol):
-    """A server that sessions are kept in."""
+    """A server that stores sessions."""
 
     def counts(self) -> Counter[str]:
-        """Return how often each operation was carried out, since the server started."""
+        """Return the number of calls of each operation since the server started."""
         ...
 
     def is_write(self, operation: str) -> bool:
@@ -39,12 +39,12 @@ class Database(Protocol):
         ...
 
     def used_bytes(self) -> int:
-        """Return how much memory the data takes; for MongoDB, how much data there is."""
+        """Return the memory that the data uses; for MongoDB the size of the data."""
         ...
 
 
 class RedisDatabase:
-    """Counted by `INFO commandstats`, where what a script does counts as well as the script."""
+    """Redis; `INFO commandstats` counts a script and also each command that the script calls."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
@@ -53,13 +53,13 @@ class RedisDatabase:
         }
 
     def counts(self) -> Counter[str]:
-        """Return the calls of each command, less those with which we ask."""
+        """Return the calls of each command, without those that these methods send."""
         stats = self.client.info("commandstats")
         named = {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in stats.items()}
-        return Counter({name: calls for name, calls in named.items() if name not in _REDIS_OURS})
+        return Counter({name: calls for name, calls in named.items() if name not in _REDIS_OWN})
 
     def is_write(self, operation: str) -> bool:
-        """Whether Redis itself calls *operation* a write. A script is none; what it does may be."""
+        """Whether Redis flags *operation* as a write. A script is not flagged; its commands are."""
         return operation.partition("|")[0] in self._writes
 
     def used_bytes(self) -> int:
@@ -68,7 +68,7 @@ class RedisDatabase:
 
 
 class MongoDatabase:
-    """Counted by `metrics.commands` of `serverStatus`."""
+    """MongoDB; counts come from `metrics.commands` of `serverStatus`."""
 
     def __init__(self, client: Any, database: str) -> None:
         self.client = client
@@ -84,19 +84,19 @@ class MongoDatabase:
         return operation in _MONGO_WRITES
 
     def used_bytes(self) -> int:
-        """Return the size of the data and of its indexes, as they lie uncompressed."""
+        """Return the uncompressed size of data and indexes."""
         stats = self.client[self.database].command("dbStats")
         return int(stats["dataSize"] + stats["indexSize"])
 
 
-def told(counts: Mapping[str, float]) -> str:
+def format_operations(counts: Mapping[str, float]) -> str:
     """Return operations as text: `hgetall 1, expire 0.05`."""
     return ", ".join(f"{name} {count:.3g}" for name, count in counts.items()) or "none"
 
 
 @contextmanager
-def database(store: str, url: str) -> Iterator[Database | None]:
-    """Connect to the database of *store* in the meantime; None where the sessions are in the subject."""
+def connected_database(store: str, url: str) -> Iterator[Database | None]:
+    """Connect to the database of *store*; yield None for memory, which has none."""
     if store == "redis":
         import redis
 

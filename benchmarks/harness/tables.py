@@ -14,7 +14,7 @@ from typing import Any
 import tornado
 
 from benchmarks.harness import ROOT, generator
-from benchmarks.harness.databases import told
+from benchmarks.harness.databases import format_operations
 from benchmarks.harness.server_under_test import OURS
 from benchmarks.harness.targets import MANY_TO_FEW, P99_TO_BARE, READ_TO_EXPRESS, TO_BARE, verdict
 
@@ -132,7 +132,7 @@ def _aim_at_peer(row: Figures) -> float | None:
 def work_table(figures: Figures) -> str:
     """Return what each request has the database do."""
     rows = [
-        (row["store"], row["server"], row["kind"], told(row["operations"]))
+        (row["store"], row["server"], row["kind"], format_operations(row["operations"]))
         for row in figures["rows"]
         if row["store"] != "memory" and row["kind"] != "bare"
     ]

@@ -1,7 +1,7 @@
-"""Whether a subject does the work that is timed, before it is timed.
+"""Verify that a server does the work before it is measured.
 
-A peer that answers reads out of a cache, saves after the answer, or leaves the old session ID alive would win
-for the wrong reason; and so would we.
+A peer that reads from a cache, saves after the response or keeps the old session ID valid would be faster for
+the wrong reason. The same holds for our own application.
 """
 
 from __future__ import annotations
@@ -9,46 +9,46 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from benchmarks.harness.client import Client, Response, connected_client
-from benchmarks.harness.databases import Database, told
+from benchmarks.harness.databases import Database, format_operations
 from benchmarks.harness.server_under_test import ServerUnderTest
 
 REQUESTS = 20
 KINDS = ("bare", "read", "write", "login")
-# One in twenty may be a touch, or what the server does for itself now and then.
-_STRAY = 1
-_ANSWERS = {"bare": "hello", "read": "somebody", "write": "hello", "login": "hello"}
+# One operation in twenty requests can be a touch, or work that the server does from time to time.
+_TOLERATED = 1
+_EXPECTED_TEXT = {"bare": "hello", "read": "somebody", "write": "hello", "login": "hello"}
 
 Operations = dict[str, dict[str, float]]
-"""For each kind of request, how often a request had the database carry out each operation."""
+"""For each kind of request: the number of calls of each database operation per request."""
 
 
-class Refused(Exception):
-    """A subject does not do the work; the message says what is wrong."""
+class VerificationError(Exception):
+    """A server does not do the work; the message names the difference."""
 
 
 def verify(server: ServerUnderTest, database: Database | None, *, reads_write: bool = False) -> Operations:
-    """Send some of each kind of request to *server*, and return what its database did for them.
+    """Send 20 requests of each kind to *server*; return the database operations per request.
 
     Args:
-        reads_write: It is known, and told, that its reads write.
+        reads_write: The reads of this server are known to write, which the report says.
 
     Raises:
-        Refused: It answers something else, or does less, or more.
+        VerificationError: A response is wrong, or the database does less or more than the request needs.
     """
     with connected_client(server.port) as client:
-        # What only the first request costs, such as a connection or a script, is no part of the figures.
+        # Only a first request opens connections and loads scripts; this is not counted.
         first = client.start_session()
         for kind in KINDS:
             client.get(f"/{kind}", first)
         cookie = client.start_session()
         _expect_anonymous(client, None, "without a cookie")
-        _expect_anonymous(client, _forged(cookie), "with a cookie that is not its own")
-        done: Operations = {}
+        _expect_anonymous(client, _forged(cookie), "with a forged cookie")
+        operations: Operations = {}
         for kind in KINDS:
             before = database.counts() if database else {}
-            cookies = [cookie, *_asked(client, kind, cookie)]
+            cookies = [cookie, *_send(client, kind, cookie)]
             after = database.counts() if database else {}
-            done[kind] = {
+            operations[kind] = {
                 name: (count - before.get(name, 0)) / REQUESTS
                 for name, count in sorted(after.items())
                 if count > before.get(name, 0)
@@ -58,54 +58,59 @@ def verify(server: ServerUnderTest, database: Database | None, *, reads_write: b
         for old in cookies[:-1]:
             _expect_anonymous(client, old, "with the ID from before a login")
     if database:
-        check_operations(done, database, reads_write=reads_write)
-    return done
+        check_operations(operations, database, reads_write=reads_write)
+    return operations
 
 
-def _asked(client: Client, kind: str, cookie: str) -> Iterator[str]:
-    """Send *kind* so often; yields the cookies that logins bring."""
+def _send(client: Client, kind: str, cookie: str) -> Iterator[str]:
+    """Send 20 requests of *kind*; yield the new cookies of logins."""
     for _ in range(REQUESTS):
-        answer = client.get(f"/{kind}", cookie)
-        _expect(answer, _ANSWERS[kind], kind)
+        response = client.get(f"/{kind}", cookie)
+        _expect(response, _EXPECTED_TEXT[kind], kind)
         if kind == "login":
-            if len(answer.cookies) != 1 or answer.cookies[0] == cookie:
-                raise Refused(f"a login does not bring one new cookie but {len(answer.cookies)}")
-            cookie = answer.cookies[0]
+            if len(response.cookies) != 1 or response.cookies[0] == cookie:
+                raise VerificationError(f"a login must set one new cookie; it set {len(response.cookies)}")
+            cookie = response.cookies[0]
             yield cookie
-        elif answer.cookies not in ((), (cookie,)):
-            raise Refused(f"a {kind} changes the cookie")
+        elif response.cookies not in ((), (cookie,)):
+            raise VerificationError(f"a {kind} changes the cookie")
 
 
-def _expect(answer: Response, body: str, what: str) -> None:
-    if answer.status_and_text != (200, body):
-        raise Refused(f"{what}: answered {answer.status} {answer.text[:40]!r} instead of 200 {body!r}")
+def _expect(response: Response, text: str, request: str) -> None:
+    if response.status_and_text != (200, text):
+        raise VerificationError(
+            f"{request}: response {response.status} {response.text[:40]!r}, expected 200 {text!r}"
+        )
 
 
-def _expect_anonymous(client: Client, cookie: str | None, how: str) -> None:
-    said = client.get("/read", cookie).status_and_text
-    if said != (401, "anonymous"):
-        raise Refused(f"a read {how} is answered {said[0]} {said[1][:40]!r} instead of 401 'anonymous'")
+def _expect_anonymous(client: Client, cookie: str | None, condition: str) -> None:
+    status, text = client.get("/read", cookie).status_and_text
+    if (status, text) != (401, "anonymous"):
+        raise VerificationError(
+            f"read {condition}: response {status} {text[:40]!r}, expected 401 'anonymous'"
+        )
 
 
 def _forged(cookie: str) -> str:
-    """Return *cookie* with another value of the same length."""
+    """Return *cookie* with a different value of the same length."""
     name, _, value = cookie.partition("=")
-    # Every character, since the last of some encodings holds bits that mean nothing.
+    # All characters change, because some bits of the last character mean nothing in some encodings.
     return f"{name}={value.translate(str.maketrans('abcdef012345', 'bcdefa123450'))}"
 
 
-def check_operations(done: Operations, database: Database, *, reads_write: bool = False) -> None:
-    """Raise Refused if the operations are not those of the work."""
+def check_operations(operations: Operations, database: Database, *, reads_write: bool = False) -> None:
+    """Raise VerificationError if the database operations are not those that each kind of request needs."""
     writes = {
         kind: sum(count for name, count in counts.items() if database.is_write(name))
-        for kind, counts in done.items()
+        for kind, counts in operations.items()
     }
-    if sum(done["bare"].values()) * REQUESTS > _STRAY:
-        raise Refused(f"a bare request asks the database: {told(done['bare'])}")
-    if writes["read"] * REQUESTS > _STRAY and not reads_write:
-        raise Refused(f"a read also writes: {told(done['read'])}")
-    if sum(done["read"].values()) < 1:
-        raise Refused(f"a read does not ask the database each time: {told(done['read'])}")
+    listed = {kind: format_operations(counts) for kind, counts in operations.items()}
+    if sum(operations["bare"].values()) * REQUESTS > _TOLERATED:
+        raise VerificationError(f"a bare request must not use the database: {listed['bare']}")
+    if writes["read"] * REQUESTS > _TOLERATED and not reads_write:
+        raise VerificationError(f"a read must not write: {listed['read']}")
+    if sum(operations["read"].values()) < 1:
+        raise VerificationError(f"every read must use the database: {listed['read']}")
     for kind in ("write", "login"):
         if writes[kind] < 1:
-            raise Refused(f"a {kind} does not write each time: {told(done[kind])}")
+            raise VerificationError(f"every {kind} request must write: {listed[kind]}")

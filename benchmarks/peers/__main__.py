@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks.harness.databases import backend, database, told
+from benchmarks.harness.databases import backend, connected_database, format_operations
 from benchmarks.harness.server_under_test import start_server
-from benchmarks.harness.verify import Operations, Refused, verify
+from benchmarks.harness.verify import Operations, VerificationError, verify
 from benchmarks.peers import PEERS, Peer
 from tests.support.backends import BackendMissing, free_port
 
@@ -25,7 +25,7 @@ def main() -> int:
             peer.prepare()
             for store in () if options.prepare else peer.stores:
                 _print(peer, store, _checked(peer, store))
-        except (RuntimeError, BackendMissing, Refused) as exc:
+        except (RuntimeError, BackendMissing, VerificationError) as exc:
             failed = True
             print(exc, file=sys.stderr)
     return int(failed)
@@ -46,16 +46,19 @@ def _checked(peer: Peer, store: str) -> Operations:
     with backend(store) as url:
         port = free_port()
         command = peer.command(store, "" if store == "memory" else url, port)
-        with start_server(peer.name, store, command, port=port) as started, database(store, url) as counted:
+        with (
+            start_server(peer.name, store, command, port=port) as started,
+            connected_database(store, url) as counted,
+        ):
             try:
                 return verify(started, counted, reads_write=peer.reads_write)
-            except Refused as exc:
-                raise Refused(f"{peer.name} on {store}: {exc}") from exc
+            except VerificationError as exc:
+                raise VerificationError(f"{peer.name} on {store}: {exc}") from exc
 
 
 def _print(peer: Peer, store: str, done: Operations) -> None:
     for kind, counts in done.items():
-        print(f"{peer.name:16} {store:7} {kind:6} {told(counts)}", flush=True)
+        print(f"{peer.name:16} {store:7} {kind:6} {format_operations(counts)}", flush=True)
 
 
 if __name__ == "__main__":
