@@ -19,7 +19,7 @@ from benchmarks.harness.client import connected_client
 from benchmarks.harness.databases import STORES, Database, backend, connected_database
 from benchmarks.harness.generator import Sample
 from benchmarks.harness.server_under_test import OURS, ServerUnderTest, reserve_core, start_app, start_server
-from benchmarks.harness.tables import RESULTS, Figures, about, bench_report, write
+from benchmarks.harness.tables import RESULTS, Results, bench_report, run_info, write_json
 from benchmarks.harness.verify import KINDS, Operations, VerificationError, verify
 from tests.support.backends import free_port
 
@@ -41,13 +41,13 @@ def main() -> int:
     options.generator = generator.choose(options.generator)
     options.cores = reserve_core()
     peers = [] if options.no_peers else _peers()
-    figures: Figures = {"about": about(options), "notes": {}, "rows": [], "against": []}
-    print(f"load from {figures['about']['generator']}", flush=True)
-    ready = [peer for peer in peers if _is_ready(peer, options.store, figures)]
+    results: Results = {"about": run_info(options), "notes": {}, "rows": [], "against": []}
+    print(f"load from {results['about']['generator']}", flush=True)
+    ready = [peer for peer in peers if _is_ready(peer, options.store, results)]
     for store in options.store:
-        _measure(store, ready, figures, options)
-    _show(figures, options.out)
-    return int(any(row["rate"] is None for row in figures["rows"] if row["server"] == OURS))
+        _measure(store, ready, results, options)
+    _show(results, options.out)
+    return int(any(row["rate"] is None for row in results["rows"] if row["server"] == OURS))
 
 
 def _options() -> argparse.Namespace:
@@ -75,7 +75,7 @@ def _peers() -> list[Any]:
     return list(PEERS)
 
 
-def _is_ready(peer: Any, stores: Sequence[str], figures: Figures) -> bool:
+def _is_ready(peer: Any, stores: Sequence[str], results: Results) -> bool:
     if not set(stores) & set(peer.stores):
         return False
     why = peer.missing()
@@ -85,21 +85,21 @@ def _is_ready(peer: Any, stores: Sequence[str], figures: Figures) -> bool:
     except RuntimeError as exc:
         why = str(exc)
     if why is not None:
-        _note(peer.name, f"not measured: {why}", figures)
+        _note(peer.name, f"not measured: {why}", results)
     return why is None
 
 
-def _note(name: str, what: str, figures: Figures) -> None:
+def _note(name: str, what: str, results: Results) -> None:
     """Say, here and in the report, what must be known about *name*."""
-    figures["notes"][name] = what
+    results["notes"][name] = what
     print(f"{name}: {what}", file=sys.stderr, flush=True)
 
 
 # --- one store ---
 
 
-def _measure(store: str, peers: Sequence[Any], figures: Figures, options: argparse.Namespace) -> None:
-    """Measure on *store* ours and every peer that has it, and add the figures.
+def _measure(store: str, peers: Sequence[Any], results: Results, options: argparse.Namespace) -> None:
+    """Measure on *store* ours and every peer that has it, and add the results.
 
     Raises:
         SystemExit: Ours does not do the work.
@@ -116,16 +116,16 @@ def _measure(store: str, peers: Sequence[Any], figures: Figures, options: argpar
         for peer in (peer for peer in peers if store in peer.stores):
             started = _start(peer, store, "" if store == "memory" else url, counted, options, stack)
             if isinstance(started, str):
-                _note(f"{peer.name} with {store}", f"not measured: {started}", figures)
+                _note(f"{peer.name} with {store}", f"not measured: {started}", results)
                 continue
             servers.append(started[0])
             done[peer.name] = started[1]
             if peer.reads_write:
-                _note(peer.name, "each of its reads writes, too, and cannot be told not to", figures)
-        _add(figures, store, servers, done, _in_turn(store, servers, options))
+                _note(peer.name, "each of its reads writes, too, and cannot be told not to", results)
+        _add(results, store, servers, done, _in_turn(store, servers, options))
         for each in servers:
             if _has_lost(each):
-                _note(f"{each.name} with {store}", "lost sessions under load", figures)
+                _note(f"{each.name} with {store}", "lost sessions under load", results)
 
 
 def _start(
@@ -159,7 +159,7 @@ def _in_turn(
     cases |= {(each.name, "bare"): partial(each.sample, "bare", options) for each in others}
     whole_s = len(cases) * options.rounds * options.seconds
     print(f"{store}: {', '.join(each.name for each in servers)}; {whole_s:.0f} s", flush=True)
-    return rounds.in_turn(cases, options.rounds)
+    return rounds.measure_rounds(cases, options.rounds)
 
 
 def _has_lost(each: ServerUnderTest) -> bool:
@@ -173,7 +173,7 @@ def _has_lost(each: ServerUnderTest) -> bool:
 
 
 def _add(
-    figures: Figures,
+    results: Results,
     store: str,
     servers: Sequence[ServerUnderTest],
     done: dict[str, Operations],
@@ -182,31 +182,31 @@ def _add(
     names = [each.name for each in servers]
     for name in names:
         for kind in KINDS:
-            row = rounds.row(found, (name, kind), BARE[kind])
+            row = rounds.result_row(found, (name, kind), BARE[kind])
             if row["failed"]:
-                _note(f"{name} {store} {kind}", f"failed in {row['failed']} of {len(found)} rounds", figures)
-            figures["rows"].append(
+                _note(f"{name} {store} {kind}", f"failed in {row['failed']} of {len(found)} rounds", results)
+            results["rows"].append(
                 {"server": name, "store": store, "kind": kind, **row, "operations": done[name][kind]}
             )
     for name in names[1:]:
         for kind in KINDS:
             mine, its = (OURS, kind), (name, kind)
             compared = {
-                "ratio": rounds.as_json(rounds.ratios(found, mine, its)),
-                "cpu_ratio": rounds.as_json(rounds.ratios(found, its, mine, rounds.CPU)),
+                "ratio": rounds.as_json(rounds.ratio_spread(found, mine, its)),
+                "cpu_ratio": rounds.as_json(rounds.ratio_spread(found, its, mine, rounds.CPU)),
             }
-            figures["against"].append({"peer": name, "store": store, "kind": kind, **compared})
+            results["against"].append({"peer": name, "store": store, "kind": kind, **compared})
 
 
-def _show(figures: Figures, out: Path) -> None:
-    write(figures, out / "bench.json")
-    report = bench_report(figures)
+def _show(results: Results, out: Path) -> None:
+    write_json(results, out / "bench.json")
+    report = bench_report(results)
     (out / "bench.md").write_text(report + "\n")
     print(f"\n{report}\n")
     from benchmarks.harness import plots
 
     for plot in (plots.ratios, plots.latency):
-        plot(figures, out)
+        plot(results, out)
     print(f"written to {out}: bench.json, bench.md, ratios.png, latency.png")
 
 

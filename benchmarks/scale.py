@@ -21,7 +21,7 @@ from benchmarks.harness.bulk_sessions import cookie_headers, copy_sessions
 from benchmarks.harness.databases import STORES, backend, connected_database
 from benchmarks.harness.generator import Sample
 from benchmarks.harness.server_under_test import ServerUnderTest, reserve_core, start_app
-from benchmarks.harness.tables import BESIDE, RESULTS, Figures, about, scale_report, write
+from benchmarks.harness.tables import BESIDE, RESULTS, Results, run_info, scale_report, write_json
 
 FEWEST, MOST = 1_000, 1_000_000
 COOKIES = 10_000
@@ -47,14 +47,14 @@ def main() -> int:
     options.generator = generator.choose(options.generator)
     options.cores = reserve_core()
     _allow_connections()
-    figures: Figures = {"about": about(options), "axes": {axis: [] for axis in options.axis}}
+    results: Results = {"about": run_info(options), "axes": {axis: [] for axis in options.axis}}
     for store in options.store:
         for axis in options.axis:
             print(f"{store}: {axis}", flush=True)
             with PLACES[axis](store, options) as places:
-                figures["axes"][axis] += _measured(store, places, KINDS[axis], options)
-    _show(figures, options.out)
-    return int(any(row["rate"] is None for rows in figures["axes"].values() for row in rows))
+                results["axes"][axis] += _measured(store, places, KINDS[axis], options)
+    _show(results, options.out)
+    return int(any(row["rate"] is None for rows in results["axes"].values() for row in rows))
 
 
 def _options() -> argparse.Namespace:
@@ -177,7 +177,7 @@ KINDS = {
 
 def _measured(
     store: str, places: Sequence[Place], kinds: Sequence[str], options: argparse.Namespace
-) -> list[Figures]:
+) -> list[Results]:
     """Return a row for each place and kind of request; the bare handler is measured beside each place."""
     first = places[0]
     cases: dict[tuple[int | str, str], Callable[[], Sample]] = {}
@@ -187,14 +187,14 @@ def _measured(
         for kind in ("bare", *kinds):
             asked = first.server if kind == "bare" else place.server
             cases[place.at, kind] = partial(asked.sample, kind, options, connections=place.connections)
-    found = rounds.in_turn(cases, options.rounds)
+    found = rounds.measure_rounds(cases, options.rounds)
     return [
         {
             **{"store": store, "at": place.at, "kind": kind, "bytes_each": place.bytes_each},
-            **rounds.row(found, (place.at, kind), (place.at, "bare")),
-            "to_first": rounds.as_json(rounds.ratios(found, (place.at, kind), (first.at, kind))),
+            **rounds.result_row(found, (place.at, kind), (place.at, "bare")),
+            "to_first": rounds.as_json(rounds.ratio_spread(found, (place.at, kind), (first.at, kind))),
             "to_first_cpu": rounds.as_json(
-                rounds.ratios(found, (first.at, kind), (place.at, kind), rounds.CPU)
+                rounds.ratio_spread(found, (first.at, kind), (place.at, kind), rounds.CPU)
             ),
         }
         for kind in kinds
@@ -202,16 +202,16 @@ def _measured(
     ]
 
 
-def _show(figures: Figures, out: Path) -> None:
-    write(figures, out / "scale.json")
-    report = scale_report(figures)
+def _show(results: Results, out: Path) -> None:
+    write_json(results, out / "scale.json")
+    report = scale_report(results)
     (out / "scale.md").write_text(report + "\n")
     print(f"\n{report}\n")
     from benchmarks.harness import scale_plots
 
-    for axis in figures["axes"]:
-        scale_plots.axis(figures, axis, out)
-    scale_plots.memory(figures, out)
+    for axis in results["axes"]:
+        scale_plots.axis(results, axis, out)
+    scale_plots.memory(results, out)
     print(f"written to {out}: scale.json, scale.md and a plot of each axis")
 
 

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run *work* on uvloop if it is installed, else on asyncio's own loop."""
+    """Run *work* on uvloop if it is installed, else on asyncio's default loop."""
     try:
         import uvloop
     except ImportError:

@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.harness.tables import Figures
+from benchmarks.harness.tables import Results
 from benchmarks.harness.targets import P99_TO_BARE, TO_BARE
 
 # Okabe and Ito's colours, which the colour-blind tell apart; each comes with a mark of its own as well.
@@ -40,12 +40,12 @@ def save(figure: Figure, file: Path) -> None:
     figure.savefig(file, dpi=110)
 
 
-def median(spread: Figures | None) -> float:
+def median(spread: Results | None) -> float:
     """Return where *spread* is drawn; what failed, at nothing."""
     return spread["median"] if spread else 0.0
 
 
-def whiskers(spreads: Sequence[Figures | None]) -> list[list[float]]:
+def whiskers(spreads: Sequence[Results | None]) -> list[list[float]]:
     """Return what `xerr` and `yerr` take: how far below and above the medians the rounds lie."""
     found = [spread or {"median": 0.0, "low": 0.0, "high": 0.0} for spread in spreads]
     below = [spread["median"] - spread["low"] for spread in found]
@@ -71,9 +71,9 @@ def _on(colour: str) -> str:
 # --- make bench ---
 
 
-def ratios(figures: Figures, out: Path) -> None:
+def ratios(results: Results, out: Path) -> None:
     """Draw the rate of each request as a ratio to the bare handler, ours and the peers', by store."""
-    bars = [row for row in figures["rows"] if row["kind"] != "bare"]
+    bars = [row for row in results["rows"] if row["kind"] != "bare"]
     _bars(
         bars,
         lambda row: row["ratio"],
@@ -84,9 +84,9 @@ def ratios(figures: Figures, out: Path) -> None:
     )
 
 
-def latency(figures: Figures, out: Path) -> None:
+def latency(results: Results, out: Path) -> None:
     """Draw the 99th percentile of each request as a ratio to the bare handler's."""
-    bars = [row for row in figures["rows"] if row["kind"] != "bare"]
+    bars = [row for row in results["rows"] if row["kind"] != "bare"]
     _bars(
         bars,
         lambda row: row["p99_ratio"],
@@ -98,9 +98,9 @@ def latency(figures: Figures, out: Path) -> None:
 
 
 def _bars(
-    rows: Sequence[Figures],
-    figure_of: Callable[[Figures], Figures | None],
-    target_of: Callable[[Figures], float],
+    rows: Sequence[Results],
+    figure_of: Callable[[Results], Results | None],
+    target_of: Callable[[Results], float],
     *,
     title: str,
     label: str,
@@ -126,10 +126,10 @@ def _bars(
 
 def _panel(
     panel: Axes,
-    rows: Sequence[Figures],
+    rows: Sequence[Results],
     names: Sequence[str],
-    figure_of: Callable[[Figures], Figures | None],
-    target_of: Callable[[Figures], float],
+    figure_of: Callable[[Results], Results | None],
+    target_of: Callable[[Results], float],
 ) -> None:
     here = [name for name in names if any(row["server"] == name for row in rows)]
     step = len(here) + 1
@@ -167,7 +167,7 @@ def _panel(
 # --- make load ---
 
 
-def load(rows: Sequence[Figures], title: str, file: Path) -> None:
+def load(rows: Sequence[Results], title: str, file: Path) -> None:
     """Draw rate, percentiles and failures of the load test, by store."""
     stores = [row["store"] for row in rows]
     drawn = Figure(figsize=(10, 3.8), layout="constrained")

@@ -1,7 +1,7 @@
-"""Rounds of measurements in turn, and what is made of them.
+"""Rounds of measurements, and statistics over them.
 
-The machine is noisy, and its noise lasts longer than a sample: only what was measured in the same round is
-compared, and the median of those ratios counts.
+Noise on the machine lasts longer than a sample. So only samples of the same round are compared, and the
+result is the median of those ratios.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ from typing import Any, TypeVar
 from benchmarks.harness.generator import Sample
 
 K = TypeVar("K", bound=Hashable)
-Figure = Callable[[Sample], float]
+Metric = Callable[[Sample], float]
 Round = Mapping[K, Sample]
-"""What was measured close together."""
+"""The samples of all cases, measured shortly after each other."""
 
-RATE: Figure = attrgetter("rate")
-"""Requests a second."""
-FIGURES = ("rate", "p50_ms", "p90_ms", "p99_ms", "cpu_us", "busy")
-"""Of a sample, those that are reported."""
+RATE: Metric = attrgetter("rate")
+"""Requests per second."""
+REPORTED = ("rate", "p50_ms", "p90_ms", "p99_ms", "cpu_us", "busy")
+"""The attributes of a sample that are reported."""
 
-P99: Figure = attrgetter("p99_ms")
-CPU: Figure = attrgetter("cpu_us")
+P99: Metric = attrgetter("p99_ms")
+CPU: Metric = attrgetter("cpu_us")
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The median of several figures, and between what they lie."""
+    """Median, lowest and highest of several values."""
 
     median: float
     low: float
     high: float
 
 
-def spread(figures: Iterable[float]) -> Spread | None:
-    """Return the spread of *figures*; None if there are none."""
-    found = sorted(figures)
-    return Spread(statistics.median(found), found[0], found[-1]) if found else None
+def spread(values: Iterable[float]) -> Spread | None:
+    """Return the spread of *values*; None if there are none."""
+    ordered = sorted(values)
+    return Spread(statistics.median(ordered), ordered[0], ordered[-1]) if ordered else None
 
 
-def in_turn(cases: Mapping[K, Callable[[], Sample]], rounds: int) -> list[Round[K]]:
-    """Measure each of *cases* once a round, every other round backwards.
+def measure_rounds(cases: Mapping[K, Callable[[], Sample]], rounds: int) -> list[Round[K]]:
+    """Measure each of *cases* once per round; every other round runs in reverse order.
 
-    So neither what a case leaves behind nor a machine that gets slower falls always on the same one.
+    So a slower machine, or the after-effects of a case, do not always affect the same case.
     """
     names = list(cases)
     return [
@@ -55,38 +55,38 @@ def in_turn(cases: Mapping[K, Callable[[], Sample]], rounds: int) -> list[Round[
     ]
 
 
-def figures(rounds: Sequence[Round[K]], case: K, figure: Figure) -> Spread | None:
-    """Return a *figure* of *case* over those rounds in which it is valid."""
-    return spread(figure(each[case]) for each in rounds if each[case].is_valid)
+def spread_of(rounds: Sequence[Round[K]], case: K, metric: Metric) -> Spread | None:
+    """Return the spread of *metric* of *case* over the rounds in which its sample is valid."""
+    return spread(metric(each[case]) for each in rounds if each[case].is_valid)
 
 
-def ratios(rounds: Sequence[Round[K]], case: K, to: K, figure: Figure = RATE) -> Spread | None:
-    """Return a *figure* of *case* as a ratio *to* that of another in the same round."""
+def ratio_spread(rounds: Sequence[Round[K]], case: K, to: K, metric: Metric = RATE) -> Spread | None:
+    """Return the spread of the ratio *case* / *to* of *metric*, each ratio within one round."""
     return spread(
-        figure(each[case]) / figure(each[to])
+        metric(each[case]) / metric(each[to])
         for each in rounds
-        if each[case].is_valid and each[to].is_valid and figure(each[to])
+        if each[case].is_valid and each[to].is_valid and metric(each[to])
     )
 
 
 def failures(rounds: Sequence[Round[K]], case: K) -> int:
-    """Return in how many rounds *case* failed."""
+    """Return the number of rounds in which *case* failed."""
     return sum(not each[case].is_valid for each in rounds)
 
 
-def row(rounds: Sequence[Round[K]], case: K, bare: K) -> dict[str, Any]:
-    """Return the figures of *case*, and how they compare with *bare* in the same round, as JSON has them."""
-    measured = {name: figures(rounds, case, attrgetter(name)) for name in FIGURES}
+def result_row(rounds: Sequence[Round[K]], case: K, bare: K) -> dict[str, Any]:
+    """Return the metrics of *case* and their ratios to *bare* in the same round, as JSON values."""
+    measured = {name: spread_of(rounds, case, attrgetter(name)) for name in REPORTED}
     compared = {
-        "ratio": ratios(rounds, case, bare),
-        # Of bare to the case, so that it is like the other where the server is all that limits.
-        "cpu_ratio": ratios(rounds, bare, case, CPU),
-        "p99_ratio": ratios(rounds, case, bare, P99),
+        "ratio": ratio_spread(rounds, case, bare),
+        # Inverse, so that it equals "ratio" if only the server limits the rate.
+        "cpu_ratio": ratio_spread(rounds, bare, case, CPU),
+        "p99_ratio": ratio_spread(rounds, case, bare, P99),
     }
     found = {name: as_json(spread) for name, spread in (measured | compared).items()}
     return {**found, "failed": failures(rounds, case)}
 
 
 def as_json(spread: Spread | None) -> dict[str, float] | None:
-    """Return *spread* as JSON has it."""
+    """Return *spread* as a JSON value."""
     return None if spread is None else asdict(spread)

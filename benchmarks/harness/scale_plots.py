@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.harness.plots import COLOURS, MARKS, TARGET, legend, median, save, whiskers
-from benchmarks.harness.tables import Figures
+from benchmarks.harness.tables import Results
 from benchmarks.harness.targets import MANY_TO_FEW, P99_TO_BARE
 
 
@@ -37,9 +37,9 @@ AXES = {
 }
 
 
-def axis(figures: Figures, name: str, out: Path) -> None:
+def axis(results: Results, name: str, out: Path) -> None:
     """Draw one axis of `make scale`: the rate above, the 99th percentile below, both as ratios, by store."""
-    rows, how = figures["axes"][name], AXES[name]
+    rows, how = results["axes"][name], AXES[name]
     stores = list(dict.fromkeys(row["store"] for row in rows))
     drawn = Figure(figsize=(3.6 * len(stores) + 1.2, 6.4), layout="constrained")
     above, below = drawn.subplots(2, len(stores), sharex="col", sharey="row", squeeze=False)
@@ -66,7 +66,7 @@ def axis(figures: Figures, name: str, out: Path) -> None:
     save(drawn, out / f"{name}.png")
 
 
-def _lines(panel: Axes, rows: Sequence[Figures], figure: str) -> None:
+def _lines(panel: Axes, rows: Sequence[Results], figure: str) -> None:
     """Draw a line for each kind of request; over numbers on a logarithmic axis, over names side by side."""
     places = list(dict.fromkeys(row["at"] for row in rows))
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
@@ -103,9 +103,9 @@ def _short(number: int) -> str:
     return str(number)
 
 
-def memory(figures: Figures, out: Path) -> None:
+def memory(results: Results, out: Path) -> None:
     """Draw how many bytes a session takes, by store and number."""
-    rows = [row for row in figures["axes"].get("sessions", ()) if row["kind"] == "read" and row["bytes_each"]]
+    rows = [row for row in results["axes"].get("sessions", ()) if row["kind"] == "read" and row["bytes_each"]]
     if not rows:
         return
     drawn = Figure(figsize=(7, 4), layout="constrained")

@@ -1,4 +1,4 @@
-"""What the project aims at, always a ratio of two figures from the same run."""
+"""The performance targets; each is a ratio of two measurements of the same run."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ TO_BARE = {
     ("mongo", "write"): 0.50,
     ("mongo", "login"): 0.55,
 }
-"""Requests a second against a bare Tornado handler: at least."""
+"""Minimum ratio of requests per second to a bare Tornado handler."""
 
 P99_TO_BARE = 2.0
-"""The 99th percentile against that of a bare handler at the same concurrency: at most."""
+"""Maximum ratio of the 99th percentile to a bare handler's at the same concurrency."""
 
 READ_TO_EXPRESS = {"memory": 1.35, "redis": 1.30, "mongo": 2.5}
-"""Reads a second against Express with the same store: at least."""
+"""Minimum ratio of reads per second to Express with the same store."""
 
 MANY_TO_FEW = 0.95
-"""Reads a second with a million sessions in the store against those with a thousand: at least."""
+"""Minimum ratio of reads per second with a million sessions in the store to a thousand."""
 
 
-def verdict(figure: float, target: float, *, at_most: bool = False) -> str:
-    """Return whether *figure* meets *target*, as a word."""
-    return "met" if (figure <= target if at_most else figure >= target) else "missed"
+def verdict(value: float, target: float, *, at_most: bool = False) -> str:
+    """Return "met" if *value* meets *target*, else "missed"."""
+    return "met" if (value <= target if at_most else value >= target) else "missed"

@@ -63,7 +63,7 @@ def test_every_other_round_goes_backwards() -> None:
     def measure(name: str) -> Any:
         return lambda: order.append(name) or sample(1)
 
-    found = rounds.in_turn({name: measure(name) for name in "abc"}, 3)
+    found = rounds.measure_rounds({name: measure(name) for name in "abc"}, 3)
 
     assert "".join(order) == "abccbaabc"
     assert [set(each) for each in found] == [set("abc")] * 3
@@ -73,7 +73,7 @@ def test_ratios_are_within_a_round() -> None:
     """A machine that becomes half as fast in the middle of a run changes no ratio."""
     found = [{"bare": sample(1000), "read": sample(800)}, {"bare": sample(500), "read": sample(400)}]
 
-    assert rounds.ratios(found, "read", "bare") == rounds.Spread(0.8, 0.8, 0.8)
+    assert rounds.ratio_spread(found, "read", "bare") == rounds.Spread(0.8, 0.8, 0.8)
 
 
 def test_a_round_that_failed_is_not_counted() -> None:
@@ -84,8 +84,8 @@ def test_a_round_that_failed_is_not_counted() -> None:
         {"bare": sample(10, failures=1), "read": sample(500)},
     ]
 
-    assert rounds.ratios(found, "read", "bare") == rounds.Spread(0.5, 0.5, 0.5)
-    assert rounds.row(found, "read", "bare")["rate"] == {"median": 500, "low": 500, "high": 500}
+    assert rounds.ratio_spread(found, "read", "bare") == rounds.Spread(0.5, 0.5, 0.5)
+    assert rounds.result_row(found, "read", "bare")["rate"] == {"median": 500, "low": 500, "high": 500}
     assert rounds.failures(found, "read") == 1
 
 
@@ -93,14 +93,14 @@ def test_a_row_compares_the_99th_percentile_too() -> None:
     """Ours is twice the bare handler's in the same round."""
     found = [{"bare": sample(1000, p99_ms=7), "read": sample(800, p99_ms=14)}]
 
-    assert rounds.row(found, "read", "bare")["p99_ratio"] == {"median": 2, "low": 2, "high": 2}
+    assert rounds.result_row(found, "read", "bare")["p99_ratio"] == {"median": 2, "low": 2, "high": 2}
 
 
 def test_a_case_that_always_failed_has_no_figures() -> None:
     """None stands for it, never a zero that could be taken for a figure."""
     found = [{"bare": sample(1000), "read": sample(0)}]
 
-    assert rounds.row(found, "read", "bare")["ratio"] is None
+    assert rounds.result_row(found, "read", "bare")["ratio"] is None
 
 
 def test_what_the_server_spent_is_told_by_request() -> None:
@@ -423,7 +423,7 @@ def spread(median: float) -> dict[str, float]:
 
 def row(name: str, kind: str, ratio: float) -> dict[str, Any]:
     """Return a row of results with Redis."""
-    timed = {figure: spread(9) for figure in rounds.FIGURES}
+    timed = {figure: spread(9) for figure in rounds.REPORTED}
     compared = {"ratio": spread(ratio), "cpu_ratio": spread(ratio), "p99_ratio": spread(1.5)}
     return {
         "server": name,
@@ -483,8 +483,8 @@ def test_the_report_puts_each_target_beside_its_figure() -> None:
 
 def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
     """A case that failed in every round."""
-    assert tables.shown(None) == "failed"
-    assert tables.judged(None, 0.9) == "≥ 0.90 not measured"
+    assert tables.format_spread(None) == "failed"
+    assert tables.format_target(None, 0.9) == "≥ 0.90 not measured"
 
 
 def test_figures_go_between_their_marks() -> None:
