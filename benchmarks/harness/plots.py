@@ -1,4 +1,4 @@
-"""Plots of what was measured. The ratio is the main axis: requests a second are the machine's."""
+"""Plots of results. They show ratios, because requests per second depend on the machine."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from benchmarks.harness.tables import Results
 from benchmarks.harness.targets import P99_TO_BARE, TO_BARE
 
-# Okabe and Ito's colours, which the colour-blind tell apart; each comes with a mark of its own as well.
+# The palette of Okabe and Ito, for colour-blind readers; each colour also has its own marker.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
-MARKS = "osD^vP"
+MARKERS = "osD^vP"
 TARGET: dict[str, Any] = {"color": "#000000", "linewidth": 2.5}
 KINDS = ("read", "write", "login")
 
@@ -40,20 +40,20 @@ def save(figure: Figure, file: Path) -> None:
     figure.savefig(file, dpi=110)
 
 
-def median(spread: Results | None) -> float:
-    """Return where *spread* is drawn; what failed, at nothing."""
+def median_of(spread: Results | None) -> float:
+    """Return the median of *spread*; 0 if the case failed."""
     return spread["median"] if spread else 0.0
 
 
-def whiskers(spreads: Sequence[Results | None]) -> list[list[float]]:
-    """Return what `xerr` and `yerr` take: how far below and above the medians the rounds lie."""
+def error_bars(spreads: Sequence[Results | None]) -> list[list[float]]:
+    """Return the distances from each median to the lowest and highest round, for `xerr` and `yerr`."""
     found = [spread or {"median": 0.0, "low": 0.0, "high": 0.0} for spread in spreads]
     below = [spread["median"] - spread["low"] for spread in found]
     return [below, [spread["high"] - spread["median"] for spread in found]]
 
 
 def legend(drawn: Figure, panels: Sequence[Axes]) -> None:
-    """Put one legend below, of what is in any of the panels."""
+    """Draw one legend for all panels below them."""
     known = {
         text: handle
         for panel in panels
@@ -62,8 +62,8 @@ def legend(drawn: Figure, panels: Sequence[Axes]) -> None:
     drawn.legend(known.values(), known.keys(), loc="outside lower center", ncols=4)
 
 
-def _on(colour: str) -> str:
-    """Return black or white, whichever can be read on *colour*."""
+def _text_colour(colour: str) -> str:
+    """Return black or white, whichever is readable on *colour*."""
     red, green, blue = mpl.colors.to_rgb(colour)
     return "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.45 else "white"
 
@@ -72,14 +72,14 @@ def _on(colour: str) -> str:
 
 
 def ratios(results: Results, out: Path) -> None:
-    """Draw the rate of each request as a ratio to the bare handler, ours and the peers', by store."""
+    """Draw the rate of each request as a ratio to the bare handler, for us and the peers, by store."""
     bars = [row for row in results["rows"] if row["kind"] != "bare"]
     _bars(
         bars,
         lambda row: row["ratio"],
         lambda row: TO_BARE[row["store"], row["kind"]],
-        title="Requests a second with a session, as a ratio to a bare Tornado handler",
-        label="ratio to bare in the same round: median, lowest and highest (more is better)",
+        title="Requests per second with a session, as a ratio to a bare Tornado handler",
+        label="ratio to bare in the same round: median, lowest and highest (higher is better)",
         file=out / "ratios.png",
     )
 
@@ -92,21 +92,21 @@ def latency(results: Results, out: Path) -> None:
         lambda row: row["p99_ratio"],
         lambda row: P99_TO_BARE,
         title="99th percentile of latency, as a ratio to a bare Tornado handler's",
-        label="ratio to bare in the same round: median, lowest and highest (less is better)",
+        label="ratio to bare in the same round: median, lowest and highest (lower is better)",
         file=out / "latency.png",
     )
 
 
 def _bars(
     rows: Sequence[Results],
-    figure_of: Callable[[Results], Results | None],
+    value_of: Callable[[Results], Results | None],
     target_of: Callable[[Results], float],
     *,
     title: str,
     label: str,
     file: Path,
 ) -> None:
-    """Draw a panel for each store, in it a group of bars for each kind of request, one bar a server."""
+    """Draw one panel per store, with one group of bars per kind of request and one bar per server."""
     stores = list(dict.fromkeys(row["store"] for row in rows))
     names = list(dict.fromkeys(row["server"] for row in rows))
     count = {store: len({row["server"] for row in rows if row["store"] == store}) for store in stores}
@@ -115,7 +115,7 @@ def _bars(
     panels = drawn.subplots(len(stores), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for panel, store in zip(panels, stores, strict=True):
         mine = [row for row in rows if row["store"] == store]
-        _panel(panel, mine, names, figure_of, target_of)
+        _panel(panel, mine, names, value_of, target_of)
         panel.set_title(store, loc="left")
     panels[-1].set_xlabel(label)
     panels[-1].set_xlim(left=0)
@@ -128,7 +128,7 @@ def _panel(
     panel: Axes,
     rows: Sequence[Results],
     names: Sequence[str],
-    figure_of: Callable[[Results], Results | None],
+    value_of: Callable[[Results], Results | None],
     target_of: Callable[[Results], float],
 ) -> None:
     here = [name for name in names if any(row["server"] == name for row in rows)]
@@ -136,28 +136,26 @@ def _panel(
     for name in here:
         mine = [row for row in rows if row["server"] == name]
         at = [KINDS.index(row["kind"]) * step + here.index(name) for row in mine]
-        spreads = [figure_of(row) for row in mine]
+        spreads = [value_of(row) for row in mine]
         colour = COLOURS[names.index(name) % len(COLOURS)]
         style: dict[str, Any] = {"ecolor": "#444444", "capsize": 2, "error_kw": {"linewidth": 1}}
         panel.barh(
             at,
-            list(map(median, spreads)),
+            list(map(median_of, spreads)),
             0.85,
-            xerr=whiskers(spreads),
+            xerr=error_bars(spreads),
             color=colour,
             label=name,
             **style,
         )
         for y, spread in zip(at, spreads, strict=True):
-            # Inside, at the foot of the bar, where no whisker crosses it.
-            text = f" {median(spread):.2f}" if spread else " failed"
-            panel.text(0, y, text, va="center", fontsize=8, color=_on(colour), weight="bold")
+            # At the start of the bar, where no error bar crosses the text.
+            text = f" {median_of(spread):.2f}" if spread else " failed"
+            panel.text(0, y, text, va="center", fontsize=8, color=_text_colour(colour), weight="bold")
     targets = {row["kind"]: target_of(row) for row in rows}
     for number, (kind, target) in enumerate(targets.items()):
         y = KINDS.index(kind) * step
-        panel.plot(
-            [target] * 2, [y - 0.5, y + 0.5], **TARGET, label="target of ours" if number == 0 else None
-        )
+        panel.plot([target] * 2, [y - 0.5, y + 0.5], **TARGET, label="our target" if number == 0 else None)
     panel.axvline(1, color="#444444", linewidth=1.2, linestyle=":", label="bare Tornado handler")
     panel.set_yticks([KINDS.index(kind) * step + (len(here) - 1) / 2 for kind in KINDS], KINDS)
     panel.grid(visible=False, axis="y")
@@ -168,19 +166,19 @@ def _panel(
 
 
 def load(rows: Sequence[Results], title: str, file: Path) -> None:
-    """Draw rate, percentiles and failures of the load test, by store."""
+    """Draw rate, percentiles and failures of the load test by store."""
     stores = [row["store"] for row in rows]
     drawn = Figure(figsize=(10, 3.8), layout="constrained")
     rate, percentiles, failures = drawn.subplots(1, 3, width_ratios=(1, 1.8, 1))
     bars = rate.bar(stores, [row["rate"] for row in rows], 0.6, color=COLOURS[0])
     rate.bar_label(bars, fmt="%.0f", padding=2)
-    rate.set(title="Requests a second", ylabel="requests/s")
+    rate.set(title="Requests per second", ylabel="requests/s")
     for number, name in enumerate(("p50", "p95", "p99")):
         at = [place + 0.27 * (number - 1) for place in range(len(stores))]
         drawn_bars = percentiles.bar(at, [row[name] for row in rows], 0.25, color=COLOURS[number], label=name)
         percentiles.bar_label(drawn_bars, fmt="%.0f", padding=2, fontsize=8)
     percentiles.set_xticks(range(len(stores)), stores)
-    percentiles.set(title="Time to answer", ylabel="ms")
+    percentiles.set(title="Response time", ylabel="ms")
     percentiles.legend()
     bars = failures.bar(stores, [row["failures"] for row in rows], 0.6, color=COLOURS[4])
     failures.bar_label(bars, labels=[f"{row['failures']} of\n{row['requests']}" for row in rows], padding=2)
