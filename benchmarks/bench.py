@@ -1,7 +1,7 @@
-"""How fast requests with a session are, against a bare Tornado handler and against peers: `make bench`.
+"""Compare requests with a session to a bare Tornado handler and to peers: `make bench`.
 
-Starts everything on loopback, looks that every server does the same work, then measures all of them in turn.
-Writes JSON, tables and plots, and says of each target whether it is met; none that is missed is a failure.
+Starts all servers on loopback, verifies that each does the same work, then measures them alternately. Writes
+JSON, tables and plots, and reports whether each target is met; a missed target is not an error.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ Case = tuple[str, str]
 BARE: dict[str, Case] = {
     "bare": (OURS, "bare"),
     "read": (OURS, "bare"),
-    "write": (OURS, "bare beside write"),
-    "login": (OURS, "bare beside login"),
+    "write": (OURS, "bare for write"),
+    "login": (OURS, "bare for login"),
 }
-"""What each kind of request is compared with: the bare handler, measured right beside it."""
+"""The baseline of each kind of request: the bare handler, measured directly before or after it."""
 
 
 def main() -> int:
-    """Measure, show and write; 1 if a kind of request to ours failed in every round."""
+    """Measure and report; return 1 if a kind of request to our server failed in every round."""
     options = _options()
     options.generator = generator.choose(options.generator)
     options.cores = reserve_core()
     peers = [] if options.no_peers else _peers()
     results: Results = {"about": run_info(options), "notes": {}, "rows": [], "against": []}
-    print(f"load from {results['about']['generator']}", flush=True)
+    print(f"load generator: {results['about']['generator']}", flush=True)
     ready = [peer for peer in peers if _is_ready(peer, options.store, results)]
     for store in options.store:
         _measure(store, ready, results, options)
@@ -54,13 +54,13 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.bench", description=__doc__)
     parser.add_argument("--store", nargs="+", choices=STORES, default=list(STORES), help="default: all three")
     parser.add_argument("--rounds", type=int, default=9, help="default: 9")
-    parser.add_argument(
-        "--seconds", type=float, default=2, help="of each kind of request a round (default: 2)"
-    )
+    parser.add_argument("--seconds", type=float, default=2, help="per kind of request and round (default: 2)")
     parser.add_argument("--connections", type=int, default=32, help="default: 32")
-    parser.add_argument("--sessions", type=int, default=1000, help="signed in to each server (default: 1000)")
+    parser.add_argument(
+        "--sessions", type=int, default=1000, help="signed-in sessions per server (default: 1000)"
+    )
     parser.add_argument("--generator", choices=generator.GENERATORS, help="default: wrk if installed")
-    parser.add_argument("--no-peers", action="store_true", help="ours alone")
+    parser.add_argument("--no-peers", action="store_true", help="measure only our server")
     parser.add_argument("--out", type=Path, default=RESULTS, help="default: var/bench")
     return parser.parse_args()
 
@@ -78,60 +78,60 @@ def _peers() -> list[Any]:
 def _is_ready(peer: Any, stores: Sequence[str], results: Results) -> bool:
     if not set(stores) & set(peer.stores):
         return False
-    why = peer.missing()
+    reason = peer.missing()
     try:
-        if why is None:
+        if reason is None:
             peer.prepare()
     except RuntimeError as exc:
-        why = str(exc)
-    if why is not None:
-        _note(peer.name, f"not measured: {why}", results)
-    return why is None
+        reason = str(exc)
+    if reason is not None:
+        _note(peer.name, f"not measured: {reason}", results)
+    return reason is None
 
 
-def _note(name: str, what: str, results: Results) -> None:
-    """Say, here and in the report, what must be known about *name*."""
-    results["notes"][name] = what
-    print(f"{name}: {what}", file=sys.stderr, flush=True)
+def _note(name: str, note: str, results: Results) -> None:
+    """Print a note about *name* and add it to the report."""
+    results["notes"][name] = note
+    print(f"{name}: {note}", file=sys.stderr, flush=True)
 
 
 # --- one store ---
 
 
 def _measure(store: str, peers: Sequence[Any], results: Results, options: argparse.Namespace) -> None:
-    """Measure on *store* ours and every peer that has it, and add the results.
+    """Measure our server and the peers with *store*; add the results.
 
     Raises:
-        SystemExit: Ours does not do the work.
+        SystemExit: Our server failed verification.
     """
     with ExitStack() as stack:
         url = stack.enter_context(backend(store))
-        counted = stack.enter_context(connected_database(store, url))
+        stored = stack.enter_context(connected_database(store, url))
         ours = stack.enter_context(start_app(store, url, cores=options.cores))
         try:
-            done = {OURS: verify(ours, counted)}
+            operations = {OURS: verify(ours, stored)}
         except VerificationError as exc:
             raise SystemExit(f"{OURS} with {store} failed verification: {exc}") from exc
         servers = [ours]
         for peer in (peer for peer in peers if store in peer.stores):
-            started = _start(peer, store, "" if store == "memory" else url, counted, options, stack)
+            started = _start(peer, store, "" if store == "memory" else url, stored, options, stack)
             if isinstance(started, str):
                 _note(f"{peer.name} with {store}", f"not measured: {started}", results)
                 continue
             servers.append(started[0])
-            done[peer.name] = started[1]
+            operations[peer.name] = started[1]
             if peer.reads_write:
-                _note(peer.name, "each of its reads writes, too, and cannot be told not to", results)
-        _add(results, store, servers, done, _in_turn(store, servers, options))
+                _note(peer.name, "each read also writes; the library has no option to prevent it", results)
+        _add_rows(results, store, servers, operations, _measure_rounds(store, servers, options))
         for each in servers:
-            if _has_lost(each):
+            if _lost_sessions(each):
                 _note(f"{each.name} with {store}", "lost sessions under load", results)
 
 
 def _start(
-    peer: Any, store: str, url: str, counted: Database | None, options: argparse.Namespace, stack: ExitStack
+    peer: Any, store: str, url: str, stored: Database | None, options: argparse.Namespace, stack: ExitStack
 ) -> tuple[ServerUnderTest, Operations] | str:
-    """Start a peer, and return it with the operations of its requests, or why it is not to be measured."""
+    """Start and verify a peer; return it with its database operations, or the reason not to measure it."""
     port = free_port()
     with ExitStack() as starting:
         try:
@@ -139,14 +139,14 @@ def _start(
             started = starting.enter_context(
                 start_server(peer.name, store, command, port=port, cores=options.cores)
             )
-            done = verify(started, counted, reads_write=peer.reads_write)
+            operations = verify(started, stored, reads_write=peer.reads_write)
         except (VerificationError, RuntimeError, OSError) as exc:
             return f"failed verification: {exc}" if isinstance(exc, VerificationError) else str(exc)
         stack.push(starting.pop_all())
-    return started, done
+    return started, operations
 
 
-def _in_turn(
+def _measure_rounds(
     store: str, servers: Sequence[ServerUnderTest], options: argparse.Namespace
 ) -> list[rounds.Round[Case]]:
     for each in servers:
@@ -157,43 +157,45 @@ def _in_turn(
         cases[BARE[kind]] = partial(ours.sample, "bare", options)
         cases |= {(each.name, kind): partial(each.sample, kind, options) for each in servers}
     cases |= {(each.name, "bare"): partial(each.sample, "bare", options) for each in others}
-    whole_s = len(cases) * options.rounds * options.seconds
-    print(f"{store}: {', '.join(each.name for each in servers)}; {whole_s:.0f} s", flush=True)
+    total_s = len(cases) * options.rounds * options.seconds
+    print(f"{store}: {', '.join(each.name for each in servers)}; {total_s:.0f} s", flush=True)
     return rounds.measure_rounds(cases, options.rounds)
 
 
-def _has_lost(each: ServerUnderTest) -> bool:
-    """Whether those who were signed in are not any more: then something else was measured in the end."""
+def _lost_sessions(each: ServerUnderTest) -> bool:
+    """Whether sessions ended during the run; then the last samples did not measure the intended work."""
     with connected_client(each.port) as client:
-        asked = [*each.cookies[:20], *each.rotating[:20]]
-        return any(client.get("/read", cookie).status_and_text != (200, "somebody") for cookie in asked)
+        cookies = [*each.cookies[:20], *each.rotating[:20]]
+        return any(client.get("/read", cookie).status_and_text != (200, "somebody") for cookie in cookies)
 
 
-# --- what is made of it ---
+# --- results ---
 
 
-def _add(
+def _add_rows(
     results: Results,
     store: str,
     servers: Sequence[ServerUnderTest],
-    done: dict[str, Operations],
-    found: Sequence[rounds.Round[Case]],
+    operations: dict[str, Operations],
+    samples: Sequence[rounds.Round[Case]],
 ) -> None:
     names = [each.name for each in servers]
     for name in names:
         for kind in KINDS:
-            row = rounds.result_row(found, (name, kind), BARE[kind])
+            row = rounds.result_row(samples, (name, kind), BARE[kind])
             if row["failed"]:
-                _note(f"{name} {store} {kind}", f"failed in {row['failed']} of {len(found)} rounds", results)
+                _note(
+                    f"{name} {store} {kind}", f"failed in {row['failed']} of {len(samples)} rounds", results
+                )
             results["rows"].append(
-                {"server": name, "store": store, "kind": kind, **row, "operations": done[name][kind]}
+                {"server": name, "store": store, "kind": kind, **row, "operations": operations[name][kind]}
             )
     for name in names[1:]:
         for kind in KINDS:
-            mine, its = (OURS, kind), (name, kind)
+            ours, its = (OURS, kind), (name, kind)
             compared = {
-                "ratio": rounds.as_json(rounds.ratio_spread(found, mine, its)),
-                "cpu_ratio": rounds.as_json(rounds.ratio_spread(found, its, mine, rounds.CPU)),
+                "ratio": rounds.as_json(rounds.ratio_spread(samples, ours, its)),
+                "cpu_ratio": rounds.as_json(rounds.ratio_spread(samples, its, ours, rounds.CPU)),
             }
             results["against"].append({"peer": name, "store": store, "kind": kind, **compared})
 
