@@ -19,7 +19,7 @@ ACCOUNTS = 10
 
 
 def main() -> int:
-    """Measure each store; return 1 if anything failed."""
+    """Measure each store; return 1 if a request failed."""
     options = _options()
     REPORTS.mkdir(parents=True, exist_ok=True)
     rows = [_measure(store, options) for store in options.store]
@@ -37,8 +37,8 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.load", description=__doc__)
-    parser.add_argument("--users", type=int, default=20, help="people at once (default: 20)")
-    parser.add_argument("--seconds", type=int, default=30, help="how long for each store (default: 30)")
+    parser.add_argument("--users", type=int, default=20, help="concurrent users (default: 20)")
+    parser.add_argument("--seconds", type=int, default=30, help="per store (default: 30)")
     parser.add_argument("--store", nargs="+", choices=STORES, default=list(STORES), help="default: all three")
     return parser.parse_args()
 
@@ -60,7 +60,7 @@ def _locust(store: str, base: str, environment: dict[str, str], options: argpars
         *(sys.executable, "-m", "locust", "-f", "locustfile.py", "--headless", "--only-summary"),
         *("--host", base, "--users", str(options.users), "--spawn-rate", str(options.users)),
         *("--run-time", f"{options.seconds}s", "--csv", str(report), "--html", f"{report}.html"),
-        # Requests in flight at the end are let finish, so that none counts as failed.
+        # Pending requests may finish at the end, so that none counts as failed.
         *("--stop-timeout", "10", "--loglevel", "WARNING"),
     ]
     print(f"--- {store}: {base}", flush=True)
@@ -69,12 +69,12 @@ def _locust(store: str, base: str, environment: dict[str, str], options: argpars
 
 def _aggregated(store: str) -> dict[str, str]:
     with (REPORTS / f"{store}_stats.csv").open(newline="") as file:
-        found = next(row for row in csv.DictReader(file) if row["Name"] == "Aggregated")
-    return {**found, "store": store}
+        total = next(row for row in csv.DictReader(file) if row["Name"] == "Aggregated")
+    return {**total, "store": store}
 
 
 def _draw(rows: list[dict[str, str]], options: argparse.Namespace) -> None:
-    figures = [
+    results = [
         {
             "store": row["store"],
             "rate": float(row["Requests/s"]),
@@ -84,8 +84,8 @@ def _draw(rows: list[dict[str, str]], options: argparse.Namespace) -> None:
         }
         for row in rows
     ]
-    title = f"The standalone server: {options.users} people at once, {options.seconds} s for each store"
-    plots.load(figures, title, REPORTS / "load.png")
+    title = f"The standalone server: {options.users} concurrent users, {options.seconds} s per store"
+    plots.load(results, title, REPORTS / "load.png")
 
 
 if __name__ == "__main__":

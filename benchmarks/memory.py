@@ -1,7 +1,7 @@
-"""What the memory store takes for a million sessions, in bytes and in time: `python -m benchmarks.memory`.
+"""Measure memory and time of the memory store with a million sessions: `python -m benchmarks.memory`.
 
-Fills a store as half an hour of traffic would, asks it for sessions in random order, and lets all of them
-expire at once. Times are CPU time, the `await` of the call included; a longest one is that of a single call.
+Fills a store as half an hour of traffic would, loads sessions in random order, and lets all of them expire at
+once. Times are CPU time including the `await`; the longest time is that of a single call.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from stormcellar.stores.memory import MemoryStore
 NOW, IDLE, DEADLINE = 1_800_000_000_000, 1_800_000, 43_200_000
 END = NOW + IDLE
 DATA = {"name": b'"somebody"', "pad": b'"%s"' % (b"x" * 281)}
-"""Keys and values are 300 bytes."""
+"""300 bytes of keys and values."""
 FEW, CALLS, ROUNDS = 1000, 20_000, 5
 
 Figures = dict[str, float]
-"""The unit is in the name."""
+"""Measured values by name, which contains the unit."""
 
 
 def main() -> None:
-    """Measure a store of anonymous sessions, and one where each session has a user of its own."""
+    """Measure a store of anonymous sessions, and a store in which each session has a different user."""
     sessions = _options().sessions
-    kinds = {"anonymous": figures(sessions), "a user each": figures(sessions, signed_in=True)}
+    kinds = {"anonymous": figures(sessions), "one user each": figures(sessions, signed_in=True)}
     print(f"{sessions} sessions with 300 bytes of data\n{'':34}" + "".join(f"{kind:>14}" for kind in kinds))
     for name in kinds["anonymous"]:
         print(f"{name:34}" + "".join(f"{measured[name]:14.2f}" for measured in kinds.values()))
 
 
 def figures(sessions: int = 1_000_000, *, signed_in: bool = False) -> Figures:
-    """Return what a store of so many *sessions* takes, measured in a process of its own."""
+    """Return the figures of a store with *sessions* sessions, measured in a separate process."""
     with multiprocessing.get_context("spawn").Pool(1) as process:
         return process.apply(_figures, (sessions, signed_in))
 
@@ -65,7 +65,7 @@ async def _measure(sessions: int, signed_in: bool) -> Figures:
     store, before = MemoryStore(max_sessions=sessions), _rss_bytes()
     create_us, create_ms = await _fill(store, sessions, signed_in)
     rss = (_rss_bytes() - before) / sessions
-    # In turns, so that what else the machine does falls on both.
+    # Alternately, so that other work on the machine affects both.
     loads = [(await _load_us(few, FEW), await _load_us(store, sessions)) for _ in range(ROUNDS)]
     few_us, load_us = (statistics.median(each) for each in zip(*loads, strict=True))
     return {
@@ -81,7 +81,7 @@ async def _measure(sessions: int, signed_in: bool) -> Figures:
 
 
 async def _fill(store: MemoryStore, sessions: int, signed_in: bool) -> tuple[float, float]:
-    """Create so many sessions in the course of the idle time; return the mean µs and the longest ms."""
+    """Create the sessions over one idle time; return the mean in µs and the longest in ms."""
     spent, longest = 0, 0
     for number in range(sessions):
         record = _record(number, NOW + IDLE * number // sessions, signed_in)
@@ -107,7 +107,7 @@ def _record(number: int, now_ms: int, signed_in: bool) -> Record:
 
 
 def _credential(number: int) -> Credential:
-    """Return what names a session, made anew each time so that nothing but the store keeps it."""
+    """Return the credential of a session; a new object each time, so that only the store keeps one."""
     digest = hashlib.sha512(b"%d" % number).digest()
     return Credential(Handle(_text(digest[:16])), Verifier(_text(digest[32:])))
 
@@ -121,7 +121,7 @@ def _rss_bytes() -> int:
 
 
 def _collection_ms() -> float:
-    """Return how long a full garbage collection takes, the best of a few."""
+    """Return the time of a full garbage collection, the shortest of a few."""
     return min(_timed_ms(gc.collect) for _ in range(ROUNDS))
 
 
@@ -137,7 +137,7 @@ async def _load_us(store: MemoryStore, sessions: int) -> float:
 
 
 async def _writes_us(store: MemoryStore, sessions: int) -> Figures:
-    """Return what each kind of write takes; each is asked of other sessions than the last."""
+    """Return the time of each kind of write; no session is written twice."""
     count = min(CALLS, sessions // 4)
     chosen = iter(random.sample(range(sessions), 4 * count))
     touched, written, rotated, destroyed = (
@@ -163,15 +163,16 @@ async def _writes_us(store: MemoryStore, sessions: int) -> Figures:
 
 
 async def _expiry(store: MemoryStore) -> Figures:
-    """Return how long the longest calls take once every session has expired, until none is left.
+    """Return the two longest calls while the store removes its expired sessions, until it is empty.
 
-    The longest is as a rule the last: glibc gives the heap back in one step. The second is the store's own.
+    The longest is usually the last, in which glibc returns the heap in one step. The second is the store's
+    own.
     """
-    stranger, longest = _credential(-1), [0, 0]
-    gc.disable()  # its pauses are those above, and come when they come
+    unknown, longest = _credential(-1), [0, 0]
+    gc.disable()  # its pauses are measured above
     while len(store):
         began = time.thread_time_ns()
-        await store.load(stranger, now_ms=END + DEADLINE)
+        await store.load(unknown, now_ms=END + DEADLINE)
         longest = sorted([*longest, time.thread_time_ns() - began])[1:]
     gc.enable()
     return {
@@ -181,7 +182,7 @@ async def _expiry(store: MemoryStore) -> Figures:
 
 
 async def _mean_us(calls: Iterable[Coroutine[Any, Any, object]]) -> float:
-    """Return the µs of CPU time that a call takes, with what it takes to make it."""
+    """Return the mean CPU time per call in µs, including the creation of the coroutine."""
     count, began = 0, time.process_time()
     for call in calls:
         await call

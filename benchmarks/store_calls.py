@@ -1,7 +1,7 @@
-"""What one call of a store costs: `python -m benchmarks.store_calls --store redis`.
+"""Measure the cost of one store call: `python -m benchmarks.store_calls --store redis`.
 
-Microseconds of CPU time in this process a call, and of the clock to half of the calls, for one task and for
-many in step. The database is another process; what it takes is in the second figure only.
+Prints the CPU time of this process per call and the median duration of a call, in microseconds, for one task
+and for many concurrent tasks. The database is another process: only the duration includes its time.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import argparse
 import asyncio
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from benchmarks.harness.databases import STORES, backend
+from benchmarks.harness.loop import run
 from stormcellar.stores import Absent, Credential, Delta, Outcome, Rotation, Store, open_store
 from stormcellar.stores.conformance.cases import NOW, new_record, new_verifier
 
@@ -24,14 +25,14 @@ Call = Callable[["Session"], Awaitable[None]]
 
 
 class Figures(NamedTuple):
-    """Microseconds a call."""
+    """Microseconds per call."""
 
     cpu_us: float
     p50_us: float
 
 
 class Session:
-    """One that exists, with the credential it has by now."""
+    """An existing session with its current credential."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -40,18 +41,18 @@ class Session:
         self._expires_ms = self.record.expires_ms
 
     async def load(self) -> None:
-        """Read it."""
+        """Load the record."""
         _require(not isinstance(await self.store.load(self.credential, now_ms=NOW), Absent))
 
     async def apply(self) -> None:
-        """Put one key, and move the expiry."""
+        """Put one key and move the expiry."""
         self._expires_ms += 1
         delta = Delta(put={"name": b'"another"'})
         outcome = await self.store.apply(self.credential, delta, now_ms=NOW, expires_ms=self._expires_ms)
         _require(outcome is Outcome.APPLIED)
 
     async def rotate(self, user: str | None = None) -> None:
-        """Replace its verifier, and bind it to *user*."""
+        """Replace the verifier and bind the session to *user*."""
         verifier = new_verifier()
         outcome = await self.store.rotate(
             self.credential,
@@ -70,7 +71,7 @@ class Session:
         self.credential = Credential(self.record.handle, verifier)
 
     async def sign_in(self) -> None:
-        """Begin anew, anonymous, and bind that."""
+        """Create an anonymous session and bind it to a user."""
         self.record = new_record(data=DATA)
         await self.store.create(self.record)
         self.credential = self.record.credential
@@ -86,31 +87,23 @@ CALLS: dict[str, Call] = {
 
 
 def main() -> None:
-    """Measure each store, and print a table."""
+    """Measure each store and print a table."""
     options = _options()
     print(f"{'store':10}{'call':20}{'tasks':>8}{'CPU us':>10}{'p50 us':>10}")
     for store in options.store:
         with backend(store) as url:
-            for (name, tasks), figures in _run(_measure(url, options)).items():
+            for (name, tasks), figures in run(_measure(url, options)).items():
                 print(f"{store:10}{name:20}{tasks:8}{figures.cpu_us:10.1f}{figures.p50_us:10.1f}", flush=True)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.store_calls", description=__doc__)
     parser.add_argument("--store", nargs="+", choices=STORES, default=["memory"], help="default: memory")
-    parser.add_argument("--tasks", nargs="+", type=int, default=[1, 32], help="at once (default: 1 and 32)")
-    parser.add_argument("--calls", type=int, default=500, help="of each kind in a round (default: 500)")
+    parser.add_argument(
+        "--tasks", nargs="+", type=int, default=[1, 32], help="concurrent (default: 1 and 32)"
+    )
+    parser.add_argument("--calls", type=int, default=500, help="per kind and round (default: 500)")
     return parser.parse_args()
-
-
-def _run(work: Coroutine[Any, Any, dict[tuple[str, int], Figures]]) -> dict[tuple[str, int], Figures]:
-    """Run *work* on the loop that the server uses."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(work)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
 
 
 async def _measure(url: str, options: argparse.Namespace) -> dict[tuple[str, int], Figures]:
@@ -120,7 +113,7 @@ async def _measure(url: str, options: argparse.Namespace) -> dict[tuple[str, int
         await store.ping()
         sessions = [Session(store) for _ in range(max(options.tasks))]
         await asyncio.gather(*(store.create(session.record) for session in sessions))
-        # In turns, so that what else the machine does falls on all of them; the first round warms up.
+        # Alternately, so that other work on the machine affects all of them; the first round is a warm-up.
         for number in range(ROUNDS + 1):
             for name, call in CALLS.items():
                 for tasks in options.tasks:
@@ -147,7 +140,7 @@ async def _round(call: Call, sessions: list[Session], calls: int) -> Figures:
 
 def _require(is_right: bool) -> None:
     if not is_right:
-        raise SystemExit("the store gave a wrong answer, so no figure counts")
+        raise SystemExit("a store call returned a wrong result, so the figures are not valid")
 
 
 if __name__ == "__main__":

@@ -102,11 +102,11 @@ def test_the_most_common_count_is_the_result() -> None:
     assert calls.most_common(rounds) is rounds[1]
 
 
-def test_every_trip_is_measured() -> None:
+def test_every_scenario_is_measured() -> None:
     """Each goes through both folders, with the memory store too; a write makes more calls than a read."""
     found = run(calls.measure("memory"))
 
-    assert tuple(found) == calls.TRIPS
+    assert tuple(found) == calls.SCENARIOS
     for each in found.values():
         assert {file.partition("/")[0] for file, _ in each} == {"server", "stores"}
     assert found["write"].total() > found["read"].total()
