@@ -1,6 +1,6 @@
-"""How long the server takes to its first answer, and what it then holds: `python -m benchmarks.startup`.
+"""Measure the time to the first response and the memory after it: `python -m benchmarks.startup`.
 
-In turn with a Tornado server that knows one handler. Bytecode is compiled before, as an installation has it.
+Alternates with a Tornado server that has one handler. Bytecode is compiled before, as in an installation.
 """
 
 from __future__ import annotations
@@ -33,21 +33,23 @@ with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
 """
 
 Figures = dict[str, dict[str, float]]
-"""For each server the medians of `answer_s`, `cpu_s`, `rss_mib` and `pss_mib`."""
+"""For each server the medians of `response_s`, `cpu_s`, `rss_mib` and `pss_mib`."""
 
 
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(prog="benchmarks.startup", description=__doc__)
-    parser.add_argument("--starts", type=int, default=7, help="of each (default: 7)")
+    parser.add_argument("--starts", type=int, default=7, help="of each server (default: 7)")
     figures = measure(parser.parse_args().starts)
-    print(f"{'':14}{'first answer, s':>17}{'CPU time, s':>14}{'RSS, MiB':>11}{'PSS, MiB':>11}")
-    for name, of in figures.items():
-        print(f"{name:14}{of['answer_s']:17.2f}{of['cpu_s']:14.2f}{of['rss_mib']:11.1f}{of['pss_mib']:11.1f}")
+    print(f"{'':14}{'first response, s':>19}{'CPU time, s':>14}{'RSS, MiB':>11}{'PSS, MiB':>11}")
+    for name, values in figures.items():
+        print(
+            f"{name:14}{values['response_s']:19.2f}{values['cpu_s']:14.2f}{values['rss_mib']:11.1f}{values['pss_mib']:11.1f}"
+        )
 
 
 def measure(starts: int = 7) -> Figures:
-    """Start each server so many times, in turn, and return the medians."""
+    """Start each server *starts* times, alternately; return the medians."""
     found: dict[str, list[dict[str, float]]] = {"stormcellar": [], "bare Tornado": []}
     with tempfile.TemporaryDirectory() as directory:
         commands = _commands(directory)
@@ -71,15 +73,15 @@ def _commands(directory: str) -> dict[str, list[str]]:
 
 
 def _start(command: list[str], directory: str) -> dict[str, float]:
-    begun = time.perf_counter()
+    start_s = time.perf_counter()
     with run_server(command, directory) as (process, port):
         with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
             connection.request("GET", "/healthz")
             if (status := connection.getresponse().status) != 200:
-                raise SystemExit(f"the first answer was {status}")
-        answer_s = time.perf_counter() - begun
+                raise SystemExit(f"GET /healthz returned {status}")
+        response_s = time.perf_counter() - start_s
         time.sleep(IDLE_S)
-        return {"answer_s": answer_s, "cpu_s": cpu_time_s(process.pid), **_memory(process.pid)}
+        return {"response_s": response_s, "cpu_s": cpu_time_s(process.pid), **_memory(process.pid)}
 
 
 def _memory(pid: int) -> dict[str, float]:
