@@ -1,4 +1,4 @@
-"""The peers that the benchmarks time beside Stormcellar. What each is, its settings and why: README.md."""
+"""The peers that the benchmarks compare with. README.md describes each peer and its settings."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ ENVIRONMENTS = HERE.parents[1] / "var" / "peers"
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A session library with its framework, and a server of ours that uses it.
+    """A session library with its framework, and a server that uses it.
 
     Args:
-        name: What it is called, and its folder under var/peers/.
-        stores: Which it can be timed with, of "memory", "redis" and "mongo".
-        server, pins: What to run and the exact versions it runs on, files beside this one.
-        environment: What it runs in.
-        reads_write: The library saves the session of each request that reads it, and cannot be told not to.
+        name: Its name, and its folder under var/peers/.
+        stores: The stores that it supports, of "memory", "redis" and "mongo".
+        server, pins: The program and its exact requirements; files in this folder.
+        environment: The environment that the server runs in.
+        reads_write: The library saves the session after each read and has no option to prevent it.
     """
 
     name: str
@@ -33,11 +33,11 @@ class Peer:
     reads_write: bool = False
 
     def missing(self) -> str | None:
-        """Return in one line why it cannot run on this machine, or None if it can."""
+        """Return the reason, in one line, why it cannot run on this machine, or None."""
         return self.environment.missing()
 
     def prepare(self) -> None:
-        """Make its environment if there is none for these pins; RuntimeError, one line, if that fails."""
+        """Build its environment unless it exists for these pins; raise RuntimeError, one line, on failure."""
         if reason := self.missing():
             raise RuntimeError(f"{self.name}: {reason}")
         pins = HERE / self.pins
@@ -54,9 +54,9 @@ class Peer:
         stamp.write_text(content)
 
     def command(self, store: str, url: str, port: int) -> list[str]:
-        """Return what serves it on 127.0.0.1:*port* with *store* at *url*, "" for memory."""
+        """Return the command of its server on 127.0.0.1:*port* with *store* at *url*, "" for memory."""
         if store not in self.stores:
-            raise ValueError(f"{self.name} has no {store} store")
+            raise ValueError(f"{self.name} does not support the {store} store")
         return [*self.environment.interpreter(self._folder), str(HERE / self.server), store, url, str(port)]
 
     @property

@@ -1,6 +1,6 @@
-"""Make the peers' environments, and check that each does the work it is timed for.
+"""Build the environments of the peers, and verify that each peer does the work that is measured.
 
-python -m benchmarks.peers [NAME ...]       # --prepare: make the environments and no more
+python -m benchmarks.peers [NAME ...]       # --prepare: only build the environments
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.support.backends import BackendMissing, free_port
 
 
 def main() -> int:
-    """Prepare the peers named, check them and print what each request costs their databases."""
+    """Build the environments of peers, verify the peers and print the database operations per request."""
     options = _options()
     peers = [peer for peer in PEERS if not options.names or peer.name in options.names]
     failed = False
@@ -24,7 +24,7 @@ def main() -> int:
         try:
             peer.prepare()
             for store in () if options.prepare else peer.stores:
-                _print(peer, store, _checked(peer, store))
+                _print(peer, store, _verify(peer, store))
         except (RuntimeError, BackendMissing, VerificationError) as exc:
             failed = True
             print(exc, file=sys.stderr)
@@ -34,30 +34,30 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=main.__doc__)
     names = [peer.name for peer in PEERS]
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)} (default: all)")
-    parser.add_argument("--prepare", action="store_true", help="make their environments and no more")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(names)} (default: all)")
+    parser.add_argument("--prepare", action="store_true", help="only build the environments")
     options = parser.parse_args()
     if unknown := set(options.names) - set(names):
-        parser.error(f"no peer {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+        parser.error(f"unknown peer: {', '.join(sorted(unknown))}; known peers: {', '.join(names)}")
     return options
 
 
-def _checked(peer: Peer, store: str) -> Operations:
+def _verify(peer: Peer, store: str) -> Operations:
     with backend(store) as url:
         port = free_port()
         command = peer.command(store, "" if store == "memory" else url, port)
         with (
-            start_server(peer.name, store, command, port=port) as started,
-            connected_database(store, url) as counted,
+            start_server(peer.name, store, command, port=port) as server,
+            connected_database(store, url) as stored,
         ):
             try:
-                return verify(started, counted, reads_write=peer.reads_write)
+                return verify(server, stored, reads_write=peer.reads_write)
             except VerificationError as exc:
                 raise VerificationError(f"{peer.name} on {store}: {exc}") from exc
 
 
-def _print(peer: Peer, store: str, done: Operations) -> None:
-    for kind, counts in done.items():
+def _print(peer: Peer, store: str, operations: Operations) -> None:
+    for kind, counts in operations.items():
         print(f"{peer.name:16} {store:7} {kind:6} {format_operations(counts)}", flush=True)
 
 

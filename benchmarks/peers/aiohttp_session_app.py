@@ -12,33 +12,33 @@ from redis.asyncio import Redis
 
 TWO_WEEKS_S = 14 * 24 * 3600
 PAD = "x" * 270
-# Of a pool that refuses beyond its limit, 100 by default.
+# The limit of the pool, 100 by default, beyond which it raises an error.
 MAX_CONNECTIONS = 2_000
 REDIS = web.AppKey("redis", Redis)
 STORAGE = web.AppKey("storage", RedisStorage)
 
 
 async def bare(request: web.Request) -> web.Response:
-    """Answer without the session."""
+    """Respond without the session."""
     return web.Response(text="hello")
 
 
 async def start(request: web.Request) -> web.Response:
-    """Begin a session."""
+    """Start a session."""
     session = await new_session(request)
     session.update({"name": "somebody", "pad": PAD, "user": "somebody"})
     return web.Response(text="somebody")
 
 
 async def read(request: web.Request) -> web.Response:
-    """Answer the session's name."""
+    """Respond with the name in the session."""
     session = await get_session(request)
     name = session.get("name")
     return web.Response(text=name) if name else anonymous()
 
 
 async def write(request: web.Request) -> web.Response:
-    """Count in the session."""
+    """Increment a counter in the session."""
     session = await get_session(request)
     if "name" not in session:
         return anonymous()
@@ -47,7 +47,7 @@ async def write(request: web.Request) -> web.Response:
 
 
 async def login(request: web.Request) -> web.Response:
-    """Change the session's ID; the library leaves the old one alive, so that it is removed here."""
+    """Rotate the session ID; the library keeps the old ID valid, so this removes it."""
     old = await get_session(request)
     if "name" not in old:
         return anonymous()
@@ -75,7 +75,7 @@ def make_app(redis: Redis) -> web.Application:
 
 def main(store: str, url: str, port: str) -> None:
     """Serve until SIGTERM."""
-    # run_app calls `print` once it accepts.
+    # run_app calls `print` when it accepts connections.
     web.run_app(
         make_app(Redis.from_url(url, max_connections=MAX_CONNECTIONS)),
         host="127.0.0.1",

@@ -14,7 +14,7 @@ from gunicorn.app.base import BaseApplication
 
 TEXT = "text/plain"
 PAD = "x" * 270
-# The default, 300, would drop sessions under load.
+# The default limit of 300 entries would drop sessions under load.
 MEMORY = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 10_000_000}}
 
 
@@ -33,24 +33,24 @@ def configure(store: str, url: str) -> None:
 
 
 def bare(request: HttpRequest) -> HttpResponse:
-    """Answer without the session."""
+    """Respond without the session."""
     return HttpResponse("hello", TEXT)
 
 
 def start(request: HttpRequest) -> HttpResponse:
-    """Begin a session."""
+    """Start a session."""
     request.session.update({"name": "somebody", "pad": PAD, "user": "somebody"})
     return HttpResponse("somebody", TEXT)
 
 
 def read(request: HttpRequest) -> HttpResponse:
-    """Answer the session's name."""
+    """Respond with the name in the session."""
     name = request.session.get("name")
     return HttpResponse(name, TEXT) if name else anonymous()
 
 
 def write(request: HttpRequest) -> HttpResponse:
-    """Count in the session."""
+    """Increment a counter in the session."""
     if "name" not in request.session:
         return anonymous()
     request.session["count"] = request.session.get("count", 0) + 1
@@ -58,7 +58,7 @@ def write(request: HttpRequest) -> HttpResponse:
 
 
 def login(request: HttpRequest) -> HttpResponse:
-    """Change the session's ID, as `django.contrib.auth.login` does."""
+    """Rotate the session ID, as `django.contrib.auth.login` does."""
     if "name" not in request.session:
         return anonymous()
     request.session.cycle_key()
@@ -75,14 +75,14 @@ urlpatterns = [path(view.__name__, view) for view in (bare, start, read, write, 
 
 
 class Gunicorn(BaseApplication):
-    """One worker process, whose threads take turns while they wait for Redis."""
+    """One worker process with threads, so that one can run while others wait for Redis."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         super().__init__()
 
     def load_config(self) -> None:
-        """Set what differs from gunicorn's defaults."""
+        """Set the options that differ from gunicorn's defaults."""
         for name, value in {
             "bind": f"127.0.0.1:{self._port}",
             "worker_class": "gthread",

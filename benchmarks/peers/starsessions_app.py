@@ -18,40 +18,40 @@ from starsessions.stores.redis import RedisStore
 
 TWO_WEEKS_S = 14 * 24 * 3600
 PAD = "x" * 270
-# Of a pool that refuses beyond its limit, 100 by default.
+# The limit of the pool, 100 by default, beyond which it raises an error.
 MAX_CONNECTIONS = 2_000
 
 
-class Announcing(uvicorn.Server):
-    """Say when it accepts."""
+class ReadyServer(uvicorn.Server):
+    """Prints `ready` when it accepts connections."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then say so."""
+        """Listen, then print `ready`."""
         await super().startup(sockets)
         print("ready", flush=True)
 
 
 async def bare(request: Request) -> Response:
-    """Answer without the session."""
+    """Respond without the session."""
     return PlainTextResponse("hello")
 
 
 async def start(request: Request) -> Response:
-    """Begin a session."""
+    """Start a session."""
     await load_session(request)
     request.session.update({"name": "somebody", "pad": PAD, "user": "somebody"})
     return PlainTextResponse("somebody")
 
 
 async def read(request: Request) -> Response:
-    """Answer the session's name."""
+    """Respond with the name in the session."""
     await load_session(request)
     name = request.session.get("name")
     return PlainTextResponse(name) if name else anonymous()
 
 
 async def write(request: Request) -> Response:
-    """Count in the session."""
+    """Increment a counter in the session."""
     await load_session(request)
     if "name" not in request.session:
         return anonymous()
@@ -60,7 +60,7 @@ async def write(request: Request) -> Response:
 
 
 async def login(request: Request) -> Response:
-    """Change the session's ID; the library leaves the old one alive, so that it is removed here."""
+    """Rotate the session ID; the library keeps the old ID valid, so this removes it."""
     await load_session(request)
     if "name" not in request.session:
         return anonymous()
@@ -102,7 +102,7 @@ def main(store: str, url: str, port: str) -> None:
         access_log=False,
         timeout_graceful_shutdown=1,
     )
-    Announcing(config).run()
+    ReadyServer(config).run()
 
 
 if __name__ == "__main__":

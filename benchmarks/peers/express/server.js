@@ -23,7 +23,7 @@ async function openStore(name, url) {
     return MongoStore.create({ client, ttl: TWO_WEEKS_S, touchAfter: 24 * 3600 });
   }
   const store = new session.MemoryStore();
-  // Its touch parses and writes the session anew at each read. A store may do without one.
+  // Its touch parses and serialises the session again at each read. A store may omit the method.
   store.touch = undefined;
   return store;
 }
@@ -61,7 +61,7 @@ function addRoutes(app) {
 }
 
 async function main(name, url, port) {
-  console.warn = () => {}; // express-session's word on its MemoryStore, which ../README.md repeats
+  console.warn = () => {}; // the warning of express-session about MemoryStore; ../README.md repeats it
   const app = express();
   app.disable("x-powered-by");
   app.get("/bare", (req, res) => res.type("text").send("hello"));
