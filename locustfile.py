@@ -1,11 +1,11 @@
-"""Load test: people who browse, sign in, write in parallel, read back and log out.
+"""Load test: users who browse, sign in, write in parallel, read back and log out.
 
-Every response is checked for who it says we are and for what was acknowledged before: a load test of
-anonymous traffic, or of lost updates, is a failure here. Against a server of your own::
+Each response must name the expected user and contain all acknowledged changes, so a load test that became
+anonymous or lost an update fails. To test your own server::
 
     LOAD_USERS=demo LOAD_PASSWORD=... locust -f locustfile.py --host http://127.0.0.1:8888
 
-LOAD_USERS: account names, separated by commas. LOAD_PASSWORD: the one password of all of them.
+LOAD_USERS: account names, separated by commas. LOAD_PASSWORD: the password of all of them.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ ROUNDS = 5
 
 
 class Mismatch(Exception):
-    """The server answered, but not the truth."""
+    """A response is wrong."""
 
 
-class Person(FastHttpUser):
-    """One browser at a time, from its first page to signing out."""
+class SiteUser(FastHttpUser):
+    """A user with one browser at a time, from the first page to the logout."""
 
     wait_time = between(0.05, 0.25)
     default_headers: ClassVar = {"Accept": "application/json"}
 
     @task
     def journey(self) -> None:
-        """Go through a whole visit; begin anew if anything was not as it should be."""
+        """Make one complete visit; start again after a mismatch."""
         self.client.cookiejar.clear()
         self.expected: dict[str, Any] = {}
         try:
@@ -53,10 +53,10 @@ class Person(FastHttpUser):
             raise RescheduleTask(str(exc)) from exc
 
     def browse(self) -> None:
-        """Look around without an account, and keep something."""
+        """Browse without an account, then save a value."""
         self.call("GET", "/session", name="browse", check=lambda r: as_user(r, None) and has(r, {}))
         if session_cookie(self) is not None:
-            raise Mismatch("a visitor was given a cookie for looking")
+            raise Mismatch("a visitor received a cookie for a read")
         basket = {"basket": random.randrange(10**6)}
         self.call(
             "PATCH", "/session", basket, name="keep", check=lambda r: as_user(r, None) and has(r, basket)
@@ -64,7 +64,7 @@ class Person(FastHttpUser):
         self.call("GET", "/session", name="browse", check=lambda r: as_user(r, None) and has(r, basket))
 
     def sign_in(self) -> None:
-        """Sign in: another session ID, and nothing of the anonymous session."""
+        """Sign in; expect a new session ID and no data of the anonymous session."""
         before = session_cookie(self)
         self.user = random.choice(USERS)
         credentials = {"username": self.user, "password": PASSWORD}
@@ -74,9 +74,9 @@ class Person(FastHttpUser):
         self.call("GET", "/session", name="read", check=lambda r: as_user(r, self.user) and has(r, {}))
 
     def write_in_parallel(self) -> None:
-        """Write different keys at the same moment; every one that is acknowledged must stay."""
+        """Write different keys at the same time; every acknowledged write must persist."""
         changes = [{f"key{n}": random.randrange(10**6)} for n in range(PARALLEL)]
-        self.together(self.write, changes)
+        self.run_in_parallel(self.write, changes)
 
     def write(self, change: dict[str, Any]) -> None:
         """Replace one key."""
@@ -90,12 +90,12 @@ class Person(FastHttpUser):
         self.expected |= change
 
     def count_in_parallel(self) -> None:
-        """Count up at the same moment; every one must count."""
-        self.together(lambda _: self.count(), range(PARALLEL))
+        """Increment a counter at the same time; every increment must count."""
+        self.run_in_parallel(lambda _: self.count(), range(PARALLEL))
         self.expected["counter"] = self.expected.get("counter", 0) + PARALLEL
 
     def count(self) -> None:
-        """Add one; the answer is one of the numbers that are next."""
+        """Add one; the result must be one of the next `PARALLEL` numbers."""
         before = self.expected.get("counter", 0)
         self.call(
             "POST",
@@ -106,7 +106,7 @@ class Person(FastHttpUser):
         )
 
     def read_back(self) -> None:
-        """Everything acknowledged is there, and nothing else."""
+        """Expect all acknowledged data, and nothing else."""
         self.call(
             "GET",
             "/session",
@@ -115,11 +115,11 @@ class Person(FastHttpUser):
         )
 
     def log_out(self) -> None:
-        """Log out, then come back with the old cookie: nobody, and nothing is written."""
+        """Log out, then use the old cookie: the requests are anonymous and write nothing."""
         old = session_cookie(self)
         self.call("POST", "/logout", {}, name="log out", expect=204)
         if session_cookie(self) is not None:
-            raise Mismatch("the cookie is still there after logging out")
+            raise Mismatch("the cookie still exists after the logout")
         stale = {"Cookie": f"{old.name}={old.value}"} if old else {}
         self.call(
             "PATCH",
@@ -139,12 +139,12 @@ class Person(FastHttpUser):
             check=lambda r: as_user(r, None) and has(r, {}) and "late" not in r["data"],
         )
 
-    def together(self, work: Any, items: Any) -> None:
-        """Run *work* on each of *items* at the same moment; pass on what went wrong."""
+    def run_in_parallel(self, work: Any, items: Any) -> None:
+        """Run *work* on each of *items* at the same time; raise Mismatch if one fails."""
         running = [gevent.spawn(work, item) for item in items]
         gevent.joinall(running)
-        if wrong := [each.exception for each in running if each.exception]:
-            raise Mismatch(str(wrong[0]))
+        if errors := [each.exception for each in running if each.exception]:
+            raise Mismatch(str(errors[0]))
 
     def call(
         self,
@@ -157,7 +157,7 @@ class Person(FastHttpUser):
         expect: int = 200,
         headers: dict[str, str] | None = None,
     ) -> None:
-        """Send one request; a wrong status, or a body that *check* does not like, is a failure."""
+        """Send one request; a wrong status, or a body that *check* rejects, is a failure."""
         with self.client.request(
             method, path, json=body, name=name, headers=headers or {}, catch_response=True
         ) as response:
@@ -165,22 +165,22 @@ class Person(FastHttpUser):
                 response.failure(f"{name}: status {response.status_code} instead of {expect}")
                 raise Mismatch(name)
             if check is not None and not check(response.json()):
-                response.failure(f"{name}: not who we are, or not what was acknowledged: {response.text}")
+                response.failure(f"{name}: wrong user, or acknowledged data is missing: {response.text}")
                 raise Mismatch(name)
-            # Also where the wanted status is a 409.
+            # Otherwise locust counts an expected 409 as a failure.
             response.success()
 
 
-def as_user(answer: dict[str, Any], user: str | None) -> bool:
-    """Whether the answer is to *user*."""
-    return answer.get("user", "missing") == user
+def as_user(response: dict[str, Any], user: str | None) -> bool:
+    """Whether the response is for *user*."""
+    return response.get("user", "missing") == user
 
 
-def has(answer: dict[str, Any], data: dict[str, Any]) -> bool:
+def has(response: dict[str, Any], data: dict[str, Any]) -> bool:
     """Whether the session holds at least *data*."""
-    return all(answer["data"].get(key) == value for key, value in data.items())
+    return all(response["data"].get(key) == value for key, value in data.items())
 
 
-def session_cookie(person: Person) -> Cookie | None:
-    """Return the session cookie that the person holds."""
-    return next((c for c in person.client.cookiejar if c.name.endswith("id")), None)
+def session_cookie(user: SiteUser) -> Cookie | None:
+    """Return the session cookie of the user."""
+    return next((c for c in user.client.cookiejar if c.name.endswith("id")), None)
