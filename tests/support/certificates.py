@@ -1,4 +1,4 @@
-"""Certificates of a CA that only tests trust, in files as an operator has them."""
+"""Certificates of a CA that only the tests trust, as files like those of an operator."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Files(NamedTuple):
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """What tells the server of them."""
+        """The command line options of the server for these files."""
         return f"--tls-cert={self.certificate}", f"--tls-key={self.key}"
 
     def client(self, **limits: ssl.TLSVersion) -> ssl.SSLContext:
-        """Return a client's context that trusts this CA; *limits* such as `maximum_version`."""
+        """Return a client context that trusts this CA; *limits* are attributes such as `maximum_version`."""
         context = ssl.create_default_context(cafile=self.authority)
         for name, version in limits.items():
             setattr(context, name, version)
@@ -34,7 +34,7 @@ class Files(NamedTuple):
 
 
 class Authority:
-    """A CA: each certificate that it issues goes to the same files of *directory*, in place of the last."""
+    """A CA that writes each new certificate to the same files in *directory*."""
 
     def __init__(self, directory: Path) -> None:
         self._ca = trustme.CA()
@@ -42,11 +42,11 @@ class Authority:
         self._ca.cert_pem.write_to_path(self.files.authority)
 
     def issue(self, *names: str, days: tuple[float, float] = (-1, 30), phrase: str | None = None) -> Files:
-        """Write a new certificate and key for *names*, this machine's if none are given.
+        """Write a new certificate and key for *names*, by default those of loopback.
 
         Args:
-            days: Valid from and until, counted from now.
-            phrase: Opens the key.
+            days: Start and end of validity, in days from now.
+            phrase: The passphrase of the key file.
         """
         now = datetime.datetime.now(datetime.UTC)
         start, end = (now + datetime.timedelta(days=each) for each in days)

@@ -1,4 +1,4 @@
-"""A real browser: headless Chromium, driven by Selenium, with what our tests do in it."""
+"""A real browser: headless Chromium with Selenium, and the actions of our tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAIT_S = 20
 AXE = Path(__file__).parents[2] / "var/node/node_modules/axe-core/axe.min.js"
 WIDE, NARROW = 1000, 320
 
-# As root there is no sandbox; the rest keeps it from calling home.
+# The sandbox does not work as root; the other switches prevent network traffic of the browser itself.
 SWITCHES = (
     "headless",
     "no-sandbox",
@@ -35,22 +35,22 @@ SWITCHES = (
 
 
 def require(found: object, what: str) -> None:
-    """Skip the test where *what* is not installed; in CI it must be."""
+    """Skip the test if *what* is not installed; fail it in CI."""
     if not found:
         _missing(what)
 
 
 def _missing(what: str) -> NoReturn:
-    reason = f"{what} is not installed; .ci/run says how"
+    reason = f"{what} is not installed; see .ci/run"
     if os.environ.get("CI") == "true":
-        pytest.fail(f"must run in CI: {reason}")
+        pytest.fail(f"required in CI: {reason}")
     pytest.skip(reason)
 
 
 class Chromium:
-    """One browser on one site, with a fresh profile: a context manager.
+    """One browser for one site, with a new profile; a context manager.
 
-    It takes any certificate, since its CA is one of the tests.
+    It accepts any certificate, because the CA is one of the tests.
     """
 
     def __init__(self, profile: Path, base: str) -> None:
@@ -74,99 +74,99 @@ class Chromium:
     def __exit__(self, *exc_info: object) -> None:
         self.driver.quit()
 
-    # --- what a person does ---
+    # --- actions of a person ---
 
     def open(self, path: str) -> None:
-        """Type an address of the site."""
+        """Open a path of the site."""
         self.driver.get(self.base + path)
 
     def fill_in(self, **fields: str) -> None:
-        """Type into the fields with these names."""
+        """Fill in the fields with these names."""
         for name, text in fields.items():
             field = self.find(f'[name="{name}"]:not([type=hidden])')
             field.clear()
             field.send_keys(text)
 
     def press(self, label: str) -> None:
-        """Press the first button or link that reads *label*, and wait for the page it leads to."""
+        """Click the first button or link labelled *label*, and wait for the next page."""
         self.leave(self.find_labelled(label).click)
 
     def leave(self, go: Callable[[], Any]) -> None:
-        """Do what leads to another page, and wait for that."""
+        """Call *go*, which must open another page, and wait for the page."""
         here = self.find("html")
         go()
         self.wait(lambda: _is_gone(here))
 
     def sign_in(self, user: str, password: str) -> None:
-        """Open the form, fill it in, send it."""
+        """Open, fill in and send the sign-in form."""
         self.open("/login")
         self.fill_in(username=user, password=password)
         self.press("Sign in")
 
     def resize(self, width: int) -> None:
-        """Make the page this many CSS pixels wide."""
+        """Set the width of the page in CSS pixels."""
         metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
     def prefer(self, scheme: str) -> None:
-        """Prefer a `light` or `dark` page."""
+        """Set the preferred colour scheme, `light` or `dark`."""
         media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
 
-    # --- what a person sees ---
+    # --- what the page shows ---
 
     def find(self, selector: str) -> WebElement:
-        """Return the first element for a CSS selector."""
+        """Return the first element that matches a CSS selector."""
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def find_labelled(self, label: str) -> WebElement:
-        """Return the first button or link that reads *label*."""
+        """Return the first button or link labelled *label*."""
         return self.driver.find_element(
             By.XPATH, f'//*[self::a or self::button][normalize-space()="{label}"]'
         )
 
     @property
     def path(self) -> str:
-        """Where the browser is, without the site."""
+        """The URL of the page without the base URL."""
         return self.driver.current_url.removeprefix(self.base)
 
     @property
     def heading(self) -> str:
-        """The headline of the page."""
+        """The h1 heading of the page."""
         return self.find("h1").text
 
     @property
     def text(self) -> str:
-        """What there is to read."""
+        """The text of the page."""
         return self.find("body").text
 
     def wait(self, condition: Callable[[], object]) -> None:
         """Wait until *condition* holds."""
         WebDriverWait(self.driver, WAIT_S, poll_frequency=0.02).until(lambda _: condition())
 
-    # --- what an auditor sees ---
+    # --- inspection ---
 
     def script(self, code: str, *arguments: Any) -> Any:
-        """Run JavaScript in the page, which the driver may do whatever the CSP says."""
+        """Run JavaScript in the page; the CSP does not apply to the driver."""
         return self.driver.execute_script(code, *arguments)
 
     def cookies(self) -> dict[str, dict[str, Any]]:
-        """Return every cookie the browser holds, also those no script may read."""
+        """Return every cookie of the browser, including HttpOnly cookies."""
         found = self.driver.execute_cdp_cmd("Storage.getCookies", {})["cookies"]
         return {cookie["name"]: cookie for cookie in found}
 
     def forget(self) -> None:
-        """Drop every cookie, and what the console told so far."""
+        """Delete every cookie and the console messages so far."""
         self.driver.execute_cdp_cmd("Storage.clearCookies", {})
         self.driver.get_log("browser")
 
     def complaints(self) -> list[str]:
-        """Return what the console told since it was asked last about violations of the CSP."""
+        """Return the console messages about CSP violations since the last call."""
         messages = [entry["message"] for entry in self.driver.get_log("browser")]
         return [message for message in messages if "Content Security Policy" in message]
 
     def audit(self) -> list[str]:
-        """Return what axe-core finds wrong with the page, one line each."""
+        """Return the violations that axe-core finds on the page, one line each."""
         require(AXE.exists(), "axe-core")
         self.script(AXE.read_text())
         found = self.driver.execute_async_script("axe.run().then(arguments[0])")
@@ -180,6 +180,6 @@ class Chromium:
 def _is_gone(element: WebElement) -> bool:
     try:
         element.is_enabled()
-    except Exception:  # whichever way the driver says so
+    except Exception:  # the driver raises different types
         return True
     return False

@@ -1,6 +1,6 @@
-"""A parent whose children behave as told: `python -m tests.support.family BEHAVIOUR COUNT [JSON]`.
+"""A process group with a given behaviour: `python -m tests.support.family BEHAVIOUR COUNT [JSON]`.
 
-Every child says `started <pid>` on standard output; the parent ends with what `run_process_group` returned.
+Every child prints `started <pid>`; the parent exits with the status that `run_process_group` returned.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def say(*words: object) -> None:
-    """Write a line in one piece, past the buffers that a fork would copy."""
+    """Write a line with one system call, without buffers that a fork would copy."""
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
 def waits(stop: int) -> int:
-    """Do nothing until told to stop."""
+    """Wait for the stop signal, then exit."""
     os.read(stop, 1)
     say("stopped", os.getpid())
     return 0
 
 
 def drains(stop: int) -> int:
-    """Once told to stop, finish only when the file `go` is there; a SIGTERM is noted, and changes nothing."""
+    """After the stop signal, exit only when the file `go` exists; print SIGTERM but ignore it."""
     signal.signal(signal.SIGTERM, lambda *_: say("signalled", os.getpid()))
     unblock_signals()
     say("ready", os.getpid())
@@ -52,7 +52,7 @@ def drains(stop: int) -> int:
 
 
 def reloads(stop: int) -> int:
-    """Say so at each SIGHUP, those too that came before this child was ready."""
+    """Print each SIGHUP, including those received before this child was ready."""
     say("forked", os.getpid())
     while Path("wait").exists():
         time.sleep(0.01)
@@ -63,35 +63,35 @@ def reloads(stop: int) -> int:
 
 
 def breaks(stop: int) -> int:
-    """Do what is asked, and fail in the end."""
+    """Stop as requested, but exit with status 4."""
     waits(stop)
     return 4
 
 
 def stuck(stop: int) -> int:
-    """Never take note of anything."""
+    """Ignore the stop signal."""
     while True:
         time.sleep(60)
 
 
 def fails(stop: int) -> int:
-    """End at once with a status of its own."""
+    """Exit immediately with status 3."""
     say("at", time.monotonic())
     return 3
 
 
 def raises(stop: int) -> int:
-    """End at once by an exception."""
+    """Exit immediately by an exception."""
     raise RuntimeError("a child that breaks")
 
 
 def ends(stop: int) -> int:
-    """End at once, and well."""
+    """Exit immediately with status 0."""
     return 0
 
 
 def shoots(stop: int) -> int:
-    """Be the first, and tell the parent to stop before this child, or the next one, is ready for anything."""
+    """In the first child, stop the parent before this child, or the next one, is ready."""
     try:
         Path("shot").touch(exist_ok=False)
         os.kill(os.getppid(), signal.SIGTERM)
@@ -101,7 +101,7 @@ def shoots(stop: int) -> int:
 
 
 def orphans(stop: int) -> int:
-    """Leave behind a grandchild that ends under the care of whoever adopts it."""
+    """Start a grandchild that is orphaned and exits as a child of its new parent."""
     if os.fork() == 0:
         if os.fork() == 0:
             os._exit(9)
@@ -121,7 +121,7 @@ def main() -> int:
     logging.basicConfig(format="%(message)s")
     name, count, *limits = sys.argv[1:]
     if name == "orphans":
-        # What process 1 of a container is by birth.
+        # Adopt orphans, as process 1 of a container does.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     work = BEHAVIOURS[name]
 

@@ -1,4 +1,4 @@
-"""A loopback TCP proxy that loses replies, to show what a store does when an answer never comes."""
+"""A loopback TCP proxy that drops replies, to test a store whose reply never arrives."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ Protocol = Literal["redis", "mongo"]
 
 
 class DroppingProxy:
-    """Forwards to a backend, counts the requests, and drops the replies it is told to drop.
+    """Forwards to a backend, counts the requests, and drops the selected replies.
 
-    An async context manager; connect to `port` while it is open. A dropped request did reach the backend,
-    and its reply came back as far as here, so its effect is certain.
+    An async context manager; connect to `port` while it is open. The backend has executed a request whose
+    reply is dropped, because the proxy received the reply.
 
     Args:
         target_port: The backend's loopback port.
-        protocol: How to cut the client's bytes into requests.
+        protocol: How to split the client's bytes into requests.
     """
 
     def __init__(self, target_port: int, *, protocol: Protocol) -> None:
         self.port = 0
         self.requests: list[bytes] = []
-        """Every request seen, as sent: RESP arrays of Redis, wire messages of MongoDB."""
+        """Every request as sent: RESP arrays of Redis, wire messages of MongoDB."""
         self._target_port = target_port
         self._requests_in = _redis_requests if protocol == "redis" else _mongo_requests
         self._drops: list[tuple[Predicate, bool]] = []
@@ -49,12 +49,12 @@ class DroppingProxy:
         """Drop the reply of each of the next *times* requests for which *predicate* holds.
 
         Args:
-            hang: Leave the connection open and silent, instead of closing it after the lost reply.
+            hang: Keep the connection open without a reply instead of closing it.
         """
         self._drops += [(predicate, hang)] * times
 
     def count(self, needle: bytes) -> int:
-        """Return how many requests contain *needle*, whatever its case."""
+        """Return the number of requests that contain *needle*, ignoring case."""
         return sum(needle.lower() in request.lower() for request in self.requests)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -71,7 +71,7 @@ class DroppingProxy:
             writer.close()
 
     def _note(self, request: bytes) -> bool | None:
-        """Record *request*; return None to deliver its reply, else whether to hang after dropping it."""
+        """Record *request*; return None to deliver its reply, else whether to hang after the drop."""
         self.requests.append(request)
         for index, (predicate, hang) in enumerate(self._drops):
             if predicate(request):
@@ -93,7 +93,7 @@ class _Link:
         self._closes_after_drop = False
 
     async def run(self, target_port: int) -> None:
-        """Forward both ways until one side closes or a dropped reply arrived."""
+        """Forward both ways until one side closes or a reply was dropped."""
         from_backend, to_backend = await asyncio.open_connection("127.0.0.1", target_port)
         tasks = [
             asyncio.ensure_future(self._forward_requests(to_backend)),
@@ -130,7 +130,7 @@ class _Link:
 
 
 def _redis_requests(buffer: bytearray) -> Iterator[bytes]:
-    """Cut whole commands (RESP arrays of bulk strings) off the front of *buffer*."""
+    """Remove and yield complete commands (RESP arrays of bulk strings) at the start of *buffer*."""
     while (end := _redis_end(buffer)) is not None:
         yield bytes(buffer[:end])
         del buffer[:end]
@@ -150,7 +150,7 @@ def _redis_end(buffer: bytearray) -> int | None:
 
 
 def _mongo_requests(buffer: bytearray) -> Iterator[bytes]:
-    """Cut whole wire messages, each begun by its own length, off the front of *buffer*."""
+    """Remove and yield complete wire messages at the start of *buffer*; each begins with its length."""
     while len(buffer) >= 4 and len(buffer) >= (size := int.from_bytes(buffer[:4], "little")):
         yield bytes(buffer[:size])
         del buffer[:size]

@@ -1,4 +1,4 @@
-"""The server as an operator runs it: a process, its banner, its logs, its end. And a store that can wait."""
+"""The server as a process: its banner, logs and exit status. Also a store whose writes can wait."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from stormcellar.stores.memory import MemoryStore
 ROOT = Path(__file__).parents[2]
 WAIT_S = 30.0
 
-# As `python run.py`, on asyncio's own loop even where uvloop is installed.
+# Like `python run.py`, but always with asyncio's default loop.
 WITHOUT_UVLOOP = (
     "import sys; sys.modules['uvloop'] = None; from stormcellar.cli.main import main; sys.exit(main())"
 )
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """Return this process's environment with no STORMCELLAR_ variables but those in *settings*."""
+    """Return this process's environment with only those STORMCELLAR_ variables that are in *settings*."""
     drop = ("STORMCELLAR_", "PYTHONUNBUFFERED")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(drop)}
     return {**clean, **settings, "PYTHONPATH": str(ROOT)}
 
 
 class Running:
-    """One server: a context manager that leaves no process behind.
+    """One server; a context manager that kills its processes at the end.
 
     Args:
         directory: Its data directory and its working directory.
-        program: What Python is told to run instead of `run.py`.
+        program: Arguments of Python instead of `run.py`.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Running:
             text=True,
             cwd=directory,
             env=environment(**variables or {}),
-            # A process group of its own, for tests that signal it as a terminal does.
+            # A new process group, so that tests can signal it like a terminal.
             start_new_session=True,
         )
         self._lines: queue.Queue[str] = queue.Queue()
@@ -91,19 +91,19 @@ class Running:
             raise AssertionError(f"no output; on standard error: {self.errors()}") from None
 
     def base(self) -> str:
-        """Return where it listens, from the first line it prints."""
+        """Return its base URL from the first line of output."""
         found = re.search(r"https?://\S+?(?=,)", self.line())
         assert found is not None
         return found[0]
 
     def demo_password(self) -> str:
-        """Return what to paste, from the second line it prints."""
+        """Return the demo password from the second line of output."""
         found = re.fullmatch(r"Demo account: user name demo, password (\S+)", self.line())
         assert found is not None
         return found[1]
 
     def errors(self) -> str:
-        """Return what it wrote to standard error so far."""
+        """Return its standard error so far."""
         return Path(self._errors.name).read_text()
 
     def children(self) -> list[int]:
@@ -117,7 +117,7 @@ class Running:
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the IDs of the child processes of *pid*, none if it is gone."""
+    """Return the IDs of the child processes of *pid*; none if it has ended."""
     try:
         return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except FileNotFoundError:
@@ -125,7 +125,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def is_running(pid: int) -> bool:
-    """Whether *pid* is a process that has not ended, also if its parent has not taken note yet."""
+    """Whether the process *pid* runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -133,7 +133,7 @@ def is_running(pid: int) -> bool:
 
 
 def connect(base: str, trusted: Path | None = None) -> HTTPConnection:
-    """Return a connection to *base*; over TLS *trusted* is the CA that must vouch for it."""
+    """Return a connection to *base*; *trusted* is the CA file for TLS."""
     scheme, _, host = base.partition("://")
     if scheme == "http":
         return HTTPConnection(host, timeout=WAIT_S)
@@ -141,7 +141,7 @@ def connect(base: str, trusted: Path | None = None) -> HTTPConnection:
 
 
 def get(base: str, path: str, *, trusted: Path | None = None, **headers: str) -> int:
-    """Return the status of one GET on a connection of its own."""
+    """Return the status of a GET on a new connection."""
     connection = connect(base, trusted)
     try:
         connection.request("GET", path, headers=headers)
@@ -151,10 +151,10 @@ def get(base: str, path: str, *, trusted: Path | None = None, **headers: str) ->
 
 
 class GatedStore(MemoryStore):
-    """Keeps a write waiting until a file says go: `--store=tests.support.running:GatedStore?DIRECTORY`.
+    """A store whose writes wait for a file: `--store=tests.support.running:GatedStore?DIRECTORY`.
 
-    The file `reached` shows that a write has come, `go` lets it on, `applied` shows that it was done.
-    It passes for shared, so that several processes may each have one.
+    A write creates the file `reached`, waits for the file `go`, and creates `applied` when it is done.
+    The store claims to be shared, so that each of several processes can have one.
     """
 
     shared = True
@@ -162,7 +162,7 @@ class GatedStore(MemoryStore):
 
     @classmethod
     def from_url(cls, url: str, options: StoreOptions) -> Self:
-        """Make a store that is steered by the files in the directory after the `?`."""
+        """Return a store controlled by the files in the directory after the `?`."""
         store = super().from_url("memory:", options)
         store.directory = Path(url.partition("?")[2])
         return store

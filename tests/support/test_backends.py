@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartServer
-from tests.support.backends import KINDS, Backend, BackendMissing, Server, _redis_says
+from tests.support.backends import KINDS, Backend, BackendMissing, Server, _redis_reply
 from tests.support.proxy import DroppingProxy
 from tests.support.running import ROOT
 
@@ -96,7 +96,7 @@ def test_nothing_hangs_without_a_limit(tmp_path: Path) -> None:
 
 
 def test_missing_binary_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A binary that is not there is told by name, not met later as a failed start."""
+    """The error names the missing binary before a start is attempted."""
     monkeypatch.setenv("TEST_REDIS_SERVER", "/nowhere/redis-server")
 
     with pytest.raises(BackendMissing, match="/nowhere/redis-server"):
@@ -107,41 +107,41 @@ def test_binary_that_does_not_run_is_missing(monkeypatch: pytest.MonkeyPatch) ->
     """A binary whose libraries are absent counts as missing."""
     monkeypatch.setenv("TEST_MONGOD", "/bin/false")
 
-    with pytest.raises(BackendMissing, match="does not run here"):
+    with pytest.raises(BackendMissing, match="does not run on this machine"):
         Server("mongo")
 
 
 def test_failed_start_shows_the_log(start_server: StartServer) -> None:
-    """A server that refuses its arguments is a RuntimeError with its own words."""
+    """If a server rejects its arguments, the RuntimeError contains its log."""
     with pytest.raises(RuntimeError, match="no-such-option"):
         start_server("redis8", extra=["--no-such-option", "1"])
 
 
 def test_private_server_restarts_on_its_port(start_server: StartServer) -> None:
-    """A killed server leaves its port silent and comes back on the same one."""
+    """After a kill nothing responds on the port; a restarted server uses the same port."""
     server = start_server("redis8")
     server.kill()
 
-    silent = _redis_says(server.port, "PING")
+    silent = _redis_reply(server.port, "PING")
     server.start()
 
-    assert (silent, _redis_says(server.port, "PING")) == (b"", b"+PONG\r\n")
+    assert (silent, _redis_reply(server.port, "PING")) == (b"", b"+PONG\r\n")
 
 
 def test_paused_server_stays_connected_and_silent(start_server: StartServer) -> None:
-    """A paused server accepts, answers nothing, and answers again once resumed."""
+    """A paused server accepts connections without a response, and responds again once resumed."""
     server = start_server("redis6")
     server.pause()
 
-    silent = _redis_says(server.port, "PING")
+    silent = _redis_reply(server.port, "PING")
     server.resume()
 
-    assert (silent, _redis_says(server.port, "PING")) == (b"", b"+PONG\r\n")
+    assert (silent, _redis_reply(server.port, "PING")) == (b"", b"+PONG\r\n")
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_backend_is_ready_when_handed_out(name: str, request: pytest.FixtureRequest) -> None:
-    """A backend fixture yields a server that already serves."""
+    """A backend fixture yields a server that is ready."""
     backend: Backend = request.getfixturevalue(name)
 
     assert KINDS[backend.name].is_ready(backend.port)
@@ -149,7 +149,7 @@ def test_every_backend_is_ready_when_handed_out(name: str, request: pytest.Fixtu
 
 @pytest.mark.gen_test
 async def test_dropped_reply_was_executed_once_and_connection_closed(redis8: Backend) -> None:
-    """A dropped reply belongs to a command that ran, and the client meets a closed connection."""
+    """The command of a dropped reply was executed, and the client's connection is closed."""
     async with DroppingProxy(redis8.port, protocol="redis") as proxy:
         proxy.drop_replies(lambda request: b"INCR" in request)
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
@@ -162,12 +162,12 @@ async def test_dropped_reply_was_executed_once_and_connection_closed(redis8: Bac
     assert before[-7:] == b"+PONG\r\n"
     assert after == b""
     assert proxy.count(b"incr") == 1
-    assert _redis_says(redis8.port, "GET proxied") == b"$1\r\n1\r\n"
+    assert _redis_reply(redis8.port, "GET proxied") == b"$1\r\n1\r\n"
 
 
 @pytest.mark.gen_test
 async def test_hanging_drop_leaves_the_connection_open(redis8: Backend) -> None:
-    """A hanging drop is silence: the caller's own time-out has to end it; others are served."""
+    """With `hang` the connection stays open without a reply; other connections work."""
     async with DroppingProxy(redis8.port, protocol="redis") as proxy:
         proxy.drop_replies(lambda request: b"PING" in request, hang=True)
         first, to_first = await asyncio.open_connection("127.0.0.1", proxy.port)
