@@ -1,7 +1,7 @@
-"""A browser as far as cookies go, over Tornado's client: it keeps what it is given and sends it back.
+"""The cookie handling of a browser, with Tornado's HTTP client: it stores cookies and sends them back.
 
-Python's cookie jar would not send Secure cookies over plain HTTP, and a test that means to be signed in
-would be anonymous; this one sends every cookie it holds, whatever its name.
+Python's cookie jar does not send Secure cookies over plain HTTP, so a signed-in test would be anonymous. This
+class sends every cookie that it holds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Browser:
         self.cookies: dict[str, str] = {}
 
     def copy(self) -> Browser:
-        """Return a second browser with the same cookies, as of now."""
+        """Return a second browser with the current cookies."""
         other = Browser(self.client, self.base)
         other.cookies = dict(self.cookies)
         return other
@@ -38,7 +38,7 @@ class Browser:
         body: bytes | str | None = None,
         headers: dict[str, str] | None = None,
     ) -> HTTPResponse:
-        """Send one request, keep the cookies of the answer, follow nothing."""
+        """Send one request and store the cookies of the response; do not follow redirects."""
         sent = dict(headers or {})
         if self.cookies and "Cookie" not in sent:
             sent["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
@@ -61,7 +61,7 @@ class Browser:
         return await self.fetch("GET", path, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
     async def json(self, method: str, path: str, value: Any = None) -> tuple[int, Any]:
-        """Send and accept JSON; return the status and the value answered (None if there is no body)."""
+        """Send and accept JSON; return the status and the decoded body (None if it is empty)."""
         body = json.dumps(value).encode() if value is not None else b"{}" if method != "GET" else None
         headers = {"Accept": "application/json"}
         if body is not None:
@@ -70,7 +70,7 @@ class Browser:
         return response.code, json.loads(response.body) if response.body else None
 
     async def submit(self, form_page: str, action: str, **fields: str) -> HTTPResponse:
-        """Open *form_page*, then post *fields* to *action* with the token found there."""
+        """Open *form_page*, then post *fields* to *action* with the form token of the page."""
         page = await self.get(form_page)
         return await self.post_form(action, token(page), **fields)
 

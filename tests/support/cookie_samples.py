@@ -1,4 +1,4 @@
-"""Cookies made and signed for tests, by our code and by Tornado's."""
+"""Cookies signed by our code and by Tornado, for tests."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MAX_AGE_S = Lifetime().absolute_s + 86_400
 
 
 class Response(list[str]):
-    """Takes Set-Cookie lines."""
+    """Collects Set-Cookie header lines."""
 
     def add_header(self, name: str, value: str) -> None:
-        """Keep one line."""
+        """Append one line."""
         assert name == "Set-Cookie"
         self.append(value)
 
@@ -32,7 +32,7 @@ def cookies(
     clock: Clock | None = None,
     samesite: str = "Lax",
 ) -> Cookies:
-    """Return what reads and writes the cookies."""
+    """Return a `Cookies` with these settings."""
     return Cookies(
         KeyRing(keys or [KEY]),
         name=name,
@@ -44,14 +44,14 @@ def cookies(
 
 
 def written(by: Cookies, sid: SessionId) -> str:
-    """Return the value that *by* gives a browser for *sid*."""
+    """Return the cookie value that *by* writes for *sid*."""
     response = Response()
     by.write(response, sid)
     return response[0].partition(";")[0].partition("=")[2]
 
 
 def signed(value: str, *, name: str = "id", version: int = 2, age_s: float = 0) -> str:
-    """Return *value* signed as Tornado does, *age_s* ago."""
+    """Return *value* as Tornado signs it, signed *age_s* seconds ago."""
     clock = Clock()
     clock.advance(-age_s)
     key = {key_version(KEY): KEY} if version == 2 else KEY
@@ -62,5 +62,5 @@ def signed(value: str, *, name: str = "id", version: int = 2, age_s: float = 0) 
 
 
 def key_version(key: bytes) -> int:
-    """Return the version that a key must have: the first two bytes of its SHA-256."""
+    """Return the version of a key: the first two bytes of its SHA-256."""
     return int.from_bytes(sha256(key).digest()[:2], "big")

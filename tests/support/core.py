@@ -1,4 +1,4 @@
-"""The session layer without HTTP: a manager, and visitors who hold its cookie from request to request."""
+"""The session layer without HTTP: a manager, and clients that hold its cookie between requests."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ INSECURE = FixedRequestInfo(CLIENT, is_safe=False, may_set_cookie=False)
 
 
 class AccountTimes:
-    """An account directory of which only the standing of its users matters: user -> valid_after in ms."""
+    """An account directory with only one field per user: `valid_after` in Unix ms."""
 
     def __init__(self, users: dict[str, int]) -> None:
         self.users = users
 
     def valid_after(self, user: str) -> int | None:
-        """Return the time that a sign-in must be later than."""
+        """Return the time after which a sign-in must be to be valid."""
         return self.users.get(user)
 
 
 class Core:
-    """One process: a manager on a steered store, with a clock that the test moves."""
+    """One process: a manager on a steered store, with a clock that the test sets."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Core:
         )
 
     async def stored(self, sid: SessionId | None) -> Record:
-        """Return the live record behind *sid*."""
+        """Return the live record of *sid*."""
         assert sid is not None
         found = await self.store.inner.load(sid.credential, now_ms=self.manager.now_ms())
         assert isinstance(found, Record), found
@@ -66,27 +66,27 @@ class Core:
 
 
 class Visitor:
-    """A browser: it sends the session ID it holds, and does with it what a response says."""
+    """A browser that sends its session ID and updates it as each response requires."""
 
     def __init__(self, core: Core, sid: SessionId | None = None) -> None:
         self.core = core
         self.sid = sid
 
     def twin(self, core: Core | None = None) -> Visitor:
-        """Return a second tab of this browser as of now, whose requests *core* answers."""
+        """Return a copy with the current session ID; its requests go to *core*."""
         return Visitor(core or self.core, self.sid)
 
     async def request(self, request: FixedRequestInfo = UNSAFE) -> Session:
-        """Begin a request."""
+        """Start a request."""
         return await self.core.manager.load(self.sid, request)
 
     async def answer(self, session: Session) -> CookieChange:
-        """End a request: save, and take the cookie."""
+        """End a request: save the session and apply the cookie change."""
         await session.commit()
         return self.take(session)
 
     def take(self, session: Session) -> CookieChange:
-        """Do with the cookie what the response of *session* says."""
+        """Apply the cookie change of the response."""
         state = state_of(session)
         if state.cookie is not CookieChange.KEEP:
             self.sid = state.sid if state.cookie is CookieChange.SET else None
@@ -107,12 +107,12 @@ class Visitor:
         return session
 
     async def reads(self) -> dict[str, Any]:
-        """Return what the session holds, as a page would show it."""
+        """Return the data of the session, as a page would show it."""
         return dict(await self.request(SAFE))
 
 
 async def with_stored(core: Core, **raw: bytes) -> Visitor:
-    """Return a visitor whose session holds *raw* JSON that another program wrote."""
+    """Return a visitor whose session contains *raw* JSON, written by another program."""
     visitor = Visitor(core)
     await visitor.writes(made=1)
     assert visitor.sid is not None

@@ -1,4 +1,4 @@
-"""An application that embeds `SessionMixin`, on a steered store, and a connection that shows every byte."""
+"""An application with `SessionMixin` on a steered store, and a connection that exposes every byte."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ JSON = {"Content-Type": "application/json"}
 
 
 class Lab:
-    """An application with a session manager on a steered memory store, whose handlers a test adds.
+    """An application with a session manager on a steered memory store; tests add the handlers.
 
     Args:
-        settings: Of the application.
-        manager: Of the session manager.
+        settings: Settings of the application.
+        manager: Arguments of the session manager.
     """
 
     def __init__(self, *, settings: dict[str, Any] | None = None, **manager: Any) -> None:
@@ -59,7 +59,7 @@ class Lab:
     async def open_session(
         self, browser: Browser, *, user: str | None = None, auth_ms: int | None = None, **data: Any
     ) -> SessionId:
-        """Give *browser* a live session; return its ID. Counts no call of the store."""
+        """Create a live session for *browser* and return its ID; reset the count of store calls."""
         session = await self.sessions.load(None, FixedRequestInfo(Client("127.0.0.1", "test")))
         session.update(data)
         if user is None:
@@ -73,13 +73,13 @@ class Lab:
         return sid
 
     def signed(self, sid: SessionId) -> str:
-        """Return the value of the cookie for *sid*."""
+        """Return the cookie value of *sid*."""
         sink = _Lines()
         self.sessions.cookies.write(sink, sid)
         return sink.line.partition("=")[2].partition(";")[0]
 
     async def supersede(self, sid: SessionId) -> None:
-        """Rotate the session behind *sid*, as another request would."""
+        """Rotate the session ID *sid*, as another request would."""
         other = await self.sessions.load(sid, FixedRequestInfo(Client("127.0.0.1", "test")))
         await other.renew()
         self.store.calls.clear()
@@ -89,7 +89,7 @@ class Lab:
         return [record async for record in self.inner.scan(now_ms=self.sessions.now_ms())]
 
     async def data(self, handle: Handle | None = None) -> dict[str, Any] | None:
-        """Return what is stored for *handle* (or for the only session there is), decoded."""
+        """Return the decoded data of *handle*, by default of the only session."""
         found = [r for r in await self.records() if handle in (None, r.handle)]
         assert len(found) <= 1
         return {key: json.loads(raw) for key, raw in found[0].data.items()} if found else None
@@ -106,38 +106,38 @@ class Ping(RequestHandler):
     """A page without the mixin."""
 
     def get(self) -> None:
-        """Answer."""
+        """Respond."""
         self.write("pong")
 
 
 def look(self: Any) -> None:
-    """Show what the session holds: a method that only reads."""
+    """Respond with the data of the session: a handler method that only reads."""
     self.write({"user": self.session.user, "data": dict(self.session)})
 
 
 def count(self: Any) -> None:
-    """Count visits: a method that reads and writes."""
+    """Count visits: a handler method that reads and writes."""
     self.session["visits"] = self.session.get("visits", 0) + 1
     self.write(f"visit {self.session['visits']}")
 
 
 async def post_json(browser: Browser, path: str = "/", **headers: str) -> HTTPResponse:
-    """POST as a script would: JSON, which needs no form token."""
+    """POST JSON, as a script does; JSON needs no form token."""
     return await browser.fetch("POST", path, body=b"{}", headers={**JSON, **headers})
 
 
 def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what was logged at level ERROR."""
+    """Return the log messages at level ERROR or above."""
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def cookie_lines(response: HTTPResponse) -> list[str]:
-    """Return the Set-Cookie lines of *response*, in their order."""
+    """Return the Set-Cookie lines of *response* in order."""
     return response.headers.get_list("Set-Cookie")
 
 
 def set_names(response: HTTPResponse) -> list[str]:
-    """Return which cookies *response* sets or deletes: `id`, or `-id` for a deletion."""
+    """Return the cookies that *response* sets (`id`) or deletes (`-id`)."""
     return [
         ("-" if "max-age=0" in line.lower() else "") + line.partition("=")[0]
         for line in cookie_lines(response)
@@ -146,7 +146,7 @@ def set_names(response: HTTPResponse) -> list[str]:
 
 @dataclass(frozen=True)
 class Reply:
-    """One response as it came over the wire."""
+    """One response as received."""
 
     status: int
     reason: str
@@ -154,7 +154,7 @@ class Reply:
     body: bytes
 
     def get_list(self, name: str) -> list[str]:
-        """Return the values of the header *name*, in their order."""
+        """Return the values of the header *name* in order."""
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
 
@@ -171,7 +171,7 @@ class Wire:
         return cls(*await asyncio.open_connection("127.0.0.1", port, limit=2**20))
 
     def send(self, raw: bytes) -> None:
-        """Send *raw* as it is."""
+        """Send *raw* unchanged."""
         self._writer.write(raw)
 
     def ask(
@@ -182,7 +182,7 @@ class Wire:
         body: bytes = b"",
         host: str = "localhost",
     ) -> None:
-        """Send a request whose first line is *start*, such as `GET / HTTP/1.1`."""
+        """Send a request with the request line *start*, such as `GET / HTTP/1.1`."""
         lines = [start, f"Host: {host}", *headers]
         if body:
             lines.append(f"Content-Length: {len(body)}")
@@ -218,17 +218,17 @@ class Wire:
         return await self._reader.read()
 
     async def first_byte(self) -> bytes:
-        """Read one byte, or none if the connection ends."""
+        """Read one byte; empty if the connection ends."""
         return await self._reader.read(1)
 
     async def is_open(self) -> bool:
-        """Ask the server for one more page, and say whether it answered."""
+        """Whether the server responds to one more request."""
         self.ask("GET /ping HTTP/1.1")
         reply = await self.reply()
         return reply is not None and reply.body == b"pong"
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._writer.close()
         with suppress(ConnectionError):
             await self._writer.wait_closed()

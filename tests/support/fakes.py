@@ -1,4 +1,4 @@
-"""Ordinary implementations of the seams, made to be steered: a clock, a store that fails or waits."""
+"""Controllable implementations of the interfaces: a clock, and a store that fails or waits on request."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ START_S = 1_900_000_000.0
 
 
 class Clock:
-    """Unix time that moves when a test says so."""
+    """Unix time that only a test changes."""
 
     def __init__(self, now_s: float = START_S) -> None:
         self.now_s = now_s
@@ -42,11 +42,11 @@ class Clock:
 
 
 class SteeredStore(Announcing, Scannable):
-    """Passes every call on to another store, after what the test arranged: a fault, a gate, a count.
+    """Forwards every call to another store; a test can count calls, make them fail or make them wait.
 
-    `fail["apply"] = StoreUnavailable("x")` raises before the call reaches the store, `fail_after` once it was
-    done. `gate("apply")` returns a `Gate` at which the next such call waits before it is passed on. Its
-    counters are steered along with it: `fail["take"]`.
+    `fail["apply"] = StoreUnavailable("x")` raises before the call reaches the store, `fail_after` after the
+    store executed it. `gate("apply")` returns a `Gate` at which the next such call waits. The same applies to
+    its counters, for example `fail["take"]`.
     """
 
     def __init__(self, inner: Store) -> None:
@@ -58,7 +58,7 @@ class SteeredStore(Announcing, Scannable):
 
     @classmethod
     def from_url(cls, url: str, options: StoreOptions) -> Self:
-        raise ValueError("made by tests only")
+        raise ValueError("only tests create this store")
 
     def gate(self, name: str) -> Gate:
         gate = Gate()
@@ -145,7 +145,7 @@ class SteeredCounters(Counters):
 
 
 class Gate:
-    """Where one call waits: `await gate.reached()` until it is there, `gate.open()` to let it go on."""
+    """Makes one call wait: `await gate.reached()` returns when it waits, `gate.open()` continues it."""
 
     def __init__(self) -> None:
         self._reached = asyncio.Event()

@@ -1,4 +1,4 @@
-"""The standalone server on a loopback port, over any store, with known accounts and a movable clock."""
+"""The login server on a loopback port, with any store, known accounts and a controllable clock."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ ACCOUNTS["dora"] = Account(_HASH, valid_after_ms=0, disabled=True)
 
 
 class Site:
-    """One running server. `store` is steered, so that a test can fail it, hold it and count its calls.
+    """One running server. `store` is steered, so a test can make calls fail or wait, and count them.
 
-    `events` holds what happened so far. It speaks plain HTTP, unless *tls* is given; an *edge* that is
-    secure makes the cookie `__Host-id`, as behind a proxy.
+    `events` holds all events so far. The server uses plain HTTP unless *tls* is given. With a secure *edge*
+    the cookie is `__Host-id`, as behind a proxy.
     """
 
     def __init__(
@@ -104,15 +104,15 @@ class Site:
         return browser
 
     async def records(self) -> list[Record]:
-        """Return every live session that the store holds."""
+        """Return every live record in the store."""
         return [record async for record in self.store.scan(now_ms=self.sessions.now_ms())]
 
     async def raw(self, sent: bytes) -> bytes:
-        """Send bytes over a connection of their own, and return all that comes back until it is closed."""
+        """Send bytes over a new connection; return all received bytes until the server closes it."""
         return await raw(self.port, sent)
 
     async def close(self) -> None:
-        """Stop serving, and close what was opened."""
+        """Stop the server and close its resources."""
         self.client.close()
         self._http.stop()
         await self._http.close_all_connections()
@@ -124,7 +124,7 @@ OpenSite = Callable[..., Site]
 
 
 async def raw(port: int, sent: bytes) -> bytes:
-    """Send bytes to *port* of this machine, and return all that comes back until the connection is closed."""
+    """Send bytes to *port* of loopback; return all received bytes until the server closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(sent)
@@ -138,7 +138,7 @@ async def raw(port: int, sent: bytes) -> bytes:
 async def sign_in(
     browser: Browser, user: str = "alice", password: str = PASSWORD, **fields: str
 ) -> HTTPResponse:
-    """Open the form, fill it in, send it."""
+    """Open, fill in and send the sign-in form."""
     return await browser.submit("/login", "/login", username=user, password=password, **fields)
 
 
@@ -164,13 +164,13 @@ _RANDOM = (
 
 
 def mask(text: str) -> str:
-    """Return *text* with each random part of it replaced by what it is."""
+    """Return *text* with each random part replaced by its name."""
     for pattern, name in _RANDOM:
         text = pattern.sub(name, text)
     return text
 
 
 def seen(response: HTTPResponse) -> tuple[int, list[tuple[str, str]], str]:
-    """Return all that a client can tell of a response: status, headers, body; random parts masked."""
+    """Return status, headers and body of a response, with random parts masked."""
     headers = [(name, mask(value)) for name, value in response.headers.get_all()]
     return response.code, sorted(h for h in headers if h[0] not in ("Date",)), mask(response.body.decode())

@@ -1,4 +1,4 @@
-"""Values at the edge of what JSON can hold, and the standard library's word on them."""
+"""Edge cases of JSON values, and the standard library's result for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stormcellar.sessions.json_values import MAX_DEPTH, NotJSON
 
 
 def nested(depth: int) -> Any:
-    """Return a list that nests *depth* deep."""
+    """Return a list nested to *depth*."""
     value: Any = []
     for _ in range(depth - 1):
         value = [value]
@@ -24,28 +24,28 @@ def nested(depth: int) -> Any:
 
 
 def circular() -> list[Any]:
-    """Return a list that holds itself."""
+    """Return a list that contains itself."""
     value: list[Any] = []
     value.append(value)
     return value
 
 
-# --- what a fast library would write without a word ---
+# --- values that a fast library accepts silently ---
 
 
 class Colour(Enum):
-    """An Enum that is no JSON type."""
+    """An Enum that is not a JSON type."""
 
     RED = "red"
 
 
 class Level(IntEnum):
-    """An int, whose value is another."""
+    """An int whose `value` differs."""
 
     LOW = 1
 
     def __new__(cls, number: int) -> Level:
-        """Have a value that the int is not."""
+        """Set a `value` that differs from the int."""
         level = int.__new__(cls, number)
         level._value_ = number + 100
         return level
@@ -82,11 +82,11 @@ NO_JSON = [
     *(UUID(int=1), datetime(2026, 1, 1, tzinfo=UTC), Decimal("1.5"), range(3), {Colour.RED: 1}, {True: 1}),
 ]
 
-# --- the judge ---
+# --- the reference ---
 
 
 def encoded_by_json(value: Any) -> bytes:
-    """Return what the standard library makes of *value*, by the rules of `json_values.encode`."""
+    """Return the standard library's encoding of *value*, under the rules of `json_values.encode`."""
     _check(value, MAX_DEPTH)
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
@@ -95,7 +95,7 @@ def encoded_by_json(value: Any) -> bytes:
 
 
 def decoded_by_json(raw: bytes) -> Any:
-    """Return what the standard library reads in *raw*, by the rules of `json_values.decode`."""
+    """Return the standard library's decoding of *raw*, under the rules of `json_values.decode`."""
     try:
         value = json.loads(raw.decode())
     except (ValueError, RecursionError):
@@ -115,7 +115,7 @@ def _check(value: Any, depth: int) -> None:
         _check(item, depth - 1)
 
 
-# --- at random ---
+# --- random values ---
 
 _TEXT = st.text(st.characters(codec=None, exclude_categories=())) | st.sampled_from(
     ["\ud800", "\x7f\u2028", ""]
@@ -135,7 +135,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXT | st.integers(), inner, max_size=4),
     max_leaves=12,
 )
-"""Mostly JSON, and everything that is not."""
+"""JSON values and values that are not JSON."""
 
 _PIECES = [
     *(
@@ -191,4 +191,4 @@ def _spoiled(draw: st.DrawFn) -> bytes:
 
 
 TEXTS = st.binary() | st.lists(_BYTES, max_size=6).map(b"".join) | _JSON | _spoiled()
-"""Mostly not quite JSON."""
+"""Texts that are JSON or almost JSON."""
