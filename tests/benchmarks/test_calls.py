@@ -1,4 +1,4 @@
-"""The benchmark of calls counts what it says, exactly."""
+"""The benchmark of calls counts exactly the calls that it documents."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def numbers():
 
 @pytest.fixture
 def module(tmp_path: Path) -> Iterator[ModuleType]:
-    """A module in a folder of its own, `ours/known.py`."""
+    """Return a module in a separate folder, `ours/known.py`."""
     path = tmp_path / "ours" / "known.py"
     path.parent.mkdir()
     path.write_text(MODULE)
@@ -61,7 +61,7 @@ def counted(found: calls.Calls) -> Counter[tuple[str, str]]:
 
 
 def test_each_call_and_each_continuation_is_counted(module: ModuleType, tmp_path: Path) -> None:
-    """Three calls; a generator that is asked three times; the `__init__` that a dataclass has been given."""
+    """Three calls; a generator that runs three times; the `__init__` that dataclass generated."""
     with calls.counting(tmp_path / "ours") as seen:
         module.quadruple(1)
         list(module.numbers())
@@ -72,8 +72,8 @@ def test_each_call_and_each_continuation_is_counted(module: ModuleType, tmp_path
     assert calls.by_module(seen) == {"ours/known.py": 7}
 
 
-def test_a_thread_that_starts_meanwhile_is_counted(module: ModuleType, tmp_path: Path) -> None:
-    """As the one that hashes passwords is."""
+def test_a_thread_that_starts_during_the_measurement_is_counted(module: ModuleType, tmp_path: Path) -> None:
+    """Such a thread hashes passwords."""
     with calls.counting(tmp_path / "ours") as seen:
         thread = threading.Thread(target=module.double, args=(1,))
         thread.start()
@@ -83,7 +83,7 @@ def test_a_thread_that_starts_meanwhile_is_counted(module: ModuleType, tmp_path:
 
 
 def test_nothing_else_is_counted(module: ModuleType, tmp_path: Path) -> None:
-    """Neither what is in other folders, nor what is called before or after."""
+    """Neither calls in other folders, nor calls before or after the measurement."""
     (tmp_path / "theirs").mkdir()
     before = sys.getprofile()
     module.double(1)
@@ -96,14 +96,14 @@ def test_nothing_else_is_counted(module: ModuleType, tmp_path: Path) -> None:
 
 
 def test_the_most_common_count_is_the_result() -> None:
-    """Of three rounds two made four calls; which modules they were in comes from one of these."""
+    """Two of three rounds made four calls; the result is the first of the two."""
     rounds = [Counter({("a.py", "f"): count}) for count in (5, 4, 4)]
 
     assert calls.most_common(rounds) is rounds[1]
 
 
 def test_every_scenario_is_measured() -> None:
-    """Each goes through both folders, with the memory store too; a write makes more calls than a read."""
+    """Each calls functions in both folders, even with the memory store; a write makes more than a read."""
     found = run(calls.measure("memory"))
 
     assert tuple(found) == calls.SCENARIOS

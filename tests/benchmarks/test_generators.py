@@ -37,13 +37,13 @@ def test_a_generator_without_a_result_line_is_an_error() -> None:
         generator.parse("unable to connect")
 
 
-def test_wrk_is_given_whole_seconds() -> None:
-    """It refuses others."""
+def test_wrk_gets_whole_seconds() -> None:
+    """It rejects fractions."""
     assert "-d1s" in generator.command("wrk", 1, "/", Path("c"), connections=1, seconds=0.2, rotates=False)
 
 
-def test_cookies_that_stay_are_sent_in_turn() -> None:
-    """Each, then the first again."""
+def test_fixed_cookies_are_sent_in_turn() -> None:
+    """After the last cookie comes the first again."""
     load = Load(80, "/read", [b"id=1", b"id=2"], rotates=False)
     sent = [load.next_request() for _ in range(3)]
 
@@ -52,8 +52,8 @@ def test_cookies_that_stay_are_sent_in_turn() -> None:
     assert sent[2] == sent[0]
 
 
-def test_a_cookie_that_rotates_is_in_use_once() -> None:
-    """It is taken out, and the one that the response brings is put at the end."""
+def test_a_rotating_cookie_is_used_by_one_request_at_a_time() -> None:
+    """A request removes it from the queue, and its response appends the new cookie."""
     load = Load(80, "/login", [b"id=1", b"id=2"], rotates=True)
     load.next_request()
     load.record_response(b"HTTP/1.1 200 OK\r\nset-cookie: id=3; Path=/\r\nContent-Length: 5", 0.1)
@@ -66,8 +66,8 @@ def test_a_cookie_that_rotates_is_in_use_once() -> None:
     ("head", "rotates"),
     [(b"HTTP/1.1 401 Unauthorized", False), (b"HTTP/1.1 302 Found", False), (b"HTTP/1.1 200 OK", True)],
 )
-def test_an_answer_that_is_not_the_work_is_a_failure(head: bytes, rotates: bool) -> None:
-    """Any status but 200, and a login without a cookie."""
+def test_a_wrong_response_is_a_failure(head: bytes, rotates: bool) -> None:
+    """Any status except 200, and a login without a cookie."""
     load = Load(80, "/", [b"id=1"], rotates=rotates)
     load.record_response(head, 0.1)
 
@@ -75,23 +75,23 @@ def test_an_answer_that_is_not_the_work_is_a_failure(head: bytes, rotates: bool)
 
 
 class Wire:
-    """A transport that keeps what is written."""
+    """A transport that records what is written."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.is_closed = False
 
     def write(self, data: bytes) -> None:
-        """Keep *data*."""
+        """Record *data*."""
         self.written.append(data)
 
     def close(self) -> None:
-        """Note it."""
+        """Record the call."""
         self.is_closed = True
 
 
 def test_a_response_in_pieces_is_one_response() -> None:
-    """The next request leaves when the last byte is there, and none after the time is over."""
+    """The next request is sent after the last byte of a response, and none after the end of the period."""
 
     async def talk() -> tuple[Load, Wire, list[int]]:
         load, wire, counts = Load(80, "/", [b"id=1"], rotates=False), Wire(), []
@@ -114,7 +114,7 @@ def test_a_response_in_pieces_is_one_response() -> None:
 
 
 def test_percentiles_in_milliseconds() -> None:
-    """Of a hundred answers that took 1 to 100 ms."""
+    """The percentiles of a hundred responses that took 1 to 100 ms."""
     load = Load(80, "/", [], rotates=False)
     load.took_s = [n / 1000 for n in range(1, 101)]
 

@@ -1,4 +1,4 @@
-"""The benchmark of the memory store runs, and measures what it says."""
+"""The benchmark of the memory store runs and returns all its figures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from benchmarks.memory import DATA, figures
 
 
 def test_benchmark_measures_every_kind_of_call() -> None:
-    """A small run of it returns a positive figure for each."""
+    """A small run returns a positive figure for each."""
     found = figures(2000, signed_in=True)
 
     assert sum(len(key) + len(value) for key, value in DATA.items()) == 300

@@ -1,4 +1,4 @@
-"""The benchmarks' peers, without a network: what is pinned, and what is started."""
+"""The peers, without a network: pinned versions, commands and environments."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ EXPRESS = PEERS[0]
 
 @dataclass(frozen=True)
 class FakeEnvironment:
-    """An environment that is made by noting that it was."""
+    """An environment that only records that it was built."""
 
     error: str = ""
     built: list[Path] = field(default_factory=list)
 
     def missing(self) -> str | None:
-        """Nothing ever is."""
+        """Return None."""
         return None
 
     def build(self, folder: Path, pins: Path) -> None:
-        """Note *folder*, and fail if told to."""
+        """Record *folder*; fail if an error is given."""
         self.built.append(folder)
         if self.error:
             raise RuntimeError(self.error)
 
     def interpreter(self, folder: Path) -> list[str]:
-        """Return a word."""
+        """Return a command that does not exist."""
         return ["fake"]
 
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Have the environments made elsewhere."""
+    """Use a temporary folder for the environments."""
     monkeypatch.setattr(peers, "ENVIRONMENTS", tmp_path)
     return tmp_path
 
 
 def test_every_peer_has_its_files_and_known_stores() -> None:
-    """Names are unique, and what a peer names beside it is there."""
+    """Names are unique, and the files of each peer exist."""
     assert len({peer.name for peer in PEERS}) == len(PEERS) == 4
     for peer in PEERS:
         assert set(peer.stores) <= {"memory", "redis", "mongo"} and peer.stores
@@ -54,8 +54,8 @@ def test_every_peer_has_its_files_and_known_stores() -> None:
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
-def test_every_version_is_exact_and_names_no_place(peer: Peer) -> None:
-    """Two machines time the same release, wherever each fetches it from."""
+def test_every_version_is_exact_and_has_no_url(peer: Peer) -> None:
+    """All machines measure the same release, from any package index."""
     text = (HERE / peer.pins).read_text()
     if peer.pins.endswith(".json"):
         versions = list(json.loads(text)["dependencies"].values())
@@ -67,28 +67,28 @@ def test_every_version_is_exact_and_names_no_place(peer: Peer) -> None:
 
 
 def test_readme_names_the_versions_pinned() -> None:
-    """The versions in the peers' README are those that run."""
+    """The versions in the README are the pinned ones."""
     readme = (HERE / "README.md").read_text()
     pins = {}
     for peer in PEERS:
         pins |= dict(re.findall(r'"?([\w-]+)(?:": "|==)([\d.]+)', (HERE / peer.pins).read_text().lower()))
-    told = dict(re.findall(r"`([\w-]+)` (\d+\.[\d.]*\d)", readme.lower()))
+    documented = dict(re.findall(r"`([\w-]+)` (\d+\.[\d.]*\d)", readme.lower()))
 
-    assert {"express", "starsessions", "aiohttp-session", "django"} <= told.keys()
-    assert told == {name: pins[name] for name in told}
+    assert {"express", "starsessions", "aiohttp-session", "django"} <= documented.keys()
+    assert documented == {name: pins[name] for name in documented}
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 def test_command_has_server_store_url_and_port(peer: Peer) -> None:
-    """A server is told all it needs on its command line."""
+    """A server gets all its settings from the command line."""
     for store in peer.stores:
         command = peer.command(store, "scheme://somewhere", 12345)
 
         assert command[-4:] == [str(HERE / peer.server), store, "scheme://somewhere", "12345"]
 
 
-def test_store_that_a_peer_lacks_is_refused() -> None:
-    """Nobody times MongoDB with a library that has no store for it."""
+def test_store_that_a_peer_lacks_is_rejected() -> None:
+    """A library without a store for MongoDB cannot be measured with it."""
     lacking = next(peer for peer in PEERS if "mongo" not in peer.stores)
 
     with pytest.raises(ValueError, match="does not support the mongo store"):
@@ -111,10 +111,10 @@ def test_store_that_a_peer_lacks_is_refused() -> None:
         ({"node": "echo v20.19.0", "npm": "true"}, None),
     ],
 )
-def test_express_says_what_it_misses(
+def test_express_names_a_missing_program(
     programs: dict[str, str], reason: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A machine without node, or with an old one, is told so in one line."""
+    """If node is missing or too old, the reason is one line."""
     monkeypatch.setenv("PATH", str(tmp_path))
     for name, script in programs.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
@@ -123,8 +123,8 @@ def test_express_says_what_it_misses(
     assert EXPRESS.missing() == reason
 
 
-def test_prepare_of_a_missing_peer_says_why(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """What cannot run here is not half made."""
+def test_prepare_of_a_missing_peer_raises_the_reason(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """No part of its environment is built."""
     monkeypatch.setenv("PATH", "")
 
     with pytest.raises(RuntimeError, match=r"^express: no node on PATH$"):
@@ -132,8 +132,8 @@ def test_prepare_of_a_missing_peer_says_why(monkeypatch: pytest.MonkeyPatch, fol
     assert list(folder.iterdir()) == []
 
 
-def test_environment_is_made_once(folder: Path) -> None:
-    """A second run finds the first one's environment."""
+def test_environment_is_built_once(folder: Path) -> None:
+    """A second run uses the environment of the first."""
     environment = FakeEnvironment()
     peer = replace(EXPRESS, environment=environment)
 
@@ -143,8 +143,8 @@ def test_environment_is_made_once(folder: Path) -> None:
     assert environment.built == [folder / "express"]
 
 
-def test_environment_of_other_pins_is_made_anew(folder: Path) -> None:
-    """Nothing of the old versions stays."""
+def test_environment_is_built_again_for_other_pins(folder: Path) -> None:
+    """No file of the old versions remains."""
     environment = FakeEnvironment()
     peer = replace(EXPRESS, environment=environment)
     peer.prepare()
@@ -156,8 +156,8 @@ def test_environment_of_other_pins_is_made_anew(folder: Path) -> None:
     assert not (folder / "express" / "old").exists()
 
 
-def test_environment_that_failed_is_tried_again(folder: Path) -> None:
-    """A failure names the peer, and leaves nothing that passes for an environment."""
+def test_failed_environment_is_built_again(folder: Path) -> None:
+    """The error names the peer, and the failed environment is not used."""
     environment = FakeEnvironment(error="no network")
     peer = replace(EXPRESS, environment=environment)
 
@@ -168,10 +168,8 @@ def test_environment_that_failed_is_tried_again(folder: Path) -> None:
     assert len(environment.built) == 2
 
 
-def test_failed_install_is_told_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: Path
-) -> None:
-    """Of what npm has to say, the line that names the error."""
+def test_failed_install_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: Path) -> None:
+    """Of the output of npm, the line that names the error."""
     npm = "printf 'npm warn old\\nnpm error code ENOTFOUND\\nnpm error more\\n' >&2; exit 1"
     for name, script in {"node": "echo v24.0.0", "npm": npm}.items():
         program = tmp_path / "bin" / name

@@ -29,7 +29,7 @@ def test_a_bulk_session_is_signed_in_and_needs_no_touch() -> None:
 
 
 def test_levels_are_powers_of_ten() -> None:
-    """From a thousand up to the most; the most alone where that is fewer."""
+    """From a thousand up to the highest; only the highest if it is below a thousand."""
     assert scale._levels(1_000_000) == [1_000, 10_000, 100_000, 1_000_000]
     assert scale._levels(50_000) == [1_000, 10_000]
     assert scale._levels(500) == [500]

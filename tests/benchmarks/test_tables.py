@@ -12,13 +12,13 @@ from benchmarks.harness.targets import verdict
 
 
 def spread(median: float) -> dict[str, float]:
-    """Return a spread as JSON has it."""
+    """Return a spread as a JSON value."""
     return {"median": median, "low": median - 0.1, "high": median + 0.1}
 
 
 def row(name: str, kind: str, ratio: float) -> dict[str, Any]:
     """Return a row of results with Redis."""
-    timed = {figure: spread(9) for figure in rounds.REPORTED}
+    timed = {metric: spread(9) for metric in rounds.REPORTED}
     compared = {"ratio": spread(ratio), "cpu_ratio": spread(ratio), "p99_ratio": spread(1.5)}
     return {
         "server": name,
@@ -30,7 +30,7 @@ def row(name: str, kind: str, ratio: float) -> dict[str, Any]:
     }
 
 
-FIGURES = {
+RESULTS = {
     "about": {
         "when": "2026-01-02T03:04:05+00:00",
         **{"cores": 2, "pinned": True, "python": "3.11", "tornado": "6.6", "generator": "wrk -t1"},
@@ -50,7 +50,7 @@ FIGURES = {
 
 
 @pytest.mark.parametrize(
-    ("figure", "target", "at_most", "word"),
+    ("value", "target", "at_most", "word"),
     [
         (0.9, 0.9, False, "met"),
         (0.899, 0.9, False, "missed"),
@@ -58,14 +58,14 @@ FIGURES = {
         (2.1, 2, True, "missed"),
     ],
 )
-def test_a_target_is_met_at_its_figure(figure: float, target: float, at_most: bool, word: str) -> None:
-    """And missed on the other side of it."""
-    assert verdict(figure, target, at_most=at_most) == word
+def test_a_target_is_met_at_its_value(value: float, target: float, at_most: bool, word: str) -> None:
+    """It is missed by any worse value."""
+    assert verdict(value, target, at_most=at_most) == word
 
 
-def test_the_report_puts_each_target_beside_its_figure() -> None:
-    """Ours to the bare handler, and to Express; who was skipped is named."""
-    lines = tables.bench_report(FIGURES).splitlines()
+def test_the_report_shows_each_target_next_to_its_result() -> None:
+    """For the bare handler and for Express; it names peers that were not measured."""
+    lines = tables.bench_report(RESULTS).splitlines()
 
     assert "django: not measured: no network." in lines
     read, latency = [line for line in lines if line.startswith("| redis | read | 9")]
@@ -77,13 +77,13 @@ def test_the_report_puts_each_target_beside_its_figure() -> None:
 
 
 def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
-    """A case that failed in every round."""
+    """The table shows this for a case that failed in every round."""
     assert tables.format_spread(None) == "failed"
     assert tables.format_target(None, 0.9) == "≥ 0.90 not measured"
 
 
-def test_figures_go_between_their_marks() -> None:
-    """What the page says around them stays, and so it does the second time."""
+def test_tables_are_replaced_between_their_markers() -> None:
+    """The rest of the page stays the same; a second replacement changes nothing."""
     page = "before\n<!-- begin: bench -->\nold\n<!-- end: bench -->\nafter\n"
     once = report.replace_section(page, "bench", r"| new \1 |")
 
@@ -93,8 +93,8 @@ def test_figures_go_between_their_marks() -> None:
         report.replace_section(page, "scale", "")
 
 
-def test_the_page_has_a_place_for_each_report() -> None:
-    """The command that fills it finds its marks."""
+def test_the_page_has_markers_for_each_report() -> None:
+    """docs/performance.md has the markers that `python -m benchmarks.report` needs."""
     page = report.PAGE.read_text()
 
     for name in report.REPORTS:

@@ -19,19 +19,19 @@ from stormcellar import SessionMixin
 from stormcellar.sessions.session import state_of
 
 
-class Counting:
-    """A database that knows a read and a write."""
+class TwoOperations:
+    """A database with one read and one write operation."""
 
     def counts(self) -> Counter[str]:
-        """Return nothing."""
+        """Return an empty result."""
         return Counter()
 
     def is_write(self, operation: str) -> bool:
-        """Whether it is the write."""
+        """Whether *operation* is the write."""
         return operation == "put"
 
     def used_bytes(self) -> int:
-        """Return nothing."""
+        """Return an empty result."""
         return 0
 
 
@@ -43,10 +43,10 @@ GOOD: dict[str, dict[str, float]] = {
 }
 
 
-def test_the_work_is_accepted() -> None:
-    """One stray write in twenty reads may be a touch."""
-    check_operations(GOOD, Counting())
-    check_operations({**GOOD, "read": {"get": 1, "put": 0.05}}, Counting())
+def test_the_expected_operations_are_accepted() -> None:
+    """One write in twenty reads can be a touch."""
+    check_operations(GOOD, TwoOperations())
+    check_operations({**GOOD, "read": {"get": 1, "put": 0.05}}, TwoOperations())
 
 
 @pytest.mark.parametrize(
@@ -59,15 +59,15 @@ def test_the_work_is_accepted() -> None:
         ("login", {"get": 1, "put": 0.5}, "every login request must write"),
     ],
 )
-def test_other_work_is_refused(kind: str, counts: dict[str, float], reason: str) -> None:
-    """Whoever does less than is timed, or more, is told what."""
+def test_other_operations_are_rejected(kind: str, counts: dict[str, float], reason: str) -> None:
+    """The message names what is missing or too much."""
     with pytest.raises(VerificationError, match=reason):
-        check_operations({**GOOD, kind: counts}, Counting())
+        check_operations({**GOOD, kind: counts}, TwoOperations())
 
 
-def test_a_library_known_to_write_on_reads_is_let() -> None:
-    """It is timed all the same, and the report says it."""
-    check_operations({**GOOD, "read": {"get": 1, "put": 1}}, Counting(), reads_write=True)
+def test_a_library_known_to_write_on_reads_is_accepted() -> None:
+    """It is measured, and the report contains a note."""
+    check_operations({**GOOD, "read": {"get": 1, "put": 1}}, TwoOperations(), reads_write=True)
 
 
 @contextmanager
@@ -92,26 +92,26 @@ def verified() -> None:
     run(work())
 
 
-def test_our_own_application_does_the_work() -> None:
-    """Through the real mixin: who it is, that nobody is nobody, and that a login ends the old ID."""
+def test_our_own_application_passes() -> None:
+    """With the real mixin: it identifies the user, rejects other cookies, and a login ends the old ID."""
     verified()
 
 
-class AnyoneIsSomebody(RequestHandler):
+class ReadWithoutSession(RequestHandler):
     def get(self) -> None:
-        """Answer without looking."""
+        """Respond without reading the session."""
         self.write("somebody")
 
 
-class LoginThatRenewsNothing(SessionMixin, RequestHandler):
+class LoginWithoutRotation(SessionMixin, RequestHandler):
     def get(self) -> None:
-        """Leave the ID as it is."""
+        """Keep the ID."""
         self.write("hello")
 
 
-class LoginThatLeavesTheOldOne(SessionMixin, RequestHandler):
+class LoginThatKeepsTheOldId(SessionMixin, RequestHandler):
     async def get(self) -> None:
-        """Begin another session beside the old one."""
+        """Start a new session and keep the old one."""
         data = dict(self.session)
         held = self._stormcellar
         fresh = await held.sessions.load(None, state_of(self.session).request)
@@ -124,12 +124,12 @@ class LoginThatLeavesTheOldOne(SessionMixin, RequestHandler):
 @pytest.mark.parametrize(
     ("kind", "handler", "reason"),
     [
-        ("read", AnyoneIsSomebody, "read without a cookie: response 200"),
-        ("login", LoginThatRenewsNothing, "a login must set one new cookie; it set 0"),
-        ("login", LoginThatLeavesTheOldOne, "read with the ID from before a login: response 200"),
+        ("read", ReadWithoutSession, "read without a cookie: response 200"),
+        ("login", LoginWithoutRotation, "a login must set one new cookie; it set 0"),
+        ("login", LoginThatKeepsTheOldId, "read with the ID from before a login: response 200"),
     ],
 )
-def test_a_server_that_cheats_is_refused(kind: str, handler: type[RequestHandler], reason: str) -> None:
-    """What would be faster for the wrong reason is never timed."""
+def test_a_server_that_skips_work_is_rejected(kind: str, handler: type[RequestHandler], reason: str) -> None:
+    """A server that is faster for the wrong reason is not measured."""
     with handlers(**{kind: handler}), pytest.raises(VerificationError, match=reason):
         verified()
