@@ -30,7 +30,7 @@ def verify(server: ServerUnderTest, database: Database | None, *, reads_write: b
     """Send 20 requests of each kind to *server*; return the database operations per request.
 
     Args:
-        reads_write: The reads of this server are known to write, which the report says.
+        reads_write: The reads of this server are known to write; the report notes this.
 
     Raises:
         VerificationError: A response is wrong, or the database does less or more than the request needs.

@@ -26,7 +26,7 @@ from stormcellar.runtime.process_group import (
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def say(*words: object) -> None:
+def print_line(*words: object) -> None:
     """Write a line with one system call, without buffers that a fork would copy."""
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
@@ -34,31 +34,31 @@ def say(*words: object) -> None:
 def waits(stop: int) -> int:
     """Wait for the stop signal, then exit."""
     os.read(stop, 1)
-    say("stopped", os.getpid())
+    print_line("stopped", os.getpid())
     return 0
 
 
 def drains(stop: int) -> int:
     """After the stop signal, exit only when the file `go` exists; print SIGTERM but ignore it."""
-    signal.signal(signal.SIGTERM, lambda *_: say("signalled", os.getpid()))
+    signal.signal(signal.SIGTERM, lambda *_: print_line("signalled", os.getpid()))
     unblock_signals()
-    say("ready", os.getpid())
+    print_line("ready", os.getpid())
     os.read(stop, 1)
-    say("draining", os.getpid())
+    print_line("draining", os.getpid())
     while not Path("go").exists():
         time.sleep(0.01)
-    say("drained", os.getpid())
+    print_line("drained", os.getpid())
     return 0
 
 
 def reloads(stop: int) -> int:
     """Print each SIGHUP, including those received before this child was ready."""
-    say("forked", os.getpid())
+    print_line("forked", os.getpid())
     while Path("wait").exists():
         time.sleep(0.01)
-    signal.signal(signal.SIGHUP, lambda *_: say("reloaded", os.getpid()))
+    signal.signal(signal.SIGHUP, lambda *_: print_line("reloaded", os.getpid()))
     unblock_signals()
-    say("ready", os.getpid())
+    print_line("ready", os.getpid())
     return waits(stop)
 
 
@@ -76,7 +76,7 @@ def stuck(stop: int) -> int:
 
 def fails(stop: int) -> int:
     """Exit immediately with status 3."""
-    say("at", time.monotonic())
+    print_line("at", time.monotonic())
     return 3
 
 
@@ -126,7 +126,7 @@ def main() -> int:
     work = BEHAVIOURS[name]
 
     def child(stop: int) -> int:
-        say("started", os.getpid())
+        print_line("started", os.getpid())
         return work(stop)
 
     sys.stdout.write("once")  # in the buffer while the children are forked
@@ -136,9 +136,9 @@ def main() -> int:
         with socket.create_server(("127.0.0.1", 0)) as listening, blocked_signals():
             given = ProcessLimits(**json.loads("".join(limits) or "{}"))
             status = run_process_group(
-                int(count), child, sockets=[listening], reload=lambda: say("noticed"), limits=given
+                int(count), child, sockets=[listening], reload=lambda: print_line("noticed"), limits=given
             )
-    say("returned", status)
+    print_line("returned", status)
     return status
 
 

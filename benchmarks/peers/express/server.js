@@ -1,4 +1,4 @@
-// Express with express-session: `node server.js STORE URL PORT`. Settings and why: ../README.md.
+// Express with express-session: `node server.js STORE URL PORT`. Settings and reasons: ../README.md.
 "use strict";
 
 const { randomBytes } = require("node:crypto");
