@@ -34,6 +34,7 @@ BELOW = {
     "runtime": {"app", "web", "accounts", "sessions", "ground", "contract", "stores"},
     "cli": {"runtime", "app", "web", "accounts", "sessions", "ground", "contract", "stores"},
     "run": {"cli"},
+    "main": {"cli"},
     "library": {"web", "sessions", "ground"},
 }
 CONTRACT = {"base", "records", "counters", "errors"}
@@ -77,6 +78,8 @@ def room_of(module: str) -> str:
     match module.split("."):
         case ["stormcellar"]:
             return "library"
+        case ["stormcellar", "__main__"]:
+            return "main"
         case ["stormcellar", "stores", name, *_] if name in CONTRACT:
             return "contract"
         case ["stormcellar", "stores", *rest]:

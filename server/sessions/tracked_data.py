@@ -66,7 +66,10 @@ class TrackedData:
 
     def write(self, key: str, value: Any) -> None:
         """Set *key*; raise ValueError if it cannot be stored, or TypeError if the key is not a string."""
-        raw = json_values.encode(value)
+        try:
+            raw = json_values.encode(value)
+        except json_values.NotJSON as exc:
+            raise json_values.NotJSON(f"session key {key!r}: {exc}") from None
         check_keys((key,))
         self._set(key, value, raw)
 
@@ -96,7 +99,10 @@ class TrackedData:
         """
         put = {}
         for key, raw in self._watched.items():
-            raw = json_values.encode(self._values[key]) if raw is None else raw
+            try:
+                raw = json_values.encode(self._values[key]) if raw is None else raw
+            except json_values.NotJSON as exc:
+                raise json_values.NotJSON(f"session key {key!r}: {exc}") from None
             if not self._is_stored(key, raw):
                 put[key] = raw
         self._pending = _delta(put, frozenset(self._dropped & self._stored.keys()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -175,3 +176,16 @@ async def test_user_and_handle_cannot_be_assigned(core: Core) -> None:  # C4
         session.handle = "h" * 22  # type: ignore[misc]
 
     assert session.user is None
+
+
+@pytest.mark.gen_test
+async def test_refusal_names_the_key(core: Core) -> None:
+    """Whether the value was assigned, or became so by a nested change, the message says where."""
+    session = await Visitor(core).request()
+
+    with pytest.raises(ValueError, match="session key 'when': datetime is not a JSON type"):
+        session["when"] = datetime(2026, 1, 1)
+    session["cart"] = {}
+    session["cart"]["tea"] = {1, 2}
+    with pytest.raises(ValueError, match="session key 'cart': set is not a JSON type"):
+        await session.commit()

@@ -1,0 +1,5 @@
+"""`python -m stormcellar` runs the command line."""
+
+from stormcellar.cli.main import main
+
+raise SystemExit(main())
