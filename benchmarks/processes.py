@@ -50,9 +50,9 @@ def main() -> None:
     rates = throughput(rounds=options.rounds, seconds=options.seconds)
     print(f"GET /session, Redis, {CONNECTIONS} connections, each process {SHARE:.0%} of the time; requests/s")
     for count, samples in rates.items():
-        each = [rate for rate, _ in samples]
+        values = [rate for rate, _ in samples]
         cpu_us = statistics.median(cpu_us for _, cpu_us in samples)
-        spread = f"{statistics.median(each):7.0f} ({min(each):.0f}-{max(each):.0f})"
+        spread = f"{statistics.median(values):7.0f} ({min(values):.0f}-{max(values):.0f})"
         print(f"{count}: {spread}, {cpu_us:.0f} us of CPU time per request")
     ratios = [two[0] / one[0] for one, two in zip(rates[1], rates[2], strict=True)]
     print(f"ratio: {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})\n")
