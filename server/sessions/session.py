@@ -31,7 +31,7 @@ class Session(MutableMapping[str, Any]):
     `SessionManager.load` creates it. It belongs to one request and to one task at a time.
     """
 
-    __slots__ = ("_lifecycle", "_state")
+    __slots__ = ("__weakref__", "_lifecycle", "_state")
 
     def __init__(self, lifecycle: Lifecycle, state: SessionState) -> None:
         self._lifecycle = lifecycle

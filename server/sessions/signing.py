@@ -8,9 +8,8 @@ from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-# Lengths: a session ID in base64, a Unix time in seconds until the year 2286, and the end of a signed value,
-# which is the session ID, a bar and the MAC in hexadecimal.
-_LENGTH, _TIME = 88, 10
+# The length of a session ID in base64; the end of a signed value is that, a bar, and the MAC in hexadecimal.
+_LENGTH = 88
 _END = _LENGTH + 1 + 64
 
 
@@ -40,7 +39,7 @@ class KeyRing:
         keyed = {version: hmac.new(key, digestmod="sha256") for version, key in self._keys.items()}
         self._first_keyed = keyed[self.first]
         self._begin = f"2|{len(str(self.first))}:{self.first}|"
-        self._by_head = {f"2|{len(str(version))}:{version}|{_TIME}:": each for version, each in keyed.items()}
+        self._by_head = {f"2|{len(str(version))}:{version}": each for version, each in keyed.items()}
 
     def sign(self, name: str, value: str, *, clock: Callable[[], float]) -> str:
         """Return *value* signed for the cookie *name*, byte for byte as `tornado.web.create_signed_value`."""
@@ -53,16 +52,17 @@ class KeyRing:
 
         Accepts session IDs only; of these it accepts what `tornado.web.decode_signed_value` accepts::
 
-            2|length:version|10:time|length:name|88:session ID in base64|MAC
+            2|length:version|length:time|length:name|88:session ID in base64|MAC
 
         Returns:
             None if anything is wrong. The age is not checked.
         """
         middle, begin, signed = _middle(name), value[:-_END], value[-_END:-64]
-        until = len(begin) - len(middle)
-        time, keyed = begin[until - _TIME : until], self._by_head.get(begin[: until - _TIME])
-        has_shape = begin.endswith(middle) and signed.endswith("|") and time.isdigit() and value.isascii()
-        if keyed is None or not has_shape:
+        head, _, stamp = begin[: len(begin) - len(middle)].rpartition("|")
+        length, _, time = stamp.partition(":")
+        keyed, has_time = self._by_head.get(head), time.isdigit() and length == str(len(time))
+        has_shape = begin.endswith(middle) and signed.endswith("|") and value.isascii()
+        if keyed is None or not (has_time and has_shape):
             return None
         if not hmac.compare_digest(value[-64:], _mac(keyed, value[:-64].encode())):
             return None

@@ -246,3 +246,14 @@ async def test_the_time_left_is_that_after_this_request(core: Core) -> None:  # 
     assert soon == (1741, 43_141)
     assert due == 1800
     assert (core.manager.idle_left_s(nobody), core.manager.deadline_left_s(nobody)) == (None, None)
+
+
+def test_cookie_of_an_early_clock_is_accepted() -> None:
+    """A machine whose clock starts at 1970 accepts what it signed; the time has fewer digits then."""
+    signing, reading = (SessionManager(MemoryStore(), secrets=[KEY], clock=lambda: 1000.0) for _ in range(2))
+    sid, response = SessionId.mint(), Response()
+
+    signing.cookies.write(response, sid)
+    pair = response[0].partition(";")[0]
+
+    assert reading.cookies.read([pair]) == sid
