@@ -54,16 +54,23 @@ class CsrfMixin(SessionHandler):
             raise HTTPError(403, "the form token is missing, or was made for another session")
 
 
+class InvalidOrigin(HTTPError):
+    """The Origin header is not a URL."""
+
+    def __init__(self) -> None:
+        super().__init__(403, "the Origin header is not a URL")
+
+
 def require_origin(request: HTTPServerRequest) -> None:
     """Refuse an Origin header that makes Tornado raise when it compares it with Host (web.py, 6.6.1).
 
     Raises:
-        HTTPError: 403.
+        InvalidOrigin: 403.
     """
     try:
         urlsplit(request.headers.get("Origin", ""))
     except ValueError:
-        raise HTTPError(403, "the Origin header is not a URL") from None
+        raise InvalidOrigin from None
 
 
 def _is_valid(held: HandlerState, token: str, basis: str) -> bool:

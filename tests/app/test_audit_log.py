@@ -225,10 +225,11 @@ async def test_a_visit_is_told_from_end_to_end(open_site: OpenSite, path: Path) 
     [
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://[bad"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site", "Origin": "https://evil.example"},
     ],
-    ids=["origin", "null", "fetch metadata", "a sibling"],
+    ids=["origin", "null", "no URL", "fetch metadata", "a sibling"],
 )
 async def test_a_request_from_another_site_is_told(headers: dict[str, str], site: Site) -> None:  # I1
     """With and without Origin; what it would have done is not."""

@@ -21,7 +21,7 @@ from stormcellar.events import Kind
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.stores import StoreUnavailable
 from stormcellar.stores.errors import failure_reason
-from stormcellar.web.csrf_mixin import require_origin
+from stormcellar.web.csrf_mixin import InvalidOrigin, require_origin
 from stormcellar.web.mixin import SessionMixin
 from stormcellar.web.session_handler import SETTING
 from stormcellar.web.tornado_request import SAFE_METHODS
@@ -158,6 +158,8 @@ class BaseHandler(EdgeHandler):
 
 def _is_cross_origin(error: BaseException | None) -> bool:
     """Whether *error* is Tornado's refusal of an unsafe cross-origin request (web.py, 6.6.1)."""
+    if isinstance(error, InvalidOrigin):
+        return True
     if type(error) is not HTTPError or error.status_code != 403:
         return False
     return (error.log_message or "").startswith(("Origin ", "Sec-Fetch-Site "))
