@@ -1,4 +1,4 @@
-"""Run the standalone server."""
+"""Run the login server; the project must be installed, as `make run` does."""
 
 from stormcellar.cli.main import main
 

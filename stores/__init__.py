@@ -77,10 +77,9 @@ def open_store(
     """Make the store that *url* names. Does no I/O; the store connects on first use or `ping()`.
 
     Args:
-        url: `memory:`, `redis://`, `rediss://`, `redis+unix://`, `redis+cluster://` or `mongodb://`; the
-        words
-            `memory`, `redis`, `mongo` for the usual local address; or `package.module:Class?...` for your own
-            store, whose `from_url` receives the whole string.
+        url: `memory:`, `redis://`, `rediss://`, `redis+unix://`, `redis+cluster://` or `mongodb://`; or
+            `memory`, `redis` or `mongo` for the usual local address; or `package.module:Class?...` for your
+            own store, whose `from_url` receives the whole string.
         prefix, timeout_s, connect_timeout_s, max_sessions: See `StoreOptions`.
 
     Raises:

@@ -56,7 +56,7 @@ class RateLimits:
         """Count under keys derived from *key*. With another key all counts start again at zero."""
         keys = KeyRing([key])
         self.throttle.use_key(keys.derive("throttle")[0])
-        self.visitors.use_key(keys.derive("visitors")[0])
+        self.visitors.use_key(keys.derive("newcomers")[0])  # the label is part of every stored key
 
 
 def make_http_server(app: Application, tls: ssl.SSLContext | None = None) -> HTTPServer:
