@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from asyncio import Future
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -101,8 +102,9 @@ class SessionMixin(ReauthenticationMixin, CsrfMixin):
             renew = self.session_activity and self._status_code < 500 and _wants_renewal(held)
             if delta is not None or renew or state.is_busy:
                 lifecycle = held.sessions.lifecycle
-                save = lifecycle.commit_and_renew if renew else lifecycle.commit
-                return send_when_saved(self, held, save(state, delta or Delta()), super().finish)
+                commit = lifecycle.commit_and_renew if renew else lifecycle.commit
+                save = partial(commit, state, delta or Delta())
+                return send_when_saved(self, held, save, super().finish)
         sent = super().finish()
         if self.session_activity and state.record is not None and state.cookie is CookieChange.KEEP:
             held.sessions.touch(state)

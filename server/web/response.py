@@ -62,10 +62,10 @@ def _ignore(*args: object, **kwargs: object) -> None:
 def send_when_saved(
     handler: SessionHandler,
     held: HandlerState,
-    saving: Coroutine[Any, Any, None],
+    save: Callable[[], Coroutine[Any, Any, None]],
     send: Callable[[], Future[None]],
 ) -> Future[None]:
-    """Hold the response, await *saving* in a task, then *send* it; an error of *saving* is sent instead.
+    """Hold the response, *save* in a task, then *send* it; an error of *save* is sent instead.
 
     Returns:
         A future that resolves when the response was sent, or could not be.
@@ -74,7 +74,7 @@ def send_when_saved(
     assert held.state is not None
     held.state.seal("the response is finished")
     held.answered = answered = Future[None]()
-    held.sessions.spawn(_save_then_send(handler, held, saving, response, send))
+    held.sessions.spawn(_save_then_send(handler, held, save(), response, send))
     return answered
 
 

@@ -46,8 +46,12 @@ class HandlerState:
     def sessions(self) -> SessionManager:
         """The manager that was passed to `session_settings`."""
         manager = self._settings.get(SETTING)
-        if not isinstance(manager, SessionManager):
+        if manager is None:
             raise RuntimeError("no session manager: Application(..., **session_settings(manager))")
+        if not isinstance(manager, SessionManager):
+            raise RuntimeError(
+                f"the setting {SETTING!r} must be a SessionManager, not {type(manager).__name__}"
+            )
         return manager
 
     @cached_property
@@ -71,11 +75,14 @@ class SessionHandler(RequestHandler):
 
     @cached_property
     def _stormcellar(self) -> HandlerState:
-        return HandlerState(self.application.settings, self.request.headers.get_list("Cookie"))
+        held = HandlerState(self.application.settings, self.request.headers.get_list("Cookie"))
+        if type(self).sessions is not SessionHandler.sessions:
+            held.sessions = self.sessions
+        return held
 
     @property
     def sessions(self) -> SessionManager:
-        """The manager that was passed to `session_settings`."""
+        """The manager that was passed to `session_settings`. Override it to use another one."""
         return self._stormcellar.sessions
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Iterator
 
@@ -10,8 +11,10 @@ import pytest
 from tornado.ioloop import IOLoop
 from tornado.web import HTTPError, RequestHandler
 
-from stormcellar import Lifetime, SessionMixin, session_settings
+from stormcellar import Lifetime, SessionManager, SessionMixin, session_settings
 from stormcellar.stores import Delta, StoreUnavailable
+from stormcellar.stores.memory import MemoryStore
+from stormcellar.web.session_handler import HandlerState
 from tests.support.embedding import Lab, Ping, Wire, count, errors, look, post_json, set_names
 
 
@@ -583,3 +586,49 @@ def test_setting_of_the_same_name_is_refused(lab):
     """A setting of the application is not replaced silently."""
     with pytest.raises(ValueError, match="'stormcellar' is reserved"):
         session_settings(lab.sessions, stormcellar="mine")
+
+
+@pytest.mark.gen_test
+async def test_handler_may_choose_its_manager(lab, browser):
+    """An overridden `sessions`, such as one per tenant, is used for the load, the save and the cookie."""
+    other = SessionManager(MemoryStore(), secrets=["k" * 32], cookie_name="tenant")
+
+    def get(self):
+        self.session["seen"] = True
+        self.write("hello")
+
+    lab.serve("/", bases=(SessionMixin, RequestHandler), get=get, sessions=property(lambda self: other))
+
+    response = await browser.get("/")
+
+    assert response.headers["Set-Cookie"].startswith("tenant=")
+    assert lab.store.calls == {}
+    assert [record.data async for record in other.store.scan(now_ms=other.now_ms())] == [{"seen": b"true"}]
+
+
+@pytest.mark.gen_test
+async def test_cookie_that_cannot_be_sent_leaves_no_save_behind(lab, browser, recwarn):
+    """If the response cannot be held, nothing is saved and no coroutine is left that was never awaited."""
+
+    def get(self):
+        self.session["seen"] = True
+        self.set_cookie("other", "value")
+        self._new_cookie["other"]["path"] = "/\r\nX: y"
+        self.write("hello")
+
+    lab.serve("/", get=get)
+
+    response = await browser.get("/")
+    gc.collect()
+
+    assert response.code == 500
+    assert lab.store.calls == {}
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_setting_of_another_type_is_named(lab):
+    """A setting that is no manager is told as what it is."""
+    held = HandlerState({"stormcellar": object()}, [])
+
+    with pytest.raises(RuntimeError, match="must be a SessionManager, not object"):
+        _ = held.sessions
