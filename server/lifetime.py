@@ -14,7 +14,10 @@ MAX_COOKIE_S = 400 * 86_400
 
 @dataclass(frozen=True, slots=True)
 class LimitProblem:
-    """A limit that breaks a rule: *name* must be *rule* the other limit, *bound_name*, which is *bound*."""
+    """A limit that breaks a rule: *name* must be *rule* the other limit, *bound_name*, which is *bound*.
+
+    If *bound* is None, *name* needs the other limit, which is not given.
+    """
 
     name: str
     value: float
@@ -22,11 +25,19 @@ class LimitProblem:
     bound: float | None
     bound_name: str | None = None
 
-    def line(self, label: Callable[[str], str] = str, number: Callable[[float], str] = str) -> str:
-        """Return the problem in one line; *label* and *number* spell names and values."""
-        bound = [label(self.bound_name)] if self.bound_name is not None else []
-        bound += [number(self.bound)] if self.bound is not None else []
-        found = f"{label(self.name)}: {number(self.value)} is not valid"
+    def line(
+        self, label: Callable[[str], str] = str, number: Callable[[float], str] = str, *, note: str = ""
+    ) -> str:
+        """Return the problem in one line; *label* and *number* spell names and values.
+
+        Args:
+            note: Text after the value, such as where it comes from.
+        """
+        bound = [] if self.bound_name is None else [label(self.bound_name)]
+        if self.bound is None:
+            return f"{label(self.name)}: it also needs {', '.join(bound)}"
+        bound.append(number(self.bound))
+        found = f"{label(self.name)}: {number(self.value)}{note} is not valid"
         return f"{found}: it must be {self.rule} {', '.join(bound)}"
 
 
@@ -97,7 +108,7 @@ class Lifetime:
         if remember_s is not None and remember_s < self.absolute_s:
             yield LimitProblem("remember_s", remember_s, "at least", self.absolute_s, "absolute_s")
         if idle_s is not None and remember_s is None:
-            yield LimitProblem("remember_idle_s", idle_s, "given with", None, "remember_s")
+            yield LimitProblem("remember_idle_s", idle_s, "", None, "remember_s")
         if idle_s is not None and remember_s is not None and idle_s > remember_s:
             yield LimitProblem("remember_idle_s", idle_s, "at most", remember_s, "remember_s")
         if self.renew_s is not None and self.grace_s >= self.renew_s:

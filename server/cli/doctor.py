@@ -52,12 +52,12 @@ def _report(check: Callable[[Settings], str], settings: Settings) -> int:
 
 
 def _data_dir(settings: Settings) -> str:
-    path = settings.data_dir
+    path, label = settings.data_dir, settings.label("data_dir")
     nearest = next(each for each in (path, *path.parents) if os.path.lexists(each))
     if not nearest.is_dir():
-        raise Problem(f"data directory {path}: {nearest} is not a directory; choose another with --data-dir")
+        raise Problem(f"data directory {path}: {nearest} is not a directory; choose another with {label}")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        advice = "change its owner, or choose another with --data-dir"
+        advice = f"change its owner, or choose another with {label}"
         raise Problem(f"data directory {path}: {nearest} is not writable; {advice}")
     return f"data directory {path}" + ("" if nearest == path else " will be created")
 
@@ -90,14 +90,16 @@ def _accounts(settings: Settings) -> str:
 
 
 def _port(settings: Settings) -> str:
-    return _check_port(settings, settings.port, "--port", _is_this_server)
+    return _check_port(settings, settings.port, "port", _is_this_server)
 
 
 def _redirect_port(settings: Settings) -> str:
-    return _check_port(settings, settings.http_redirect_port or 0, "--http-redirect-port", _is_this_redirect)
+    return _check_port(settings, settings.http_redirect_port or 0, "http_redirect_port", _is_this_redirect)
 
 
-def _check_port(settings: Settings, port: int, flag: str, is_this_server: Callable[[Settings], bool]) -> str:
+def _check_port(
+    settings: Settings, port: int, option: str, is_this_server: Callable[[Settings], bool]
+) -> str:
     place = f"port {port} on {settings.address}"
     family = socket.AF_INET6 if ":" in settings.address else socket.AF_INET
     with socket.socket(family) as probe:
@@ -107,7 +109,8 @@ def _check_port(settings: Settings, port: int, flag: str, is_this_server: Callab
         except OSError as exc:
             if exc.errno == errno.EADDRINUSE and is_this_server(settings):
                 return f"{place}: in use by this server"
-            raise Problem(f"{place}: {exc.strerror}; choose another with {flag} or --address") from exc
+            labels = f"{settings.label(option)} or {settings.label('address')}"
+            raise Problem(f"{place}: {exc.strerror}; choose another with {labels}") from exc
     return f"{place} is free"
 
 
@@ -137,7 +140,7 @@ def _audit_log(settings: Settings) -> str:
     assert path is not None
     exists = path.exists()
     if not os.access(path if exists else path.parent, os.W_OK):
-        raise Problem(f"audit log {path} is not writable; choose another with --audit-log")
+        raise Problem(f"audit log {path} is not writable; choose another with {settings.label('audit_log')}")
     return f"audit log {path}" + ("" if exists else " will be created")
 
 

@@ -23,8 +23,9 @@ def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
         SettingsError: One line for each problem.
     """
     parsed = _parse(OPTIONS, flags, environment)
-    problems = _set_dependent_defaults(parsed)
-    settings = Settings(**parsed)
+    given = _sources(flags, environment)
+    problems = _set_dependent_defaults(parsed, given)
+    settings = Settings(**parsed, given=given)
     problems += find_problems(settings)
     if problems:
         raise SettingsError(*problems)
@@ -69,6 +70,14 @@ def _given(
     return environment.get(option.variable, option.default), option.variable
 
 
+def _sources(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the options that are given, each with the flag or the variable that gives it."""
+    by_variable = {option.name: option.variable for option in OPTIONS if option.variable in environment}
+    return by_variable | {
+        option.name: option.flag for option in OPTIONS if flags.get(option.name) is not None
+    }
+
+
 def _unknown_variables(environment: Mapping[str, str]) -> list[str]:
     known = [option.variable for option in OPTIONS]
     unknown = sorted(n for n in environment if n.startswith(ENVIRONMENT_PREFIX) and n not in known)
@@ -87,17 +96,17 @@ def did_you_mean(given: str, known: Iterable[str], *, prefix: str = "") -> str:
     return "".join(f"; did you mean {prefix}{match}?" for match in matches)
 
 
-def _set_dependent_defaults(parsed: dict[str, Any]) -> list[str]:
+def _set_dependent_defaults(parsed: dict[str, Any], given: Mapping[str, str]) -> list[str]:
     """Set the defaults that depend on other settings; return the problems."""
     problems = []
     is_named, path = parsed["accounts"] is not None, _file_path("accounts", parsed)
     if is_named and not os.path.exists(path):
-        problems.append(f"--accounts: {path} does not exist; create it with: accounts add NAME")
+        problems.append(f"{given['accounts']}: {path} does not exist; create it with: accounts add NAME")
     parsed["accounts"] = path
     parsed["secret_file"] = _file_path("secret_file", parsed)
     reasons = _reasons_against_demo(parsed)
     if parsed["demo"]:
-        problems += [f"--demo: {reason}" for reason in reasons]
+        problems += [f"{given['demo']}: {reason}" for reason in reasons]
     parsed["demo"] = not reasons if parsed["demo"] is None else parsed["demo"]
     return problems
 

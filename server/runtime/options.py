@@ -41,12 +41,17 @@ class Option:
     @property
     def flag(self) -> str:
         """The name on the command line."""
-        return "--" + self.name.replace("_", "-")
+        return flag_of(self.name)
 
     @property
     def variable(self) -> str:
         """The name in the environment."""
         return ENVIRONMENT_PREFIX + self.name.upper()
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of the option *name*."""
+    return "--" + name.replace("_", "-")
 
 
 # A default that belongs to a part of the library is read from there.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from stormcellar.addresses import Network
 from stormcellar.app.edge import Edge
 from stormcellar.lifetime import Lifetime
-from stormcellar.runtime.options import OPTIONS
+from stormcellar.runtime.options import DATA_FILES, OPTIONS, flag_of
 from stormcellar.stores import Store, open_store
 
 _DEFAULT = Lifetime()
@@ -43,7 +44,7 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """The parsed options, one field each, and what follows from them."""
+    """The parsed options, one field each; where they were given; what follows from them."""
 
     port: int
     address: str
@@ -81,6 +82,17 @@ class Settings:
     log_format: str
     audit_log: Path | None
     demo: bool
+    given: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """The options that were given, each with its source: `--port` or `STORMCELLAR_PORT`."""
+
+    def label(self, option: str) -> str:
+        """Return how a message names *option*: by its source, or by its flag if it was not given."""
+        return self.given.get(option, flag_of(option))
+
+    def path_label(self, option: str) -> str:
+        """Return the label of the option that determines the path of the file *option*."""
+        in_data_dir = option in DATA_FILES and option not in self.given
+        return self.label("data_dir" if in_data_dir else option)
 
     @property
     def secure(self) -> bool:
@@ -121,4 +133,4 @@ class Settings:
         )
 
 
-assert [option.name for option in OPTIONS] == [field.name for field in fields(Settings)]
+assert [*(option.name for option in OPTIONS), "given"] == [field.name for field in fields(Settings)]

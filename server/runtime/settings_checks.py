@@ -1,9 +1,9 @@
-"""Checks between settings that are valid one by one. Problems name flags, and values with their units."""
+"""Checks between settings that are valid one by one. Problems name sources, and values with their units."""
 
 from __future__ import annotations
 
 from stormcellar.addresses import is_loopback
-from stormcellar.lifetime import LifetimeError
+from stormcellar.lifetime import LifetimeError, LimitProblem
 from stormcellar.runtime.option_types import duration_text
 from stormcellar.runtime.settings import LIFETIME_OPTIONS, Settings
 
@@ -18,7 +18,7 @@ def _plain_http_beyond_loopback(settings: Settings) -> list[str]:
     if is_loopback(settings.address) or settings.secure:
         return []
     return [
-        f"--address: {settings.address} would serve plain HTTP beyond this machine; "
+        f"{settings.label('address')}: {settings.address} would serve plain HTTP beyond this machine; "
         "set a certificate with --tls-cert, or the networks of a TLS proxy with --behind-proxy"
     ]
 
@@ -27,16 +27,21 @@ def _incomplete(settings: Settings) -> list[str]:
     """Return a line for each option that has no effect without another one."""
     has_redirect = settings.http_redirect_port is not None
     missing = [
-        ("--tls-cert", settings.tls_cert, "--tls-key", settings.tls_key),
-        ("--tls-key", settings.tls_key, "--tls-cert", settings.tls_cert),
-        ("--tls-key-password-file", settings.tls_key_password_file, "--tls-key", settings.tls_key),
-        ("--http-redirect-port", has_redirect, "--tls-cert", settings.tls_cert),
-        ("--http-redirect-port", has_redirect, "--allowed-hosts", settings.allowed_hosts),
-        ("--hsts-subdomains", settings.hsts_subdomains, "--tls-cert or --behind-proxy", settings.secure),
+        ("tls_cert", settings.tls_cert, "--tls-key", settings.tls_key),
+        ("tls_key", settings.tls_key, "--tls-cert", settings.tls_cert),
+        ("tls_key_password_file", settings.tls_key_password_file, "--tls-key", settings.tls_key),
+        ("http_redirect_port", has_redirect, "--tls-cert", settings.tls_cert),
+        ("http_redirect_port", has_redirect, "--allowed-hosts", settings.allowed_hosts),
+        ("hsts_subdomains", settings.hsts_subdomains, "--tls-cert or --behind-proxy", settings.secure),
     ]
-    problems = [f"{flag}: it also needs {other}" for flag, given, other, has in missing if given and not has]
+    problems = [
+        f"{settings.label(name)}: it also needs {other}"
+        for name, given, other, has in missing
+        if given and not has
+    ]
     if settings.http_redirect_port and settings.http_redirect_port == settings.port:
-        problems.append("--http-redirect-port: it must differ from --port")
+        label = settings.label
+        problems.append(f"{label('http_redirect_port')}: it must differ from {label('port')}")
     return problems
 
 
@@ -44,19 +49,25 @@ def _invalid_lifetime(settings: Settings) -> list[str]:
     try:
         _ = settings.lifetime
     except LifetimeError as exc:
-        return [problem.line(_flag, duration_text) for problem in exc.problems]
+        return [_lifetime_line(settings, problem) for problem in exc.problems]
     return []
 
 
-def _flag(field: str) -> str:
-    return "--" + LIFETIME_OPTIONS.get(field, field).replace("_", "-")
+def _lifetime_line(settings: Settings, problem: LimitProblem) -> str:
+    def label(field: str) -> str:
+        return settings.label(LIFETIME_OPTIONS.get(field, field))
+
+    if LIFETIME_OPTIONS.get(problem.name) in settings.given:
+        return problem.line(label, duration_text)
+    line = problem.line(label, duration_text, note=" (the default)")
+    return f"{line}; set {label(problem.name)} as well"
 
 
 def _invalid_store(settings: Settings) -> list[str]:
     try:
         store = settings.open_store()
     except ValueError as exc:
-        return [f"--store: {exc}"]
+        return [f"{settings.label('store')}: {exc}"]
     if settings.processes > 1 and not store.shared:
-        return ["--processes: more than 1 need a shared store, such as redis or mongo"]
+        return [f"{settings.label('processes')}: more than 1 need a shared store, such as redis or mongo"]
     return []

@@ -104,10 +104,19 @@ def prepare(settings: Settings) -> Startup:
         SettingsError: A file is missing, invalid or accessible to others.
     """
     problems: list[str] = []
-    keys = _read("--secret-file", lambda: read_or_create_keys(settings.secret_file), problems)
-    accounts = _read("--accounts", lambda: AccountFile(settings.accounts).read(), problems)
-    tls = _read("--tls-cert", lambda: load_tls(settings), problems)
-    audit = _read("--audit-log", lambda: AuditLog(settings.audit_log), problems)
+
+    def load(option: str, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except OSError as exc:
+            problems.append(f"{settings.path_label(option)}: {describe(exc)}")
+        except ValueError as exc:
+            problems.append(f"{settings.label(option)}: {describe(exc)}")
+
+    keys = load("secret_file", lambda: read_or_create_keys(settings.secret_file))
+    accounts = load("accounts", lambda: AccountFile(settings.accounts).read())
+    tls = load("tls_cert", lambda: load_tls(settings))
+    audit = load("audit_log", lambda: AuditLog(settings.audit_log))
     if problems:
         raise SettingsError(*problems)
     reloadable = Reloadable(settings, keys, tls, audit)
@@ -121,14 +130,6 @@ def prepare(settings: Settings) -> Startup:
     # Valid from now on: sessions from before the start used another password.
     account = Account(hash_password(password), valid_after_ms=int(time.time() * 1000) - 1)
     return Startup(settings, reloadable, password, {DEMO_USER: account})
-
-
-def _read(flag: str, read: Callable[[], Any], problems: list[str]) -> Any:
-    try:
-        return read()
-    except (OSError, ValueError) as exc:
-        problems.append(f"{flag}: {describe(exc)}")
-        return None
 
 
 def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
@@ -200,7 +201,7 @@ async def _check_store(settings: Settings) -> int:
     try:
         await store.ping()
     except StoreRefused as exc:
-        raise SettingsError(f"--store: {refusal_message(exc)}") from exc
+        raise SettingsError(f"{settings.label('store')}: {refusal_message(exc)}") from exc
     except StoreUnavailable as exc:
         log.warning("the store does not answer yet (%s); /readyz reports when it does", failure_reason(exc))
     finally:
@@ -215,10 +216,10 @@ def listen(startup: Startup) -> Listeners:
         SettingsError: The address or a port is not available.
     """
     settings = startup.settings
-    sockets = _bind(settings, "--port", settings.port)
+    sockets = _bind(settings, "port", settings.port)
     redirect_sockets: list[socket.socket] = []
     if settings.http_redirect_port is not None:
-        redirect_sockets = _bind(settings, "--http-redirect-port", settings.http_redirect_port)
+        redirect_sockets = _bind(settings, "http_redirect_port", settings.http_redirect_port)
     scheme = "https" if settings.tls_cert else "http"
     redirected = f", http://{_place(settings, redirect_sockets)} redirects there" if redirect_sockets else ""
     where = f"{scheme}://{_place(settings, sockets)}, sessions in {settings.store_kind}{redirected}"
@@ -228,14 +229,14 @@ def listen(startup: Startup) -> Listeners:
     return Listeners(sockets, redirect_sockets)
 
 
-def _bind(settings: Settings, flag: str, port: int) -> list[socket.socket]:
+def _bind(settings: Settings, option: str, port: int) -> list[socket.socket]:
     try:
         sockets = bind_sockets(port, settings.address)
     except OSError as exc:
-        flag = "--address" if exc.errno == errno.EADDRNOTAVAIL else flag
-        advice = f"choose another with {flag}"
+        label = settings.label("address" if exc.errno == errno.EADDRNOTAVAIL else option)
+        advice = f"choose another with {label}"
         where = f"{_bracketed(settings.address)}:{port}"
-        raise SettingsError(f"{flag}: cannot listen on {where}: {exc.strerror}; {advice}") from exc
+        raise SettingsError(f"{label}: cannot listen on {where}: {exc.strerror}; {advice}") from exc
     return [shared_socket(each) for each in sockets] if settings.processes > 1 else sockets
 
 

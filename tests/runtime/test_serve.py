@@ -259,7 +259,7 @@ def test_data_directory_that_cannot_be_written_stops_it(
 
     found = refused(capsys, "--data-dir", str(tmp_path / "file"), "--no-demo")
 
-    assert found[0] == f"stormcellar: --secret-file: {tmp_path / 'file' / 'secret.keys'}: Not a directory"
+    assert found[0] == f"stormcellar: --data-dir: {tmp_path / 'file' / 'secret.keys'}: Not a directory"
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])

@@ -400,6 +400,35 @@ def test_contradictions_are_told_together() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("environment", "line"),
+    [
+        ({"ADDRESS": "0.0.0.0"}, "STORMCELLAR_ADDRESS: 0.0.0.0 would serve plain HTTP beyond this machine; "),
+        ({"STORE": "nosuch:"}, "STORMCELLAR_STORE: unknown store 'nosuch:'"),
+        ({"PROCESSES": "2"}, "STORMCELLAR_PROCESSES: more than 1 need a shared store"),
+        ({"TLS_KEY": "/k"}, "STORMCELLAR_TLS_KEY: it also needs --tls-cert"),
+        ({"DEMO": "yes", "BEHIND_PROXY": "127.0.0.1"}, "STORMCELLAR_DEMO: a demo account is not allowed"),
+        ({"REMEMBER_IDLE": "8d"}, "STORMCELLAR_REMEMBER_IDLE: it also needs --remember"),
+        (
+            {"IDLE": "12h", "ABSOLUTE": "11h"},
+            "STORMCELLAR_IDLE: 12h is not valid: it must be at most STORMCELLAR_ABSOLUTE, 11h",
+        ),
+    ],
+)
+def test_conflict_names_the_variables_that_were_set(environment: dict[str, str], line: str) -> None:
+    """A setting from the environment is named by its variable, an option that is not set by its flag."""
+    [found] = problems({}, **{f"STORMCELLAR_{name}": value for name, value in environment.items()})
+
+    assert found.startswith(line)
+
+
+def test_conflict_names_the_flag_that_overrides_a_variable() -> None:
+    """The line names the source that was used."""
+    [found] = problems({"address": "0.0.0.0"}, STORMCELLAR_ADDRESS="127.0.0.1")
+
+    assert found.startswith("--address: 0.0.0.0 would serve plain HTTP")
+
+
 # --- lifetimes ---
 
 
@@ -426,6 +455,14 @@ def test_times_are_refused_exactly_where_lifetime_refuses_them(
         assert problems(flags)
     else:
         assert load_settings(flags, {}).lifetime == wanted
+
+
+def test_default_that_contradicts_is_named_as_a_default() -> None:  # B10
+    """A limit that was not given is marked, and the line says that it must be set as well."""
+    assert problems({"absolute": "20m"}) == [
+        f"--{name}: 30m (the default) is not valid: it must be at most --absolute, 20m; set --{name} as well"
+        for name in ("idle", "anonymous-idle")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -456,7 +493,7 @@ def test_contradicting_times_are_told_with_their_units(flags: dict[str, str], li
             {"remember": "7d", "remember_idle": "8d"},
             "--remember-idle: 8d is not valid: it must be at most --remember, 7d",
         ),
-        ({"remember_idle": "8d"}, "--remember-idle: 8d is not valid: it must be given with --remember"),
+        ({"remember_idle": "8d"}, "--remember-idle: it also needs --remember"),
     ],
 )
 def test_contradicting_limits_of_those_who_stay(flags: dict[str, str], line: str) -> None:  # B10
@@ -637,9 +674,9 @@ def test_account_file_that_is_named_must_be_there(tmp_path: Path) -> None:
     """A name that leads nowhere is a slip, not an empty directory of accounts with a demo one in it."""
     path = tmp_path / "no.json"
 
-    line = f"--accounts: {path} does not exist; create it with: accounts add NAME"
-    assert problems({"accounts": "no.json"}) == [line]
-    assert problems(STORMCELLAR_ACCOUNTS="no.json") == [line]
+    line = f"{path} does not exist; create it with: accounts add NAME"
+    assert problems({"accounts": "no.json"}) == [f"--accounts: {line}"]
+    assert problems(STORMCELLAR_ACCOUNTS="no.json") == [f"STORMCELLAR_ACCOUNTS: {line}"]
 
 
 @pytest.mark.parametrize("directory", ["x" * 5000, "/dev/null", "a/" * 3000])
