@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from stormcellar.stores import Record
 
@@ -57,6 +57,7 @@ class Lifetime:
 
     Raises:
         LifetimeError: A limit is out of range, or two contradict each other. A ValueError.
+        TypeError: A limit is not a number.
     """
 
     idle_s: float = 1800
@@ -81,6 +82,10 @@ class Lifetime:
     """Sessions per user; a sign-in ends the oldest ones beyond it. None: any number."""
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if not isinstance(value, int | float) and (value is not None or each.default is not None):
+                raise TypeError(f"{each.name} must be a number, not {value!r}")
         if problems := [*self._out_of_range(), *self._contradictory()]:
             raise LifetimeError(*problems)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
+import re
 from typing import Any
 
 import pytest
@@ -61,6 +64,27 @@ def test_impossible_and_contradictory_limits_are_refused(limits: dict[str, Any],
     """The error names the limit that is not valid."""
     with pytest.raises(ValueError, match=named):
         Lifetime(**limits)
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Lifetime)])
+@pytest.mark.parametrize("value", ["3", datetime.timedelta(minutes=1)])
+def test_limit_that_is_not_a_number_is_named(name: str, value: object) -> None:
+    """The error names the field and shows the value."""
+    with pytest.raises(TypeError, match=re.escape(f"{name} must be a number, not {value!r}")):
+        Lifetime(**{name: value})  # type: ignore[arg-type]
+
+
+def test_none_is_for_optional_limits_only() -> None:
+    """A limit that every session has cannot be switched off."""
+    assert Lifetime(remember_s=None, max_per_user=None) == Lifetime()
+    with pytest.raises(TypeError, match="idle_s must be a number, not None"):
+        Lifetime(idle_s=None)  # type: ignore[arg-type]
+
+
+def test_needed_limit_that_is_missing_is_named() -> None:
+    """A limit that has no effect alone is reported with the other one."""
+    with pytest.raises(LifetimeError, match=r"^remember_idle_s: it also needs remember_s$"):
+        Lifetime(remember_idle_s=60)
 
 
 def test_equal_limits_do_not_contradict() -> None:
