@@ -65,7 +65,7 @@ def require_good(password: str, *, user: str) -> None:
     if word == user:
         raise PasswordRefused("Use something other than the account name.")
     if word in _OWN_WORDS or word in _common_passwords():
-        raise PasswordRefused("Use one that is less common; attackers try this one first.")
+        raise PasswordRefused("This one is too common: attackers try it first. Use another.")
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import configparser
 import os
+import re
 import sys
 import threading
 import time
@@ -151,8 +152,8 @@ def test_any_composition_will_do(password: str) -> None:  # E5 E17
         # Eight and eighteen once NFKC has written them out, but seven and one as typed.
         *((each, "at least 8 characters") for each in ("\ufb01sh1234", "\ufdfa")),
         *((each, "at most 1024 bytes") for each in ("x" * 1025, "ü" * 513, "x" * 10_000_000, "\ud800" * 9)),
-        *((each, "less common") for each in ("password", "1qaz2wsx", "#1stunna", "bigdaddy1")),
-        *((each, "less common") for each in ("PassWord1", "\uff50assword", "STORMCELLAR", "StormCellar")),
+        *((each, "too common") for each in ("password", "1qaz2wsx", "#1stunna", "bigdaddy1")),
+        *((each, "too common") for each in ("PassWord1", "\uff50assword", "STORMCELLAR", "StormCellar")),
         *((each, "account name") for each in ("alice.smith", "Alice.Smith", "\uff21lice.smith")),
     ],
 )
@@ -163,7 +164,7 @@ def test_guessable_password_is_refused(password: str, says: str) -> None:  # E5 
 
     message = str(caught.value)
     assert says in message
-    assert message.startswith("Use ") and message.endswith(".") and "\n" not in message
+    assert re.search(r"(^|\. )Use ", message) and message.endswith(".") and "\n" not in message
     assert not password or password not in message
 
 
@@ -176,7 +177,7 @@ def test_list_of_common_passwords() -> None:  # E17
     assert "Redistribution" in licence
     assert len(set(words.splitlines())) == len(words.splitlines()) > 3000
     for word in words.splitlines():
-        with pytest.raises(PasswordRefused, match="less common"):
+        with pytest.raises(PasswordRefused, match="too common"):
             require_good(word.upper(), user="alice")
     assert require_good("Redistribution", user="alice") is None  # type: ignore[func-returns-value]
 

@@ -105,7 +105,7 @@ def test_the_whole_journey(browser: Chromium) -> None:
     browser.press("Password")
     browser.fill_in(current=PASSWORD, new="password1")
     browser.press("Change password")
-    assert browser.find("[role=alert]").text.startswith("Use one that is less common")
+    assert browser.find("[role=alert]").text.startswith("This one is too common")
     browser.fill_in(current=PASSWORD, new=NEW)
     browser.press("Change password")
     assert browser.find("[role=status]").text.startswith("Your password was changed.")

@@ -251,7 +251,7 @@ async def test_guessing_the_current_password_is_throttled(open_gated: OpenGated)
     ("new", "told"),
     [
         ("storm 7", "8 characters"),
-        ("password1", "less common"),
+        ("password1", "too common"),
         ("alice", "8 characters"),
         ("x" * 1025, "at most 1024 bytes"),
         ("", "8 characters"),
