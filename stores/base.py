@@ -40,7 +40,7 @@ class Store(ABC):
     Raises:
         StoreUnavailable: From any operation: no usable reply within the time-out.
         StoreFull: From a mutation other than `destroy`: nothing was written.
-        StoreRefused: From any operation: the backend refuses our credentials.
+        StoreRefused: From any operation: the backend refuses the credentials or the operation.
     """
 
     shared: ClassVar[bool] = True
@@ -107,7 +107,11 @@ class Store(ABC):
 
     @abstractmethod
     async def of_user(self, user: str, *, now_ms: int) -> list[Record]:
-        """Return every live session bound to *user* before the call, each once, with empty `data`."""
+        """Return every live session bound to *user* before the call, each once, with empty `data`.
+
+        Raises:
+            ValueError: The user is invalid.
+        """
 
     def counters(self) -> Counters | None:
         """Return the tallies in the same backend: the same ones each time, closed with the store.

@@ -78,7 +78,7 @@ class Counters(ABC):
     Raises:
         StoreUnavailable: From any call: no usable reply; a change may or may not have happened.
         StoreFull: From `take` and `give_back`: nothing was written.
-        StoreRefused: From any call: the backend refuses our credentials.
+        StoreRefused: From any call: the backend refuses the credentials or the operation.
         ValueError: From any call: the key is empty or has a lone surrogate.
     """
 

@@ -5,7 +5,7 @@
     StoreError
     ├── StoreUnavailable    no reply; the outcome of a write is unknown; the driver's error is __cause__
     │   └── StoreFull       the backend is out of memory; nothing was written
-    ├── StoreRefused        the backend refuses our credentials or rights; the configuration must change
+    ├── StoreRefused        the backend refuses the credentials or the rights; the configuration must change
     └── DuplicateSession    create() found an existing handle
 """
 
@@ -30,7 +30,7 @@ class StoreFull(StoreUnavailable):
 
 
 class StoreRefused(StoreError):
-    """The backend refuses our credentials or the operation. A retry does not help."""
+    """The backend refuses the credentials or the operation. A retry does not help."""
 
 
 class DuplicateSession(StoreError):
@@ -38,8 +38,9 @@ class DuplicateSession(StoreError):
 
 
 def refusal_message(exc: StoreRefused) -> str:
-    """Return one line for the operator: that the store refuses us, and what to check."""
-    return f"the store refuses us ({exc}): check the user, the password and their rights in its URL"
+    """Return one line for the operator: that the store refuses access, and what to check."""
+    advice = "check the user and password in its URL, and the rights of the user"
+    return f"the store refuses access ({exc}): {advice}"
 
 
 def failure_reason(exc: StoreError) -> str:

@@ -169,8 +169,8 @@ def test_wrong_password_for_the_store(run: Doctor, start_server: StartServer) ->
     url = with_password(start_server("redis8")).replace("hunter2", "hunter3")
 
     assert run.problems("--store", url) == [
-        "the store refuses us (ping: AuthenticationError from Redis): "
-        "check the user, the password and their rights in its URL"
+        "the store refuses access (ping: AuthenticationError from Redis): "
+        "check the user and password in its URL, and the rights of the user"
     ]
 
 

@@ -307,8 +307,8 @@ def test_store_that_refuses_us_stops_it(
         assert server.process.wait(WAIT_S) == 2
 
     assert server.errors().splitlines() == [
-        "stormcellar: --store: the store refuses us (ping: AuthenticationError from Redis): "
-        "check the user, the password and their rights in its URL"
+        "stormcellar: --store: the store refuses access (ping: AuthenticationError from Redis): "
+        "check the user and password in its URL, and the rights of the user"
     ]
     assert server._lines.empty()
 

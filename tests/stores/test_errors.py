@@ -43,6 +43,6 @@ def test_refusal_is_one_line_that_says_what_to_check() -> None:
     message = refusal_message(StoreRefused("ping: AuthenticationError from Redis"))
 
     assert message == (
-        "the store refuses us (ping: AuthenticationError from Redis): "
-        "check the user, the password and their rights in its URL"
+        "the store refuses access (ping: AuthenticationError from Redis): "
+        "check the user and password in its URL, and the rights of the user"
     )
