@@ -80,8 +80,11 @@ class Throttled(Exception):
     """
 
     def __init__(self, retry_after_s: int) -> None:
-        super().__init__(f"try again in {retry_after_s} s")
+        super().__init__(retry_after_s)
         self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return f"try again in {self.retry_after_s} s"
 
 
 class PasswordRefused(ValueError):

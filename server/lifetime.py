@@ -45,8 +45,11 @@ class LifetimeError(ValueError):
     """Limits that are out of range or contradict each other: every one of them."""
 
     def __init__(self, *problems: LimitProblem) -> None:
-        super().__init__("; ".join(each.line() for each in problems))
+        super().__init__(*problems)
         self.problems = problems
+
+    def __str__(self) -> str:
+        return "; ".join(each.line() for each in self.problems)
 
 
 @dataclass(frozen=True, slots=True)

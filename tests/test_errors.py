@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
-from stormcellar import errors
+from stormcellar import Lifetime, errors
 
 
 @pytest.mark.parametrize(
@@ -30,3 +32,14 @@ def test_each_error_has_its_status_and_code(
 def test_a_refused_sign_in_looks_like_a_wrong_password() -> None:  # E1
     """An account that was disabled while it signed in is answered as one that never was."""
     assert (errors.SignInRevoked.status, errors.SignInRevoked.code) == (401, "bad_credentials")
+
+
+def test_errors_survive_pickling() -> None:
+    """An error that another process raised, such as a test runner's, reads the same here."""
+    with pytest.raises(ValueError, match="idle_s") as raised:
+        Lifetime(idle_s=-1)
+    known: list[Exception] = [raised.value, errors.Throttled(3), errors.SessionChanged()]
+
+    again = [pickle.loads(pickle.dumps(error)) for error in known]
+
+    assert [(type(error), str(error)) for error in again] == [(type(error), str(error)) for error in known]
