@@ -104,12 +104,18 @@ def _store_class(url: str) -> type[Store]:
         module = importlib.import_module(module_name)
     except ImportError as exc:
         if extra is None or (exc.name or "").startswith("stormcellar"):
-            raise ValueError(f"cannot import {module_name!r}: {exc}") from exc
+            advice = "; is its folder on PYTHONPATH?" if _is_missing(module_name, exc) else ""
+            raise ValueError(f"cannot import {module_name!r}: {exc}{advice}") from exc
         raise ValueError(f"{scheme} needs its driver: pip install 'stormcellar[{extra}]'") from exc
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, Store)):
         raise ValueError(f"{module_name}:{class_name} is not a stormcellar.stores.Store")
     return found
+
+
+def _is_missing(module_name: str, exc: ImportError) -> bool:
+    """Whether *exc* reports the module itself or its package, not a module that it imports."""
+    return isinstance(exc, ModuleNotFoundError) and f"{module_name}.".startswith(f"{exc.name}.")
 
 
 def _is_dotted_name(text: str) -> bool:

@@ -119,6 +119,27 @@ def test_bad_url_is_one_line(url: str, message: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("module", "missing", "advice"),
+    [
+        ("no_such.store", "no_such", "; is its folder on PYTHONPATH?"),
+        ("tests.no_such", "tests.no_such", "; is its folder on PYTHONPATH?"),
+        ("needs_more", "no_such_driver", ""),
+    ],
+)
+def test_module_that_is_not_found_names_the_path(
+    module: str, missing: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The advice is about the module of the URL; one that it imports is missing for another reason."""
+    (tmp_path / "needs_more.py").write_text("import no_such_driver")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(ValueError) as raised:
+        open_store(f"{module}:Class")
+
+    assert str(raised.value) == f"cannot import {module!r}: No module named {missing!r}{advice}"
+
+
 def test_unknown_store_lists_the_known() -> None:
     """The line about an unknown store says what may be written instead."""
     with pytest.raises(ValueError) as raised:
