@@ -37,6 +37,8 @@ class BaseHandler(EdgeHandler):
     body_types: ClassVar[tuple[str, ...]] = (FORM, JSON)
     page: ClassVar[str] = "/"
     """The page with the form that is sent to this handler; error pages link to it."""
+    store_down: ClassVar[str] = TEXTS["store_unavailable"].message
+    """The message of a 503 because of the store."""
 
     def initialize(self, context: Context) -> None:
         """Take the context, and count this request as in progress."""
@@ -119,6 +121,7 @@ class BaseHandler(EdgeHandler):
         """Answer with `{"error": {"code", "message"}}` or an error page; never with a traceback."""
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
         code, message = describe(status_code, error)
+        message = self.store_down if isinstance(error, StoreUnavailable) else message
         self._close_if_draining()  # send_error() has cleared the headers
         if status_code == 405:
             self.set_header("Allow", self._allow_header())

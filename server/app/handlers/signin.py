@@ -78,6 +78,9 @@ class Login(FormPage):
 class Logout(Page):
     """`POST /logout`."""
 
+    # "may": a delete whose reply was lost has an unknown outcome.
+    store_down = "The session store does not respond, so you may still be signed in. Try again in a moment."
+
     def check_xsrf_cookie(self) -> None:
         """Require no form token of a visitor: without a session there is nothing to end."""
         if self.presented_handle() is None:
