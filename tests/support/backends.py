@@ -126,6 +126,11 @@ class Server:
         """Kill the process, as in a crash; do nothing if it is not running."""
         self._end(signal.SIGKILL)
 
+    def wait(self) -> int:
+        """Wait until the process ends and return its exit status; -9 if signal 9 ended it."""
+        assert self._process is not None, f"{self.name} is not running"
+        return self._process.wait()
+
     def pause(self) -> None:
         """Stop the process: connections stay open, but it does not respond."""
         os.kill(self.pid, signal.SIGSTOP)
@@ -292,13 +297,12 @@ def main() -> int:
     try:
         with Server(names[arguments.name], port=arguments.port) as server:
             print(f"{server.url}   (Ctrl-C stops the server and deletes its data)", flush=True)
-            signal.pause()
+            print(f"{server.name} ended unexpectedly, with exit status {server.wait()}", file=sys.stderr)
     except KeyboardInterrupt:
-        pass
+        return 0
     except (BackendMissing, RuntimeError) as exc:
         print(exc, file=sys.stderr)
-        return 1
-    return 0
+    return 1
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import subprocess
 import sys
@@ -145,6 +146,25 @@ def test_every_backend_is_ready_when_handed_out(name: str, request: pytest.Fixtu
     backend: Backend = request.getfixturevalue(name)
 
     assert KINDS[backend.name].is_ready(backend.port)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_server_in_the_foreground_ends_with_a_reason(interrupted: bool, redis8: Backend) -> None:
+    """If the server ends by itself, one line says so and the status is 1; Ctrl-C gives no line and 0."""
+    command = [sys.executable, "-m", "tests.support.backends", "redis"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as own:
+        assert own.stdout is not None
+        port = int(re.findall(r":(\d+)/", own.stdout.readline())[0])
+        if interrupted:
+            own.send_signal(signal.SIGINT)
+        else:
+            _redis_reply(port, "SHUTDOWN NOSAVE")
+        errors = own.communicate(timeout=30)[1]
+
+    line = "redis8 ended unexpectedly, with exit status 0\n"
+    assert (own.returncode, errors) == ((0, "") if interrupted else (1, line))
 
 
 @pytest.mark.gen_test
