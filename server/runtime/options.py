@@ -155,10 +155,10 @@ OPTIONS = (
         "accounts",
         types.FILE,
         None,
-        "the account file; see accounts --help",
+        "the account file",
         f"{DATA_FILES['accounts']} in --data-dir",
     ),
-    Option("data_dir", types.DIRECTORY, "var", "directory of the files that have no option of their own"),
+    Option("data_dir", types.DIRECTORY, "var", "directory of the signing keys and the account file"),
     Option("tls_cert", types.FILE, None, "serve TLS with this certificate and its chain (PEM)"),
     Option("tls_key", types.FILE, None, "the private key of --tls-cert (PEM, mode 0600)"),
     Option(

@@ -109,7 +109,7 @@ def test_help_of_accounts(capsys: pytest.CaptureFixture[str]) -> None:
     text = " ".join(capsys.readouterr().out.split())
     assert "one of add, list, disable, enable, remove, passwd" in text
     assert all(flag in text for flag in ("--password-stdin", "--data-dir", "--accounts"))
-    assert "--store" not in text
+    assert "--store" not in text and "see accounts --help" not in text
 
 
 def test_help_of_secret(capsys: pytest.CaptureFixture[str]) -> None:
