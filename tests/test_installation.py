@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import mypy.api
 import pytest
 
 from tests.support.backends import free_port
@@ -108,6 +109,24 @@ def test_wheel_brings_one_package(wheel: Path, python: Path) -> None:
     data = ("py.typed", "accounts/common-passwords.txt", "app/static/style.css", "app/templates/base.html")
     assert [name for name in data if not (package / name).is_file()] == []
     assert (python.parent / "stormcellar").is_file()
+
+
+def test_type_checker_reads_the_installed_package(wheel: Path, python: Path, tmp_path: Path) -> None:
+    """A user's program is checked against our types, and a wrong name in it is found."""
+    pip("install", "--no-index", "--no-deps", wheel, python=python)
+    (tmp_path / "program.py").write_text(
+        "from stormcellar import Lifetime, SessionManager, SessionMannager\n"
+        "from stormcellar.stores import open_store\n"
+        "SessionManager(open_store('memory'), secrets=['k' * 32], lifetime=Lifetime(idle_s='soon'))\n"
+    )
+    options = ("--strict", "--python-executable", str(python), "--cache-dir", str(tmp_path / "cache"))
+
+    output, _, _ = mypy.api.run([*options, str(tmp_path / "program.py")])
+
+    assert [line.partition(": error: ")[2].partition(";")[0] for line in output.splitlines()[:-1]] == [
+        'Module "stormcellar" has no attribute "SessionMannager"',
+        'Argument "idle_s" to "Lifetime" has incompatible type "str"',
+    ], output
 
 
 def test_sdist_brings_the_same(source: Path, wheel: Path, tmp_path: Path) -> None:
