@@ -174,6 +174,17 @@ def test_wrong_password_for_the_store(run: Doctor, start_server: StartServer) ->
     ]
 
 
+def test_advice_names_the_variable_that_was_set(
+    run: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A setting from the environment is named by its variable."""
+    monkeypatch.setenv("STORMCELLAR_AUDIT_LOG", f"{tmp_path}/none/audit.log")
+
+    assert run.problems()[-1:] == [
+        f"audit log {tmp_path}/none/audit.log is not writable; choose another with STORMCELLAR_AUDIT_LOG"
+    ]
+
+
 def test_secrets_are_not_shown(run: Doctor, start_server: StartServer) -> None:  # L8
     """Neither the keys, nor a hash, nor the store's password is in what it prints."""
     url = with_password(start_server("redis8"))

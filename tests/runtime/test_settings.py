@@ -429,6 +429,23 @@ def test_conflict_names_the_flag_that_overrides_a_variable() -> None:
     assert found.startswith("--address: 0.0.0.0 would serve plain HTTP")
 
 
+@pytest.mark.parametrize(
+    ("flags", "environment", "label"),
+    [
+        ({}, {}, "--data-dir"),
+        ({"data_dir": "/d"}, {}, "--data-dir"),
+        ({}, {"STORMCELLAR_DATA_DIR": "/d"}, "STORMCELLAR_DATA_DIR"),
+        ({"data_dir": "/d", "secret_file": "/k"}, {}, "--secret-file"),
+        ({"data_dir": "/d"}, {"STORMCELLAR_SECRET_FILE": "/k"}, "STORMCELLAR_SECRET_FILE"),
+    ],
+)
+def test_path_of_a_file_has_the_label_of_its_option(
+    flags: dict[str, str], environment: dict[str, str], label: str
+) -> None:
+    """A file that is not named itself has its path from the data directory."""
+    assert load_settings(flags, environment).path_label("secret_file") == label
+
+
 # --- lifetimes ---
 
 
