@@ -33,7 +33,7 @@ async def test_whatever_needs_no_session_goes_on(site: Site) -> None:
 
 
 @pytest.mark.gen_test
-async def test_whoever_has_a_cookie_is_asked_to_come_back_and_keeps_it(site: Site) -> None:
+async def test_client_with_a_cookie_is_asked_to_come_back_and_keeps_it(site: Site) -> None:
     """Every page and call is a 503 with Retry-After, and the cookie is neither cleared nor replaced."""
     browser = await site.signed_in()
     cookies = dict(browser.cookies)
