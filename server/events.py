@@ -67,14 +67,14 @@ class Events:
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
-        self._subscribers: list[Callable[[Event], None]] = []
+        self.subscribers: list[Callable[[Event], None]] = []
 
     def subscribe(self, subscriber: Callable[[Event], None]) -> None:
         """Call *subscriber* with each event from now on, on the event loop: it must not block.
 
         An exception that it raises is logged and has no other effect.
         """
-        self._subscribers.append(subscriber)
+        self.subscribers.append(subscriber)
 
     def emit(
         self,
@@ -86,10 +86,10 @@ class Events:
         reason: str | None = None,
     ) -> None:
         """Call every subscriber with an event of this kind and the present time."""
-        if not self._subscribers:
+        if not self.subscribers:
             return
         event = Event(kind, self._now_ms(), handle, user, address, reason)
-        for subscriber in self._subscribers:
+        for subscriber in self.subscribers:
             try:
                 subscriber(event)
             except Exception:  # a failing subscriber must not fail the request

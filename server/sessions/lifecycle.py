@@ -276,6 +276,8 @@ class Lifecycle:
         user: str | None = None,
     ) -> None:
         """Emit an event about the session of this request, or about the one of *handle* and *user*."""
+        if not self._events.subscribers:
+            return
         if handle is None and state.record is not None:
             handle, user = state.record.handle, state.record.user
         address = state.request.client.address

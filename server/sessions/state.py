@@ -80,7 +80,7 @@ class SessionState:
     @property
     def is_private(self) -> bool:
         """Whether the response may contain what no other browser should see."""
-        return not self.data.is_untouched or (self.record is not None and self.record.user is not None)
+        return (self.record is not None and self.record.user is not None) or not self.data.is_untouched
 
     @property
     def lock(self) -> asyncio.Lock:

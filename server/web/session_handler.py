@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
 
 from tornado.web import RequestHandler
@@ -22,8 +20,16 @@ class HandlerState:
     """What the mixins keep on a handler, under the one name `_stormcellar`.
 
     It holds no handler: a reference cycle would leave every request to the garbage collector.
+
+    Args:
+        manager: The `SessionManager`; anything else is reported when it is used.
+        cookie_headers: The raw Cookie headers of the request.
     """
 
+    sessions: SessionManager
+    """The manager that was passed to `session_settings`."""
+    sid: SessionId | None = None
+    """The session ID in the request's cookie, if its signature is valid."""
     session: Session | None = None
     """None until `SessionMixin.prepare` has run."""
     state: SessionState | None = None
@@ -38,26 +44,21 @@ class HandlerState:
     answered: Future[None] | None = None
     """While the session is saved: resolves when the response was sent."""
 
-    def __init__(self, settings: Mapping[str, Any], cookie_headers: list[str]) -> None:
-        self._settings = settings
+    def __init__(self, manager: Any, cookie_headers: list[str]) -> None:
         self._cookie_headers = cookie_headers
+        if isinstance(manager, SessionManager):
+            self.sessions = manager
+            self.sid = manager.cookies.read(cookie_headers)
+        else:
+            self._not_a_manager = manager
 
-    @cached_property
-    def sessions(self) -> SessionManager:
-        """The manager that was passed to `session_settings`."""
-        manager = self._settings.get(SETTING)
-        if manager is None:
+    def __getattr__(self, name: str) -> Any:
+        if name != "sessions":
+            raise AttributeError(name)
+        if self._not_a_manager is None:
             raise RuntimeError("no session manager: Application(..., **session_settings(manager))")
-        if not isinstance(manager, SessionManager):
-            raise RuntimeError(
-                f"the setting {SETTING!r} must be a SessionManager, not {type(manager).__name__}"
-            )
-        return manager
-
-    @cached_property
-    def sid(self) -> SessionId | None:
-        """The session ID in the request's cookie, if its signature is valid."""
-        return self.sessions.cookies.read(self._cookie_headers)
+        found = type(self._not_a_manager).__name__
+        raise RuntimeError(f"the setting {SETTING!r} must be a SessionManager, not {found}")
 
     @property
     def request_nonce(self) -> str | None:
@@ -70,15 +71,25 @@ class HandlerState:
         return self.sid is None and self.sessions.cookies.is_presented(self._cookie_headers)
 
 
+class _HandlerStateOnFirstUse:
+    """Makes the `HandlerState` of a handler when `_stormcellar` is first used.
+
+    `functools.cached_property` takes a lock for that in Python 3.11.
+    """
+
+    def __get__(self, handler: SessionHandler, owner: type | None = None) -> HandlerState:
+        is_overridden = type(handler).sessions is not SessionHandler.sessions
+        manager = handler.sessions if is_overridden else handler.application.settings.get(SETTING)
+        held = HandlerState(manager, handler.request.headers.get_list("Cookie"))
+        # Not by `__dict__`: in Python 3.11 each later attribute of the handler would be slower.
+        setattr(handler, "_stormcellar", held)  # noqa: B010  mypy knows the descriptor alone
+        return held
+
+
 class SessionHandler(RequestHandler):
     """Base of the mixins. Its only private name is `_stormcellar`."""
 
-    @cached_property
-    def _stormcellar(self) -> HandlerState:
-        held = HandlerState(self.application.settings, self.request.headers.get_list("Cookie"))
-        if type(self).sessions is not SessionHandler.sessions:
-            held.sessions = self.sessions
-        return held
+    _stormcellar = _HandlerStateOnFirstUse()
 
     @property
     def sessions(self) -> SessionManager:

@@ -628,7 +628,7 @@ async def test_cookie_that_cannot_be_sent_leaves_no_save_behind(lab, browser, re
 
 def test_setting_of_another_type_is_named(lab):
     """A setting that is no manager is told as what it is."""
-    held = HandlerState({"stormcellar": object()}, [])
+    held = HandlerState(object(), [])
 
     with pytest.raises(RuntimeError, match="must be a SessionManager, not object"):
         _ = held.sessions
