@@ -9,6 +9,8 @@ from stormcellar.stores import Delta
 
 MAX_BYTES = 64 * 1024
 MAX_KEYS = 256
+MAX_DEPTH = 64
+"""Maximum nesting of lists and objects: far below Python's recursion limit, so stored values can be read."""
 
 
 def merge(data: Mapping[str, bytes], delta: Delta) -> dict[str, bytes]:

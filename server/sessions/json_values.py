@@ -14,8 +14,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-MAX_DEPTH = 64
-"""Maximum nesting of lists and objects: far below Python's recursion limit, so stored values can be read."""
+from stormcellar.sessions.data_limits import MAX_DEPTH
 
 MAX_INTEGER_DIGITS = 19
 

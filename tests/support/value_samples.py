@@ -12,7 +12,8 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from stormcellar.sessions.json_values import MAX_DEPTH, NotJSON
+from stormcellar.sessions.data_limits import MAX_DEPTH
+from stormcellar.sessions.json_values import NotJSON
 
 
 def nested(depth: int) -> Any:
