@@ -35,7 +35,7 @@ PARTS = (
     ("stormcellar", "sessions/signing.py", "cookie"),
     ("stormcellar", "sessions/csrf.py", "cookie"),
     ("stormcellar", "web/csrf_mixin.py", "cookie"),
-    ("stormcellar", "stores", "store"),
+    ("stormcellar.stores", "", "store"),
     ("stormcellar", "", "session"),
     ("redis", "", "store"),
     ("pymongo", "", "store"),
