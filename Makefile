@@ -10,13 +10,15 @@ MODE := $(if $(filter .venv,$(VENV)),strict,lenient)
 INSTALL := $(PIP) --config-settings editable_mode=$(MODE) --editable
 # A folder changes when a module comes or goes.
 FOLDERS := $(shell find server stores -type d -not -name __pycache__)
+# Without the links in build/ the strict installation imports nothing.
+LINKS := $(if $(filter .venv,$(VENV)),$(if $(wildcard build/__editable__*),,relink))
 ARGS ?=
 
 VERSIONS := 3.11 3.12 3.13
 OTHERS := $(VERSIONS:%=test-%)
 PYENV_ROOT ?= $(HOME)/.pyenv
 
-.PHONY: run test test-interpreters $(OTHERS) lint load profile calls bench bench-quick bench-smoke scale peers redis mongo clean
+.PHONY: relink run test test-interpreters $(OTHERS) lint load profile calls bench bench-quick bench-smoke scale peers redis mongo clean
 
 run: $(VENV)/run
 	$(BIN)/python run.py $(ARGS)
@@ -87,7 +89,7 @@ redis: $(VENV)/test
 mongo: $(VENV)/test
 	$(BIN)/python -m tests.support.backends mongo --port 27017
 
-$(VENV)/run: setup.cfg pyproject.toml $(FOLDERS)
+$(VENV)/run: setup.cfg pyproject.toml $(FOLDERS) $(LINKS)
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) '.[all]'
 	touch $@
