@@ -235,7 +235,7 @@ class Lifecycle:
             user=record.user,
             auth_ms=record.auth_ms,
             deadline_ms=record.deadline_ms,
-            is_remembered=self._lifetime.remember_s is not None and state.is_remembered,
+            is_remembered=self._writer.is_remembered(state),
         )
 
     async def _rotate(self, state: SessionState, change: IdChange, *, reason: str) -> None:

@@ -185,7 +185,13 @@ class SessionManager:
 
     def deadline_left_s(self, session: Session) -> int | None:
         """Return the whole seconds until *session* ends, active or not; None without a record."""
-        record = session.record
+        return self._deadline_left_s(session.record)
+
+    def cookie_max_age_s(self, state: SessionState) -> int | None:
+        """Return how long the browser keeps the session cookie, in seconds; None: until it closes."""
+        return self._deadline_left_s(state.record) if self._writer.is_remembered(state) else None
+
+    def _deadline_left_s(self, record: Record | None) -> int | None:
         return None if record is None else max(0, record.deadline_ms - self.now_ms()) // 1000
 
     # --- the sessions of a user ---

@@ -167,8 +167,12 @@ class RecordWriter:
             user=record.user,
             now_ms=now_ms,
             deadline_ms=record.deadline_ms,
-            is_remembered=self._lifetime.remember_s is not None and state.is_remembered,
+            is_remembered=self.is_remembered(state),
         )
+
+    def is_remembered(self, state: SessionState) -> bool:
+        """Whether the session has the limits of a user who is kept signed in."""
+        return self._lifetime.remember_s is not None and state.is_remembered
 
     def _require_transport(self, state: SessionState) -> None:
         if not state.request.may_set_cookie:

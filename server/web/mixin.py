@@ -71,7 +71,7 @@ class SessionMixin(ReauthenticationMixin, CsrfMixin):
             return
         held = self._stormcellar
         request = TornadoRequest(self.request, self.client_address(), held.sessions.secure)
-        if held.sid is None and held.is_rejected:
+        if held.sid is None and held.has_cookie:
             held.sessions.reject(request)
         held.session = session = await held.sessions.load(held.sid, request)
         held.state = state = state_of(session)

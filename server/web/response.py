@@ -163,17 +163,10 @@ def settle_cookies(handler: RequestHandler) -> None:
 def _write_cookies(held: HandlerState, headers: HTTPHeaders) -> None:
     state, cookies, lines = held.state, held.sessions.cookies, CookieHeaders(headers)
     if state is not None and state.cookie is CookieChange.SET and state.sid is not None:
-        cookies.write(lines, state.sid, max_age_s=_max_age_s(held, state))
+        cookies.write(lines, state.sid, max_age_s=held.sessions.cookie_max_age_s(state))
     elif state is not None and state.cookie is CookieChange.CLEAR:
         cookies.clear(lines)
     _write_nonce(held, lines)
-
-
-def _max_age_s(held: HandlerState, state: SessionState) -> int | None:
-    """Return how long the browser keeps the cookie; None: until it closes."""
-    if held.sessions.lifetime.remember_s is None or not state.is_remembered or held.session is None:
-        return None
-    return held.sessions.deadline_left_s(held.session)
 
 
 def _write_nonce(held: HandlerState, lines: CookieHeaders) -> None:

@@ -66,9 +66,9 @@ class HandlerState:
         return self.sessions.cookies.read_nonce(self._cookie_headers)
 
     @property
-    def is_rejected(self) -> bool:
-        """Whether the request has a session cookie that is not valid."""
-        return self.sid is None and self.sessions.cookies.is_presented(self._cookie_headers)
+    def has_cookie(self) -> bool:
+        """Whether the request has a session cookie, valid or not."""
+        return self.sessions.cookies.is_presented(self._cookie_headers)
 
 
 class _HandlerStateOnFirstUse:
