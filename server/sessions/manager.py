@@ -123,6 +123,12 @@ class SessionManager:
                 state = self._revoked(sid, request, found)
         return Session(self.lifecycle, state)
 
+    def empty(self, request: RequestInfo, reason: str) -> Session:
+        """Return a session without data that cannot change because of *reason*, for an error page."""
+        state = SessionState(request, Presence.NONE)
+        state.seal(reason)
+        return Session(self.lifecycle, state)
+
     def _absent(self, sid: SessionId, request: RequestInfo, why: Absent) -> SessionState:
         if why is Absent.SUPERSEDED:
             self._emit(Kind.REJECTED, request, handle=sid.handle, reason="superseded")

@@ -18,16 +18,15 @@ from tornado.websocket import WebSocketHandler
 from stormcellar.errors import InsecureTransport, SessionError
 from stormcellar.sessions.json_values import NotJSON
 from stormcellar.sessions.manager import SessionManager
-from stormcellar.sessions.request_info import CookieChange
 from stormcellar.sessions.session import state_of
 from stormcellar.sessions.state import SessionState
 from stormcellar.stores import Delta, StoreUnavailable
 from stormcellar.web.csrf_mixin import CsrfMixin
 from stormcellar.web.error_responses import answer_of
+from stormcellar.web.login_required import require_login
 from stormcellar.web.reauthentication import ReauthenticationMixin
 from stormcellar.web.response import send_when_saved, settle_cookies, write_session_headers
-from stormcellar.web.session_handler import SETTING, HandlerState, SessionHandler
-from stormcellar.web.tornado_request import TornadoRequest
+from stormcellar.web.session_handler import SETTING, HandlerState, SessionHandler, request_info
 
 
 def session_settings(manager: SessionManager, **settings: Any) -> dict[str, Any]:
@@ -46,40 +45,50 @@ def session_settings(manager: SessionManager, **settings: Any) -> dict[str, Any]
 
 
 class SessionMixin(ReauthenticationMixin, CsrfMixin):
-    """Gives a handler `self.session`. Put it before `RequestHandler` in the bases.
+    """Gives a handler `self.session`. Put it before every other base class.
 
-    An overridden `prepare` must `await super().prepare()` first.
+    An overridden `prepare` must `await super().prepare()` first. That loads the session, and then calls the
+    `prepare` of the next base class, which can use the session.
     """
 
     session_activity = True
     """Whether this handler's requests count as activity of the session."""
+    login_required = False
+    """Whether the handler is for signed-in users only. A visitor's GET is redirected to `login_url` (303),
+    any other request is answered 403, and neither the next `prepare` nor the method runs."""
 
-    def get_current_user(self) -> str | None:
+    def get_current_user(self) -> Any:
         """Return who is signed in, for `self.current_user` and `@tornado.web.authenticated`."""
-        if self._stormcellar.session is None and self._status_code >= 400:
-            return None  # an error page before prepare() may use it
         return self.session.user
+
+    @property
+    def current_user(self) -> Any:
+        """The result of `get_current_user`, called once, and again after `login` and `logout`.
+
+        A handler may assign another value, which is valid until then.
+        """
+        held = self._stormcellar
+        if held.current_user is None or held.current_user[0] != held.user:
+            held.current_user = held.user, self.get_current_user()
+        return held.current_user[1]
+
+    @current_user.setter
+    def current_user(self, value: Any) -> None:
+        self._stormcellar.current_user = self._stormcellar.user, value
 
     # --- load ---
 
     async def prepare(self) -> None:
-        """Load the session: one store call, none without a cookie."""
-        overridden = super().prepare()
-        if overridden is not None:
-            await overridden
-        if self._finished:
-            return
+        """Load the session, then call the `prepare` of the next base class. A second call does nothing."""
         held = self._stormcellar
-        request = TornadoRequest(self.request, self.client_address(), held.sessions.secure)
-        if held.sid is None and held.has_cookie:
-            held.sessions.reject(request)
-        held.session = session = await held.sessions.load(held.sid, request)
-        held.state = state = state_of(session)
-        if self._headers_written:
-            state.seal("the response has begun")
-        elif isinstance(self, WebSocketHandler):
-            # No response follows a handshake (101) that could carry a cookie; a save would hang the client.
-            state.seal("a WebSocket handshake saves nothing")
+        if held.is_prepared or self._finished:
+            return
+        held.is_prepared = True
+        await load_session(self)
+        if self.login_required and not self._finished and not self.current_user:
+            require_login(self)
+        elif (prepared := super().prepare()) is not None:
+            await prepared
 
     # --- save ---
 
@@ -105,10 +114,7 @@ class SessionMixin(ReauthenticationMixin, CsrfMixin):
                 commit = lifecycle.commit_and_renew if renew else lifecycle.commit
                 save = partial(commit, state, delta or Delta())
                 return send_when_saved(self, held, save, super().finish)
-        sent = super().finish()
-        if self.session_activity and state.record is not None and state.cookie is CookieChange.KEEP:
-            held.sessions.touch(state)
-        return sent
+        return super().finish()
 
     # --- send ---
 
@@ -166,6 +172,24 @@ class SessionMixin(ReauthenticationMixin, CsrfMixin):
             gen_log.warning("%s: %s%s", line, type(value).__name__, cause)
         else:
             super().log_exception(typ, value, tb)
+
+
+async def load_session(handler: SessionMixin) -> None:
+    """Load the session of *handler*: one store call, none without a cookie. Record its activity."""
+    held = handler._stormcellar
+    request = request_info(handler)
+    if held.sid is None and held.has_cookie:
+        held.sessions.reject(request)
+    held.session = session = await held.sessions.load(held.sid, request)
+    held.state = state = state_of(session)
+    if handler._headers_written:
+        state.seal("the response has begun")
+    elif isinstance(handler, WebSocketHandler):
+        # No response follows a handshake (101) that could carry a cookie; a save would hang the client.
+        state.seal("a WebSocket handshake saves nothing")
+    # At once, so that the session does not expire while the handler runs.
+    if state.record is not None and handler.session_activity:
+        held.sessions.touch(state)
 
 
 def _delta_to_save(handler: SessionHandler, state: SessionState) -> Delta | None:

@@ -11,6 +11,7 @@ from stormcellar.sessions.cookies import SessionId
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.sessions.session import Session
 from stormcellar.sessions.state import SessionState
+from stormcellar.web.tornado_request import TornadoRequest
 
 SETTING = "stormcellar"
 """The application setting that holds the `SessionManager`."""
@@ -34,6 +35,10 @@ class HandlerState:
     """None until `SessionMixin.prepare` has run."""
     state: SessionState | None = None
     """Of *session*."""
+    is_prepared = False
+    """Whether `SessionMixin.prepare` was called."""
+    current_user: tuple[str | None, Any] | None = None
+    """The user of the session when `current_user` was computed or assigned, and that value."""
     is_accessed = False
     """Whether the handler used `self.session`."""
     has_form = False
@@ -59,6 +64,11 @@ class HandlerState:
             raise RuntimeError("no session manager: Application(..., **session_settings(manager))")
         found = type(self._not_a_manager).__name__
         raise RuntimeError(f"the setting {SETTING!r} must be a SessionManager, not {found}")
+
+    @property
+    def user(self) -> str | None:
+        """Who is signed in now, or None."""
+        return None if self.state is None else self.state.user
 
     @property
     def request_nonce(self) -> str | None:
@@ -100,12 +110,16 @@ class SessionHandler(RequestHandler):
     def session(self) -> Session:
         """The session of this request.
 
+        On the page of an error that came before the session was loaded, it is empty and cannot change.
+
         Raises:
             RuntimeError: Before `SessionMixin.prepare` has run.
         """
         held = self._stormcellar
         if held.session is None:
-            raise RuntimeError("the session is not loaded yet: await super().prepare() first")
+            if self._status_code < 400:
+                raise RuntimeError("the session is not loaded yet: await super().prepare() first")
+            held.session = held.sessions.empty(request_info(self), "it was not loaded")
         held.is_accessed = True
         return held.session
 
@@ -117,3 +131,8 @@ class SessionHandler(RequestHandler):
     def client_address(self) -> str:
         """Return the client's address; override it where a trusted proxy passes the address on."""
         return self.request.remote_ip or ""
+
+
+def request_info(handler: SessionHandler) -> TornadoRequest:
+    """Return what the session layer needs to know about the request of *handler*."""
+    return TornadoRequest(handler.request, handler.client_address(), handler.sessions.secure)

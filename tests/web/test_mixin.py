@@ -308,41 +308,6 @@ async def test_prepare_may_write(lab, browser):
     assert await lab.data() == {"prepared": True}
 
 
-@pytest.mark.gen_test
-async def test_prepare_of_another_mixin(lab, browser):
-    """A `prepare` further along in the bases runs first, be it a function or a coroutine."""
-    ran = []
-
-    class Before(RequestHandler):
-        async def prepare(self):
-            await asyncio.sleep(0)
-            ran.append(self._stormcellar.session)
-
-    lab.serve("/", bases=(SessionMixin, Before), get=look)
-
-    response = await browser.get("/")
-
-    assert response.code == 200
-    assert ran == [None]
-
-
-@pytest.mark.gen_test
-async def test_prepare_of_another_mixin_that_answers(lab, browser):
-    """If that one answers the request, no session is loaded for it."""
-    await lab.open_session(browser, a=1)
-
-    class Before(RequestHandler):
-        def prepare(self):
-            self.redirect("/elsewhere")
-
-    lab.serve("/", bases=(SessionMixin, Before), get=look)
-
-    response = await browser.get("/")
-
-    assert (response.code, response.body) == (302, b"")
-    assert dict(lab.store.calls) == {}
-
-
 # --- streams ---
 
 

@@ -105,7 +105,7 @@ def test_mixin_takes_one_private_name_of_the_handler() -> None:
 
     assert {name for name in names if name.startswith("_")} == {"_stormcellar"}
     assert {name for name in names if not hasattr(RequestHandler, name)} == {
-        *("_stormcellar", "client_address", "presented_handle", "reauthenticate"),
+        *("_stormcellar", "client_address", "login_required", "presented_handle", "reauthenticate"),
         *("session", "session_activity", "sessions"),
     }
 

@@ -40,12 +40,24 @@ class Sessions(Page):
         assert self.session.user is not None
         records = await self.sessions.of_user(self.session.user)
         records.sort(key=lambda record: record.handle != self.session.handle)
-        listed = [_listed(record, current=record.handle == self.session.handle) for record in records]
+        listed = [self._listed(record) for record in records]
         if self.wants_json:
             self.write({"sessions": listed})
             return
         shown = [{**item, **self._as_text(record)} for item, record in zip(listed, records, strict=True)]
         self.render("sessions.html", sessions=shown)
+
+    def _listed(self, record: Record) -> dict[str, Any]:
+        is_current = record.handle == self.session.handle
+        return {
+            "handle": record.handle,
+            "created_at": iso_utc(record.created_ms),
+            "authenticated_at": iso_utc(record.auth_ms or record.created_ms),
+            # This request is activity that the store records at the same time.
+            "seen_at": iso_utc(self.sessions.now_ms() if is_current else record.seen_ms),
+            **_client(record),
+            "current": is_current,
+        }
 
     def _as_text(self, record: Record) -> dict[str, str]:
         now_ms = self.sessions.now_ms()
@@ -95,17 +107,6 @@ class RevokeOthers(ConfirmingPage):
         here, address = self.session.handle, self.client_address()
         await self.sessions.revoke_others(self.session.user, than=here, address=address)
         self.answer_form(self.page, "All other sessions were signed out.")
-
-
-def _listed(record: Record, *, current: bool) -> dict[str, Any]:
-    return {
-        "handle": record.handle,
-        "created_at": iso_utc(record.created_ms),
-        "authenticated_at": iso_utc(record.auth_ms or record.created_ms),
-        "seen_at": iso_utc(record.seen_ms),
-        **_client(record),
-        "current": current,
-    }
 
 
 def _client(record: Record) -> dict[str, str]:

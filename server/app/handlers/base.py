@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from functools import wraps
 from types import TracebackType
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
@@ -22,7 +23,7 @@ from stormcellar.sessions.manager import SessionManager
 from stormcellar.stores import StoreUnavailable
 from stormcellar.stores.errors import failure_reason
 from stormcellar.web.csrf_mixin import InvalidOrigin, require_origin
-from stormcellar.web.mixin import SessionMixin
+from stormcellar.web.mixin import SessionMixin, load_session
 from stormcellar.web.session_handler import SETTING
 from stormcellar.web.tornado_request import SAFE_METHODS
 
@@ -171,6 +172,12 @@ def _is_cross_origin(error: BaseException | None) -> bool:
 class PageHandler(SessionMixin, BaseHandler):
     """A handler with a session."""
 
+    async def prepare(self) -> None:
+        """Answer what needs no session, else load it."""
+        BaseHandler.prepare(self)
+        if not self._finished:
+            await load_session(self)
+
     def client_address(self) -> str:
         """Return the client's address as `BaseHandler` does, not as `SessionMixin` does."""
         return BaseHandler.client_address(self)
@@ -191,16 +198,18 @@ class PageHandler(SessionMixin, BaseHandler):
         return dict(sorted(self.session.items()))
 
 
-class NotFound(BaseHandler):
-    """Fallback handler: 404 for unknown paths."""
+class NotFound(PageHandler):
+    """Fallback handler: 404 for unknown paths. The page shows who is signed in."""
 
     def check_xsrf_cookie(self) -> None:
         """Check the origin only: every method gets the 404."""
         require_origin(self.request)
 
-    def prepare(self) -> None:
-        """Answer 404."""
+    async def prepare(self) -> None:
+        """Answer 404, also while the store is down."""
         self.enforce_edge()
+        with suppress(StoreUnavailable):
+            await load_session(self)
         raise Problem(404)
 
 

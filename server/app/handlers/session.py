@@ -10,6 +10,7 @@ from stormcellar.app.handlers.base import PageHandler
 from stormcellar.app.handlers.bodies import JSON, json_object
 from stormcellar.stores.records import check_keys
 from stormcellar.timestamps import iso_utc
+from stormcellar.web.tornado_request import SAFE_METHODS
 
 MAX_SAFE_INTEGER = 2**53
 
@@ -20,9 +21,13 @@ class SessionData(PageHandler):
     always_json = True
     body_types = (JSON,)
 
+    async def prepare(self) -> None:
+        """Load the session. A script that asks for it is no activity."""
+        self.session_activity = self.request.method not in SAFE_METHODS
+        await super().prepare()
+
     async def get(self) -> None:
         """Answer with the session; it is not extended."""
-        self.session_activity = False
         self._show()
 
     async def patch(self) -> None:

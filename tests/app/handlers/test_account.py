@@ -66,7 +66,7 @@ async def test_the_list_tells_where_a_user_is_signed_in(site: Site) -> None:
             "handle": session_handle(site, browser),
             "created_at": "2030-03-17T17:56:40Z",
             "authenticated_at": "2030-03-17T17:56:40Z",
-            "seen_at": "2030-03-17T17:56:40Z",
+            "seen_at": "2030-03-17T17:57:10Z",
             "current": True,
             **common,
         },
