@@ -2,47 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import Protocol, TypeVar
 
+from stormcellar.sessions.request_info import marks_of
 from stormcellar.stores import Record
 
 CHANGING_S = 60
 """A request that changes an account gives its own session a new ID within this time."""
 
+_IN_MS = 10**11
+"""As milliseconds, a day of 1973; as seconds, of the year 5138."""
+
+T = TypeVar("T")
+
 
 class Accounts(Protocol):
-    """What the session layer needs from an account directory."""
+    """What the session layer needs from an account directory.
 
-    def valid_after(self, user: str) -> int | None:
-        """Return the Unix time in ms after which a sign-in of *user* counts; None if there is no account."""
+    A directory may also have a method `account_id(user)` that returns text, or None if there is no account:
+    it identifies the account itself, so that sessions of a removed account do not count for another account
+    of the same name, also if the clock was set back. Both methods may be coroutine functions.
+    """
+
+    def valid_after(self, user: str) -> int | Awaitable[int | None] | None:
+        """Return the Unix time in **milliseconds** after which a sign-in of *user* counts.
+
+        0: every sign-in counts. None: *user* has no account, or it is disabled. Called for each request of a
+        signed-in user.
+        """
 
 
 class AccountCheck:
-    """Compares the time of a sign-in with the last change of its account.
+    """Compares a sign-in with the last change of its account.
 
     Args:
-        accounts: None: every sign-in counts.
         now_ms: Returns Unix time in milliseconds.
     """
 
-    def __init__(self, accounts: Accounts | None, *, now_ms: Callable[[], int]) -> None:
+    def __init__(self, accounts: Accounts, *, now_ms: Callable[[], int]) -> None:
         self._accounts = accounts
         self._now_ms = now_ms
 
-    def counts(self, record: Record) -> bool:
+    async def counts(self, record: Record) -> bool:
         """Whether the sign-in of *record* still counts; always for an anonymous session."""
-        if self._accounts is None or record.user is None:
+        if record.user is None:
             return True
-        after = self._accounts.valid_after(record.user)
-        return after is not None and record.auth_ms is not None and record.auth_ms > after
+        after = await self._valid_after(record.user)
+        if after is None or record.auth_ms is None or record.auth_ms <= after:
+            return False
+        return await self._is_same(record, record.user)
 
-    def is_changing(self, record: Record) -> bool:
+    async def is_changing(self, record: Record) -> bool:
         """Whether the account changed within the last `CHANGING_S` seconds and is not disabled or removed.
 
         Then the session may be the one that changes its own password and is about to sign in again.
         """
-        if self._accounts is None or record.user is None:
+        if record.user is None or (after := await self._valid_after(record.user)) is None:
             return False
-        after = self._accounts.valid_after(record.user)
-        return after is not None and abs(self._now_ms() - after) < 1000 * CHANGING_S
+        is_recent = abs(self._now_ms() - after) < 1000 * CHANGING_S
+        return is_recent and await self._is_same(record, record.user)
+
+    async def account_id(self, user: str) -> str | None:
+        """Return what identifies the account of *user*, if the directory has such IDs."""
+        account_id = getattr(self._accounts, "account_id", None)
+        return None if account_id is None else await _result(account_id(user)) or None
+
+    async def _is_same(self, record: Record, user: str) -> bool:
+        return not hasattr(self._accounts, "account_id") or (
+            marks_of(record).account == await self.account_id(user)
+        )
+
+    async def _valid_after(self, user: str) -> int | None:
+        after = await _result(self._accounts.valid_after(user))
+        if after is not None and 0 < after < _IN_MS:
+            raise ValueError(f"valid_after() must return Unix time in milliseconds, not {after!r}")
+        return after
+
+
+async def _result(given: T | Awaitable[T]) -> T:
+    return await given if isawaitable(given) else given

@@ -15,7 +15,7 @@ from stormcellar.sessions.account_check import AccountCheck
 from stormcellar.sessions.atomic_update import AtomicUpdate
 from stormcellar.sessions.data_limits import merge, surviving_data, surviving_delta, surviving_keys
 from stormcellar.sessions.record_writer import IdChange, RecordWriter
-from stormcellar.sessions.request_info import CookieChange, RequestInfo
+from stormcellar.sessions.request_info import CookieChange, Marks, RequestInfo
 from stormcellar.sessions.state import SessionState
 from stormcellar.stores import Absent, Delta, Handle, Outcome, Record, Store, StoreUnavailable
 from stormcellar.stores.records import check_keys
@@ -35,7 +35,7 @@ class Lifecycle:
         writer: RecordWriter,
         *,
         lifetime: Lifetime,
-        accounts: AccountCheck,
+        accounts: AccountCheck | None,
         events: Events,
         admit: Callable[[RequestInfo], Awaitable[None]] | None,
         now_ms: Callable[[], int],
@@ -88,13 +88,14 @@ class Lifecycle:
         user.encode()
         async with state.lock:
             before, handle = state.user, state.handle
-            is_remembered = self._is_remembered(state, user, remember)
-            deadline_ms = self._lifetime.deadline_ms(self._now_ms(), is_remembered=is_remembered)
+            account = None if self._accounts is None else await self._accounts.account_id(user)
+            marks = Marks(self._is_remembered(state, user, remember), account)
+            deadline_ms = self._lifetime.deadline_ms(self._now_ms(), is_remembered=marks.is_remembered)
             change = IdChange(
                 user=user,
                 auth_ms=self._now_ms() if auth_ms is None else auth_ms,
                 deadline_ms=self._limited(state, deadline_ms),
-                is_remembered=is_remembered,
+                marks=marks,
                 keep=surviving_keys(before, user, keep),
             )
             is_rotated = await self._bind(state, change, afresh=afresh)
@@ -198,7 +199,7 @@ class Lifecycle:
             before=kept,
             user=change.user,
             auth_ms=change.auth_ms,
-            is_remembered=change.is_remembered,
+            marks=change.marks,
         )
         # Of the values read before, keep the unchanged ones: others would overwrite newer ones.
         fresh = [key for key, raw in kept.items() if held is not None and held.data.get(key) == raw]
@@ -235,7 +236,7 @@ class Lifecycle:
             user=record.user,
             auth_ms=record.auth_ms,
             deadline_ms=record.deadline_ms,
-            is_remembered=self._writer.is_remembered(state),
+            marks=state.marks._replace(is_remembered=self._writer.is_remembered(state)),
         )
 
     async def _rotate(self, state: SessionState, change: IdChange, *, reason: str) -> None:
@@ -248,11 +249,11 @@ class Lifecycle:
         """Whether the session lasts after sign-in; a second proof by the same user changes nothing."""
         if self._lifetime.remember_s is None:
             return False
-        return state.user == user and state.is_remembered if remember is None else remember
+        return state.user == user and state.marks.is_remembered if remember is None else remember
 
     async def _check_account(self, state: SessionState) -> None:
         record = state.record
-        if record is None or self._accounts.counts(record):
+        if record is None or self._accounts is None or await self._accounts.counts(record):
             return
         self._emit(Kind.DESTROYED, state, reason="account")
         # Before the store call, so that nobody is signed in even if that fails: the record counts for nobody.

@@ -66,7 +66,7 @@ class SessionManager:
         """Session and sign-in events; see `stormcellar.events`."""
         self._clock = clock
         self._touch_after_ms = 1000 * lifetime.touch_after_s
-        self._accounts = AccountCheck(accounts, now_ms=self.now_ms)
+        self._accounts = None if accounts is None else AccountCheck(accounts, now_ms=self.now_ms)
         self._writer = RecordWriter(store, lifetime=lifetime, now_ms=self.now_ms)
         self.lifecycle = Lifecycle(
             store,
@@ -117,10 +117,10 @@ class SessionManager:
             found = await self.store.load(sid.credential, now_ms=self.now_ms())
             if isinstance(found, Absent):
                 state = self._absent(sid, request, found)
-            elif self._accounts.counts(found):
+            elif self._accounts is None or await self._accounts.counts(found):
                 state = SessionState(request, Presence.LIVE, sid=sid, record=found)
             else:
-                state = self._revoked(sid, request, found)
+                state = await self._revoked(sid, request, found)
         return Session(self.lifecycle, state)
 
     def empty(self, request: RequestInfo, reason: str) -> Session:
@@ -136,9 +136,12 @@ class SessionManager:
         self._emit(Kind.EXPIRED, request, handle=sid.handle)
         return SessionState(request, Presence.ENDED, sid=sid)
 
-    def _revoked(self, sid: SessionId, request: RequestInfo, record: Record) -> SessionState:
+    async def _counts(self, record: Record) -> bool:
+        return self._accounts is None or await self._accounts.counts(record)
+
+    async def _revoked(self, sid: SessionId, request: RequestInfo, record: Record) -> SessionState:
         """Return the state of a session whose account no longer allows its sign-in; end it."""
-        if self._accounts.is_changing(record):
+        if self._accounts is not None and await self._accounts.is_changing(record):
             # Nobody is signed in by it, but the request may be the one that changes the account: keep both
             # its record and its cookie.
             return SessionState(request, Presence.SUPERSEDED, sid=sid, unsettled=record)
@@ -205,7 +208,8 @@ class SessionManager:
     async def of_user(self, user: str) -> list[Record]:
         """Return the sessions of *user* that count, newest sign-in first; `data` is empty."""
         records = await self.store.of_user(user, now_ms=self.now_ms())
-        return sorted(filter(self._accounts.counts, records), key=sign_in_order, reverse=True)
+        counting = [record for record in records if await self._counts(record)]
+        return sorted(counting, key=sign_in_order, reverse=True)
 
     async def revoke(self, user: str, handle: str, *, address: str | None = None) -> bool:
         """End the session *handle* of *user*; return False if *user* has no such session.

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from stormcellar.errors import InsecureTransport
 from stormcellar.lifetime import Lifetime
 from stormcellar.sessions.data_limits import merge, require_size, surviving_data
+from stormcellar.sessions.request_info import Marks
 from stormcellar.sessions.state import SessionState
 from stormcellar.stores import Delta, Outcome, Record, Rotation, Store
 
@@ -25,7 +26,7 @@ class IdChange:
     user: str | None
     auth_ms: int | None
     deadline_ms: int
-    is_remembered: bool
+    marks: Marks
     keep: frozenset[str] | None = None
     grace_ms: int = 0
 
@@ -57,7 +58,7 @@ class RecordWriter:
         before: Mapping[str, bytes] = MappingProxyType({}),
         user: str | None = None,
         auth_ms: int | None = None,
-        is_remembered: bool = False,
+        marks: Marks = Marks(),  # noqa: B008  immutable
     ) -> None:
         """Create the record of a new session, with a new ID.
 
@@ -67,11 +68,11 @@ class RecordWriter:
         self._require_transport(state)
         require_size(data, before=before)
         sid, now_ms = state.mint(), self._now_ms()
-        deadline_ms = self._lifetime.deadline_ms(now_ms, is_remembered=is_remembered)
+        deadline_ms = self._lifetime.deadline_ms(now_ms, is_remembered=marks.is_remembered)
         if state.limit_s is not None:
             deadline_ms = min(deadline_ms, now_ms + round(1000 * state.limit_s))
         expires_ms = self._lifetime.expires_ms(
-            user=user, now_ms=now_ms, deadline_ms=deadline_ms, is_remembered=is_remembered
+            user=user, now_ms=now_ms, deadline_ms=deadline_ms, is_remembered=marks.is_remembered
         )
         record = Record(
             *sid.credential,
@@ -82,7 +83,7 @@ class RecordWriter:
             seen_ms=now_ms,
             expires_ms=expires_ms,
             deadline_ms=deadline_ms,
-            client=state.request.client.encode(is_remembered=is_remembered),
+            client=state.request.client.encode(marks),
             data=data,
         )
         await self._store.create(record)
@@ -112,12 +113,12 @@ class RecordWriter:
         self._require_transport(state)
         require_size(data, before=kept)
         new, now_ms = sid.renewed() if change.grace_ms else sid.rotated(), self._now_ms()
-        client = state.request.client.encode(is_remembered=change.is_remembered)
+        client = state.request.client.encode(change.marks)
         expires_ms = self._lifetime.expires_ms(
             user=change.user,
             now_ms=now_ms,
             deadline_ms=change.deadline_ms,
-            is_remembered=change.is_remembered,
+            is_remembered=change.marks.is_remembered,
         )
         outcome = await self._store.rotate(
             sid.credential,
@@ -172,7 +173,7 @@ class RecordWriter:
 
     def is_remembered(self, state: SessionState) -> bool:
         """Whether the session has the limits of a user who is kept signed in."""
-        return self._lifetime.remember_s is not None and state.is_remembered
+        return self._lifetime.remember_s is not None and state.marks.is_remembered
 
     def _require_transport(self, state: SessionState) -> None:
         if not state.request.may_set_cookie:

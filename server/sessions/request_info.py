@@ -7,6 +7,7 @@ from enum import Enum, auto
 from typing import Any, NamedTuple, Protocol
 
 from stormcellar.sessions import json_values
+from stormcellar.stores import Record
 
 MAX_ADDRESS = 64
 MAX_AGENT = 256
@@ -34,23 +35,38 @@ class CookieChange(Enum):
     CLEAR = auto()
 
 
+class Marks(NamedTuple):
+    """What the session layer stores about a session besides the data. Handlers cannot write it."""
+
+    is_remembered: bool = False
+    """The user asked to be kept signed in."""
+    account: str | None = None
+    """What identifies the user's account, if the directory has such IDs."""
+
+
 class Client(NamedTuple):
     """The client that sent the request, as the page "Your sessions" shows it. Not verified."""
 
     address: str
     agent: str
 
-    def encode(self, *, is_remembered: bool = False) -> bytes:
-        """Return the JSON for `Record.client`; address and agent are cut to 64 and 256 characters.
-
-        Args:
-            is_remembered: The user asked to be kept signed in. Unlike the data, handlers cannot write this.
-        """
+    def encode(self, marks: Marks = Marks()) -> bytes:  # noqa: B008  immutable
+        """Return the JSON for `Record.client`; address and agent are cut to 64 and 256 characters."""
         client: dict[str, Any] = {
             "address": _text(self.address, MAX_ADDRESS),
             "agent": _text(self.agent, MAX_AGENT),
         }
-        return json_values.encode(client | {"remember": True} if is_remembered else client)
+        if marks.is_remembered:
+            client["remember"] = True
+        if marks.account is not None:
+            client["account"] = marks.account
+        return json_values.encode(client)
+
+
+def marks_of(record: Record) -> Marks:
+    """Return the marks that `Client.encode` wrote to *record*."""
+    client = decoded_client(record.client)
+    return Marks(client.get("remember") is True, client.get("account"))
 
 
 def decoded_client(raw: bytes) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from stormcellar.errors import SessionEnded
 from stormcellar.sessions.cookies import SessionId, mint_secret
-from stormcellar.sessions.request_info import CookieChange, Presence, RequestInfo, decoded_client
+from stormcellar.sessions.request_info import CookieChange, Marks, Presence, RequestInfo, marks_of
 from stormcellar.sessions.tracked_data import TrackedData
 from stormcellar.stores import Record
 
@@ -63,9 +63,9 @@ class SessionState:
         return None if self.record is None else self.record.handle
 
     @property
-    def is_remembered(self) -> bool:
-        """Whether the user asked to be kept signed in."""
-        return self.record is not None and decoded_client(self.record.client).get("remember") is True
+    def marks(self) -> Marks:
+        """What the session layer stored about the session besides the data."""
+        return Marks() if self.record is None else marks_of(self.record)
 
     @property
     def is_busy(self) -> bool:

@@ -43,7 +43,7 @@ async def test_who_asks_is_kept_signed_in() -> None:  # A12, B2
     await asked.answer(later)
     slid = await core.stored(asked.sid)
 
-    assert state_of(session).is_remembered
+    assert state_of(session).marks.is_remembered
     assert (made.expires_ms, made.deadline_ms) == (began_ms + 7 * DAY * 1000, began_ms + 30 * DAY * 1000)
     assert slid.expires_ms == lived(core, 7 * DAY)
     assert (await other.request(SAFE)).user is None
@@ -64,7 +64,7 @@ async def test_without_the_setting_nobody_is_kept() -> None:
     after["a"] = 1
     await after.renew()
 
-    assert (state_of(session).is_remembered, record.deadline_ms) == (False, lived(core, 43_200 - 1000))
+    assert (state_of(session).marks.is_remembered, record.deadline_ms) == (False, lived(core, 43_200 - 1000))
     assert after.record is not None
     assert after.record.expires_ms == lived(core, 1800)
 
@@ -82,9 +82,9 @@ async def test_a_new_id_and_a_new_proof_keep_it() -> None:  # C2
     deadline_ms = (await core.stored(visitor.sid)).deadline_ms
     again = await visitor.signs_in("ada")
 
-    assert state_of(renewed).is_remembered
+    assert state_of(renewed).marks.is_remembered
     assert deadline_ms == lived(core, 29 * DAY)
-    assert state_of(again).is_remembered
+    assert state_of(again).marks.is_remembered
     assert (await core.stored(visitor.sid)).deadline_ms == lived(core, 30 * DAY)
 
 
@@ -96,7 +96,7 @@ async def test_another_user_does_not_inherit_it() -> None:
     await visitor.signs_in("ada", remember=True)
     session = await visitor.signs_in("bob")
 
-    assert not state_of(session).is_remembered
+    assert not state_of(session).marks.is_remembered
     assert (await core.stored(visitor.sid)).deadline_ms == lived(core, 43_200)
 
 
@@ -110,7 +110,7 @@ async def test_nothing_that_a_client_says_makes_it_last() -> None:  # C4
     session["remember"] = True
     await session.login("ada", keep={"remember"})
 
-    assert not state_of(session).is_remembered
+    assert not state_of(session).marks.is_remembered
 
 
 # --- expire_in ---
@@ -290,4 +290,4 @@ async def test_an_unticked_box_ends_it_with_the_browser() -> None:
     proof = await visitor.signs_in("ada")
     unticked = await visitor.signs_in("ada", remember=False)
 
-    assert (state_of(proof).is_remembered, state_of(unticked).is_remembered) == (True, False)
+    assert (state_of(proof).marks.is_remembered, state_of(unticked).marks.is_remembered) == (True, False)

@@ -130,7 +130,7 @@ async def test_a_revoked_sign_in_is_not_saved_by_a_failing_store() -> None:  # C
         Presence.SIGNED_OUT,
         CookieChange.CLEAR,
     )
-    assert not core.manager._accounts.counts(record)
+    assert not await core.manager._counts(record)
 
 
 @pytest.mark.gen_test
