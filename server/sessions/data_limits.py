@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 from stormcellar.errors import SessionTooLarge
 from stormcellar.stores import Delta
 
+FLASH = "_flash:"
+"""Prefix of the keys that hold flash messages."""
 MAX_BYTES = 64 * 1024
 MAX_KEYS = 256
 MAX_DEPTH = 64
@@ -42,8 +44,9 @@ def surviving_keys(current: str | None, user: str, keep: Collection[str]) -> fro
 
 
 def surviving_delta(delta: Delta, keep: frozenset[str]) -> Delta:
-    """Return the part of *delta* that concerns the keys in *keep*."""
-    return Delta({key: raw for key, raw in delta.put.items() if key in keep}, delta.drop & keep)
+    """Return the part of *delta* that concerns the keys in *keep*, and its new flash messages."""
+    put = {key: raw for key, raw in delta.put.items() if key in keep or key.startswith(FLASH)}
+    return Delta(put, delta.drop & keep)
 
 
 def surviving_data(data: Mapping[str, bytes], keep: frozenset[str] | None) -> Mapping[str, bytes]:

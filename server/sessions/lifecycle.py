@@ -13,12 +13,11 @@ from stormcellar.lifetime import Lifetime
 from stormcellar.sessions import json_values
 from stormcellar.sessions.account_check import AccountCheck
 from stormcellar.sessions.atomic_update import AtomicUpdate
-from stormcellar.sessions.data_limits import merge, surviving_data, surviving_delta, surviving_keys
+from stormcellar.sessions.data_limits import FLASH, merge, surviving_data, surviving_delta, surviving_keys
 from stormcellar.sessions.record_writer import IdChange, RecordWriter
 from stormcellar.sessions.request_info import CookieChange, Marks, RequestInfo
 from stormcellar.sessions.state import SessionState
 from stormcellar.stores import Absent, Delta, Handle, Outcome, Record, Store, StoreUnavailable
-from stormcellar.stores.records import check_keys
 
 
 class Lifecycle:
@@ -80,12 +79,6 @@ class Lifecycle:
         afresh: bool,
     ) -> None:
         """See `Session.login`."""
-        if not isinstance(user, str) or not user:
-            raise ValueError("user must be a non-empty string")
-        if isinstance(keep, str | bytes):
-            raise TypeError("keep must be a collection of keys, not one string")
-        check_keys(keep)
-        user.encode()
         async with state.lock:
             before, handle = state.user, state.handle
             account = None if self._accounts is None else await self._accounts.account_id(user)
@@ -109,7 +102,7 @@ class Lifecycle:
     async def logout(self, state: SessionState) -> None:
         """See `Session.logout`."""
         async with state.lock:
-            cookie = state.cookie
+            cookie, messages = state.cookie, state.data.unsaved(FLASH)
             if state.record is not None:
                 if await self._store.destroy(state.record.handle):
                     self._emit(Kind.DESTROYED, state, reason="logout")
@@ -118,6 +111,18 @@ class Lifecycle:
                 await self._end_unsettled(state, state.unsettled)
                 cookie = CookieChange.CLEAR
             state.end(cookie=cookie)
+            for key, message in messages.items():
+                state.data.write(key, message)
+
+    async def reload(self, state: SessionState) -> None:
+        """See `Session.reload`."""
+        async with state.lock:
+            if state.record is None or state.sid is None:
+                return
+            found = await self._store.load(state.sid.credential, now_ms=self._now_ms())
+            if isinstance(found, Absent) or not await self._counts(found):
+                raise SessionChanged
+            state.set_loaded(found)
 
     async def renew(self, state: SessionState) -> None:
         """See `Session.renew`."""
@@ -192,7 +197,7 @@ class Lifecycle:
                 raise SessionChanged
             # A double click, or a sign-out elsewhere: who proved a password gets a session of their own.
             kept = {} if left is None else surviving_data(left.data, change.keep)
-            delta = Delta() if left is None else delta
+            delta = surviving_delta(delta, frozenset()) if left is None else delta
         await self._create(
             state,
             data=merge(kept, delta),
@@ -251,9 +256,12 @@ class Lifecycle:
             return False
         return state.user == user and state.marks.is_remembered if remember is None else remember
 
+    async def _counts(self, record: Record) -> bool:
+        return self._accounts is None or await self._accounts.counts(record)
+
     async def _check_account(self, state: SessionState) -> None:
         record = state.record
-        if record is None or self._accounts is None or await self._accounts.counts(record):
+        if record is None or await self._counts(record):
             return
         self._emit(Kind.DESTROYED, state, reason="account")
         # Before the store call, so that nobody is signed in even if that fails: the record counts for nobody.

@@ -10,15 +10,14 @@ from functools import lru_cache
 from secrets import token_hex
 from typing import Any
 
+from stormcellar.sessions.data_limits import FLASH
 from stormcellar.sessions.lifecycle import Lifecycle
 from stormcellar.sessions.state import SessionState
 from stormcellar.sessions.tracked_data import Unreadable
 from stormcellar.stores import Record
+from stormcellar.stores.records import check_keys, check_user
 
 log = logging.getLogger("stormcellar.session")
-
-FLASH = "_flash:"
-"""Prefix of the keys that hold flash messages."""
 
 
 class Session(MutableMapping[str, Any]):
@@ -85,6 +84,12 @@ class Session(MutableMapping[str, Any]):
             StoreUnavailable: No answer. The cookie is untouched, unless the ID is known to have changed.
         """
         self._state.require_open()
+        if not isinstance(user, str):
+            raise ValueError("user must be a non-empty string")
+        check_user(user)
+        if isinstance(keep, str | bytes):
+            raise TypeError("keep must be a collection of keys, not one string")
+        check_keys(keep)
         await _shielded(
             self._lifecycle.login(
                 self._state, user, keep=keep, auth_ms=auth_ms, remember=remember, afresh=afresh
@@ -92,7 +97,10 @@ class Session(MutableMapping[str, Any]):
         )
 
     async def logout(self) -> None:
-        """End the session in the store, then clear the cookie. Does nothing if there is no session."""
+        """End the session in the store, then clear the cookie. Does nothing if there is no session.
+
+        After it only `login` and `flash` can change the session; `flash` begins a visitor's session.
+        """
         self._state.require_open()
         await self._lifecycle.logout(self._state)
 
@@ -145,17 +153,30 @@ class Session(MutableMapping[str, Any]):
         self._state.require_writable()
         return await self._lifecycle.modify(self._state, key, change)
 
+    async def reload(self) -> None:
+        """Read again what is stored now, in a handler that runs for long; unsaved changes stay.
+
+        Objects that were read before do not change: read them again. Does nothing without a record.
+
+        Raises:
+            SessionChanged: The session ended or its ID was rotated meanwhile.
+            StoreUnavailable: No answer.
+        """
+        await self._lifecycle.reload(self._state)
+
     # --- messages for the next page ---
 
     def flash(self, message: str) -> None:
         """Keep *message*, plain text, for the next page that calls `flashes()`.
 
-        Each message has its own key, so parallel requests lose none. Iteration omits these keys.
+        Each message has its own key, so parallel requests lose none. Iteration omits these keys. A message
+        of a request that signs in or out reaches the next page, before or after that call.
         """
+        self._state.require_open()
         if not isinstance(message, str) or not message:
             raise ValueError("a message is a non-empty string")
         number = len(self._flash_keys())
-        self[f"{FLASH}{number:03}:{token_hex(8)}"] = message
+        self._state.data.write(f"{FLASH}{number:03}:{token_hex(8)}", message)
 
     def flashes(self) -> list[str]:
         """Return the messages, oldest first, and remove them."""

@@ -26,6 +26,8 @@ class SessionState:
     cookie = CookieChange.KEEP
     sealed: str | None = None
     """Why the session can no longer change; None while it can."""
+    is_signed_out = False
+    """Whether this request ended the session."""
     limit_s: float | None = None
     """The argument of `expire_in` in this request; also limits a record that is created later."""
     reserved: str | None = None
@@ -97,7 +99,7 @@ class SessionState:
         """
         if self.presence in (Presence.SUPERSEDED, Presence.ENDED) and not self.request.is_safe:
             raise SessionEnded
-        return self.presence in (Presence.NONE, Presence.LIVE)
+        return self.presence in (Presence.NONE, Presence.LIVE, Presence.SIGNED_OUT)
 
     def require_open(self) -> None:
         """Raise RuntimeError if the session is sealed."""
@@ -108,7 +110,7 @@ class SessionState:
         """Raise RuntimeError if the session is sealed, or this request signed it out."""
         self.require_open()
         if self.presence is Presence.SIGNED_OUT:
-            raise RuntimeError("this request signed the session out; only login() may follow")
+            raise RuntimeError("this request signed the session out; only login() and flash() may follow")
 
     # --- secrets ---
 
@@ -155,6 +157,11 @@ class SessionState:
         )
         self.data.set_stored(data)
 
+    def set_loaded(self, record: Record) -> None:
+        """Record that the store now holds *record*; unsaved changes stay."""
+        self.record = record
+        self.data.reload(record.data)
+
     def set_stored_value(self, key: str, raw: bytes | None) -> None:
         """Record what the store now holds under *key*. Other keys stay as loaded, or they look changed."""
         assert self.record is not None
@@ -171,6 +178,7 @@ class SessionState:
         self.record = None
         self.sid = None
         self.presence = Presence.SIGNED_OUT
+        self.is_signed_out = True
         self.cookie = cookie
         self.data = TrackedData({})
 

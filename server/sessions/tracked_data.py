@@ -125,6 +125,17 @@ class TrackedData:
         self._dropped &= stored.keys()
         self._pending = None
 
+    def reload(self, stored: Mapping[str, bytes]) -> None:
+        """Record that the store now holds *stored*; drop every value that this request did not change."""
+        changed = self.pending() or Delta()
+        self.retain(changed.put)
+        self._dropped = set(changed.drop & stored.keys())
+        self._stored = stored
+
+    def unsaved(self, prefix: str) -> dict[str, Any]:
+        """Return the values of the keys that begin with *prefix* and are not stored."""
+        return {k: v for k, v in self._values.items() if k.startswith(prefix) and k not in self._stored}
+
     def set_value(self, key: str, value: Any) -> None:
         """Record that *value* was stored under *key*, instead of what the handler read before."""
         self._set(key, value, json_values.encode(value))

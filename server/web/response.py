@@ -11,7 +11,7 @@ from tornado.httputil import HTTPHeaders
 from tornado.log import app_log
 from tornado.web import RequestHandler
 
-from stormcellar.sessions.request_info import CookieChange, Presence
+from stormcellar.sessions.request_info import CookieChange
 from stormcellar.sessions.state import SessionState
 from stormcellar.web.session_handler import HandlerState, SessionHandler
 
@@ -184,8 +184,8 @@ def _write_nonce(held: HandlerState, lines: CookieHeaders) -> None:
 
 def _changes_user(state: SessionState) -> bool:
     """Whether this request signed in or out, after which earlier form tokens must not count."""
-    if state.presence is Presence.SIGNED_OUT:
-        return state.cookie is CookieChange.CLEAR
+    if state.is_signed_out:
+        return state.cookie is not CookieChange.KEEP
     return state.cookie is CookieChange.SET and state.user is not None
 
 

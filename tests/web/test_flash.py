@@ -74,19 +74,69 @@ async def test_messages_are_no_part_of_the_data(visitor: Visitor) -> None:
 
 
 @pytest.mark.gen_test
-async def test_messages_cross_a_repeated_sign_in_and_no_other(visitor: Visitor) -> None:  # C3
+async def test_stored_messages_cross_a_repeated_sign_in_and_no_other(visitor: Visitor) -> None:  # C3
     """Who signs in again keeps them; an anonymous session's and another user's are not shown."""
     anonymous = await visitor.request()
     anonymous.flash("for a visitor")
-    await anonymous.login("ada")
-    from_anonymous = anonymous.flashes()
-    anonymous.flash("for ada")
     await visitor.answer(anonymous)
+    first = await visitor.signs_in("ada")
+    from_anonymous = first.flashes()
+    session = await visitor.request()
+    session.flash("for ada")
+    await visitor.answer(session)
     again = await visitor.signs_in("ada")
     kept = again.flashes()
+    session = await visitor.request()
+    session.flash("for ada, too")
+    await visitor.answer(session)
     over = await visitor.signs_in("bob")
 
     assert (from_anonymous, kept, over.flashes()) == ([], ["for ada"], [])
+
+
+@pytest.mark.parametrize("before", ["nobody", "a visitor", "the same user", "another user", "an old session"])
+@pytest.mark.gen_test
+async def test_a_message_of_the_sign_in_reaches_the_next_page(before: str, visitor: Visitor) -> None:
+    """Left before `login` or after it, in a request with or without a session."""
+    if before == "a visitor":
+        await visitor.writes(cart=1)
+    elif before != "nobody":
+        await visitor.signs_in("ada" if before == "the same user" else "bob")
+    session = await visitor.request()
+    if before == "an old session":
+        await visitor.twin().signs_in("ada")
+    session.flash("Welcome.")
+    await session.login("ada")
+    session.flash("You have mail.")
+    await visitor.answer(session)
+
+    page = await visitor.request(SAFE)
+
+    assert (page.user, page.flashes()) == ("ada", ["Welcome.", "You have mail."])
+
+
+@pytest.mark.parametrize("before", ["nobody", "a visitor", "a user"])
+@pytest.mark.gen_test
+async def test_a_message_of_the_sign_out_reaches_the_next_page(before: str, visitor: Visitor) -> None:
+    """It begins a visitor's session, with nothing of the old one."""
+    if before == "a visitor":
+        await visitor.writes(cart=1)
+    elif before == "a user":
+        await visitor.signs_in("ada")
+    old = visitor.sid
+    session = await visitor.request()
+    session.flash("Good bye.")
+    await session.logout()
+    session.flash("You are signed out.")
+    await visitor.answer(session)
+
+    page = await visitor.request(SAFE)
+
+    assert (page.user, dict(page)) == (None, {})
+    assert page.flashes() == ["Good bye.", "You are signed out."]
+    assert visitor.sid is not None
+    assert old is None or old.handle != visitor.sid.handle
+    assert len(await visitor.core.everything()) == 1
 
 
 @pytest.mark.gen_test
@@ -102,12 +152,24 @@ async def test_what_is_no_message_is_refused_or_passed_over(visitor: Visitor) ->
 
 
 @pytest.mark.gen_test
-async def test_after_sign_out_there_are_no_messages(visitor: Visitor) -> None:
-    """A page may still ask."""
+async def test_stored_messages_end_with_the_session(visitor: Visitor) -> None:
+    """What was left for the user before the sign-out is not shown to whoever comes next."""
     session = await visitor.signs_in("ada")
-    session.flash("late")
+    session.flash("for ada")
+    await visitor.answer(session)
+    session = await visitor.request()
     await session.logout()
+    await visitor.answer(session)
 
     assert session.flashes() == []
-    with pytest.raises(RuntimeError, match="signed the session out"):
-        session.flash("too late")
+    assert visitor.sid is None
+
+
+@pytest.mark.gen_test
+async def test_after_sign_out_only_messages_are_kept(visitor: Visitor) -> None:
+    """Another write would put data of the user into a visitor's session."""
+    session = await visitor.signs_in("ada")
+    await session.logout()
+
+    with pytest.raises(RuntimeError, match=r"only login\(\) and flash\(\) may follow"):
+        session["last"] = "page"
