@@ -147,6 +147,7 @@ async def _writes_us(store: MemoryStore, sessions: int) -> Figures:
     nothing, write = Delta(), Delta(put={"name": b'"somebody else"'})
     sign_in = Rotation(
         new_verifier=_credential(0).verifier,
+        rotated_ms=END - 1,
         user="somebody",
         auth_ms=END,
         client=b"",
@@ -158,7 +159,7 @@ async def _writes_us(store: MemoryStore, sessions: int) -> Figures:
         "touch, us": await _mean_us(store.apply(each, nothing, **times) for each in touched),
         "apply, us": await _mean_us(store.apply(each, write, **times) for each in written),
         "rotate, us": await _mean_us(store.rotate(each, sign_in, now_ms=END - 1) for each in rotated),
-        "destroy, us": await _mean_us(store.destroy(each.handle) for each in destroyed),
+        "destroy, us": await _mean_us(store.destroy(each.handle, now_ms=END - 1) for each in destroyed),
     }
 
 

@@ -58,6 +58,7 @@ class Session:
             self.credential,
             Rotation(
                 new_verifier=verifier,
+                rotated_ms=NOW,
                 user=user,
                 auth_ms=NOW if user else None,
                 client=b"{}",

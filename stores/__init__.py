@@ -10,6 +10,7 @@ from stormcellar.stores.counters import Counters, Rule, Tally
 from stormcellar.stores.errors import DuplicateSession, StoreError, StoreFull, StoreRefused, StoreUnavailable
 from stormcellar.stores.records import (
     DEFAULT_OPTIONS,
+    TOMBSTONE_MS,
     Absent,
     Credential,
     Delta,
@@ -19,11 +20,15 @@ from stormcellar.stores.records import (
     Rotation,
     StoreOptions,
     Verifier,
+    Why,
+    are_times,
     check_keys,
+    check_record,
     check_user,
 )
 
 __all__ = [
+    "TOMBSTONE_MS",
     "Absent",
     "Announcing",
     "Counters",
@@ -44,7 +49,10 @@ __all__ = [
     "StoreUnavailable",
     "Tally",
     "Verifier",
+    "Why",
+    "are_times",
     "check_keys",
+    "check_record",
     "check_user",
     "open_store",
 ]

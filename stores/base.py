@@ -31,11 +31,19 @@ class Store(ABC):
 
     A record is **live** for a credential while it exists, its expiry is after `now_ms`, and the verifier is
     the current one, or the previous one within its grace. Whether the backend has already removed an expired
-    record changes no result, except that of `destroy`.
+    record changes no result, except that of `destroy` and of a `load` after it.
+
+    `now_ms` of `load`, `apply` and `rotate` is when the caller's request arrived, up to `TOMBSTONE_MS` before
+    the call. So a backend keeps a record at least so long after its expiry, by its own clock.
+
+    A **tombstone** takes the place of a destroyed record and has the time of that, nothing else. It is never
+    live, has no user, and only `load`, `create` and `destroy` notice it. It ends by itself after
+    `TOMBSTONE_MS`, by the backend's clock. A backend that is full may leave it out.
 
     Handles are never reused, and only `create` adds one, so nothing restores a destroyed session. A mutation
     is sent at most once. A cancelled call takes effect completely or not at all, and no other call receives
-    its reply. A stored record that does not parse counts as ended.
+    its reply. A stored record that does not parse, or that has a time before 1970 or after the year 9999,
+    counts as if it did not exist, except for `create` and `destroy`.
 
     Raises:
         StoreUnavailable: From any operation: no usable reply within the time-out.
@@ -56,13 +64,30 @@ class Store(ABC):
         """Insert *record*. The backend may remove it after its expiry.
 
         Raises:
-            DuplicateSession: The handle exists; nothing was changed.
-            ValueError: A data key is outside the grammar, or the user is invalid; nothing was written.
+            DuplicateSession: The handle exists, or has a tombstone; nothing was changed.
+            ValueError: A data key is outside the grammar, or the user or a time is invalid; nothing was
+                written. See `check_record`.
         """
 
     @abstractmethod
     async def load(self, credential: Credential, *, now_ms: int) -> Record | Absent:
-        """Return one atomic snapshot of the live session, or why there is none. Writes nothing."""
+        """Return one atomic snapshot of the live session, or why there is none. Writes nothing.
+
+        Returns:
+            The record with the verifier presented. Otherwise SUPERSEDED, with the time of the rotation, if
+            the session is live for another verifier; ENDED, with the time of the destroy, for any verifier
+            while there is a tombstone; else UNKNOWN.
+        """
+
+    @abstractmethod
+    async def find(self, handle: Handle, *, now_ms: int) -> Record | None:
+        """Return one atomic snapshot of the live session whatever its verifier; None if it is not live.
+
+        For background jobs and support, not for requests: it authorises nothing. Writes nothing.
+
+        Returns:
+            The record with its data and its current verifier.
+        """
 
     @abstractmethod
     async def apply(
@@ -70,8 +95,8 @@ class Store(ABC):
     ) -> Outcome:
         """Write *delta* if the session is live and every `expect` holds, and slide the expiry.
 
-        One atomic step: all of the delta or none of it. `seen_ms` and the expiry never move back. An empty
-        delta only records activity: a touch.
+        One atomic step: all of the delta or none of it. `seen_ms`, which becomes *now_ms*, and the expiry
+        never move back. An empty delta only records activity: a touch.
 
         Args:
             expires_ms: At most the deadline (not checked); None leaves the expiry and `seen_ms` as they are.
@@ -86,23 +111,32 @@ class Store(ABC):
         """Replace the verifier, and everything else that changes at sign-in, in one atomic step.
 
         `expect` is tested first. Then, if `keep` is a set, every data key outside it is dropped, also one
-        written since the load. Then the delta is applied. User, `auth_ms`, client, expiry and deadline are
-        set as given, and `rotated_ms` to *now_ms*. `seen_ms` never moves back; `created_ms` stays.
+        written since the load. Then the delta is applied. `rotated_ms`, user, `auth_ms`, client, expiry and
+        deadline are set as given. `seen_ms`, which becomes `rotated_ms`, never moves back; `created_ms`
+        stays. *now_ms* only judges whether the session is live.
 
-        The previous verifier stays live for `grace_ms`: `load`, `apply` and `alive` accept it. 0 also ends
-        any earlier grace.
+        The verifier that was the current one stays live until `rotated_ms + grace_ms`: `load`, `apply` and
+        `alive` accept it. With `grace_ms` 0, at a change of privilege, every earlier verifier is dead at
+        once, and a credential that is a previous one within its grace may rotate. With a grace only the
+        current one may.
 
         Returns:
-            GONE if the session is not live; CONFLICT if an `expect` does not hold, or if the credential is a
-            previous one within its grace. Of N parallel rotations with one credential exactly one is APPLIED.
+            GONE if the session is not live; CONFLICT if an `expect` does not hold, or if there is a
+            `grace_ms` and the credential is a previous one within its grace. Of N parallel rotations with one
+            credential exactly one is APPLIED; the others are GONE, with a `grace_ms` CONFLICT.
         """
 
     @abstractmethod
-    async def destroy(self, handle: Handle) -> bool:
-        """End the session, whatever its verifier. Idempotent; works on a full backend.
+    async def destroy(self, handle: Handle, *, now_ms: int) -> bool:
+        """End the session, whatever its verifier, and leave a tombstone in the same atomic step.
+
+        Idempotent: a second call neither changes the tombstone nor extends it. Works on a full backend.
+
+        Args:
+            now_ms: The time in the tombstone. It judges nothing.
 
         Returns:
-            Whether a record was removed.
+            Whether there was a record, live or not, or anything else but a tombstone at its place.
         """
 
     @abstractmethod
@@ -143,9 +177,10 @@ class Announcing(Store):
     def gone(self) -> AsyncGenerator[Handle, None]:
         """Yield the handle of each destroy, and of each rotation without grace, from the first `anext` on.
 
-        Best effort: it reconnects by itself and may miss some, so receivers confirm and poll with `alive`.
-        Expiry is not announced. Ends with `aclose()` of the store or of the iterator; a listener that stops
-        earlier closes the iterator, for instance with `contextlib.aclosing`.
+        Best effort: it reconnects by itself and may miss some, and it may yield a handle again or one that
+        only expired, so receivers confirm and poll with `alive`. Expiry as such is not announced. Ends with
+        `aclose()` of the store or of the iterator; a listener that stops earlier closes the iterator, for
+        instance with `contextlib.aclosing`.
         """
 
     @abstractmethod

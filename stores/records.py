@@ -18,6 +18,12 @@ Verifier = NewType("Verifier", str)
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_:-]{0,63}")
 """The grammar of a data key. Stores may use `#`, `$` and `.` in their own fields."""
 
+TOMBSTONE_MS = 600_000
+"""How long a backend keeps a tombstone, and a record after its expiry: `now_ms` may be so old."""
+
+LATEST_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999, after which no calendar of Python has a date."""
+
 
 def check_keys(keys: Iterable[str]) -> None:
     """Raise ValueError for the first of *keys* outside the grammar `KEY`."""
@@ -42,6 +48,14 @@ def check_user(user: str | None) -> None:
         raise ValueError("a user must be non-empty text without lone surrogates")
 
 
+def are_times(*times_ms: int | None) -> bool:
+    """Return whether each of *times_ms* that is not None is between 1970 and the year 9999."""
+    for time_ms in times_ms:  # noqa: SIM110 - every load comes here, and all() takes twice the time
+        if time_ms is not None and not 0 <= time_ms <= LATEST_MS:
+            return False
+    return True
+
+
 class Credential(NamedTuple):
     """What a request presents: the handle of a record, and the verifier that authorises its use."""
 
@@ -55,7 +69,7 @@ class Record:
 
     handle: Handle
     verifier: Verifier
-    """As presented, from `load`; the current one, from `of_user` and `scan`."""
+    """As presented, from `load`; the current one, from `find`, `of_user` and `scan`."""
     user: str | None
     """None while anonymous; otherwise any non-empty text that UTF-8 can encode."""
     created_ms: int
@@ -108,6 +122,23 @@ class Record:
         return Credential(self.handle, self.verifier)
 
 
+def check_record(record: Record) -> None:
+    """Raise ValueError for a record that a store cannot keep.
+
+    Its keys must match `KEY`, its user must be one that `check_user` accepts, and each of its times must be
+    between 1970 and the year 9999.
+    """
+    check_keys(record.data)
+    check_user(record.user)
+    times = (record.created_ms, record.rotated_ms, record.auth_ms, record.seen_ms)
+    _check_times(*times, record.expires_ms, record.deadline_ms)
+
+
+def _check_times(*times_ms: int | None) -> None:
+    if not are_times(*times_ms):
+        raise ValueError("every time of a session must be in Unix milliseconds, from 1970 to the year 9999")
+
+
 (
     _set_handle,
     _set_verifier,
@@ -149,10 +180,12 @@ class Rotation:
     """A new verifier, and all that changes with it at sign-in or renewal. `*_ms` as in `Record`.
 
     Raises:
-        ValueError: The user is empty or has a lone surrogate.
+        ValueError: The user is empty or has a lone surrogate, or a time is before 1970 or after 9999.
     """
 
     new_verifier: Verifier
+    rotated_ms: int
+    """When the new verifier is issued."""
     user: str | None
     auth_ms: int | None
     """When the user last proved who they are."""
@@ -163,10 +196,11 @@ class Rotation:
     """The data keys that survive, or None for all. The delta is applied afterwards."""
     delta: Delta = field(default_factory=Delta)
     grace_ms: int = 0
-    """How long the previous verifier stays live. For periodic renewal, never for a change of privilege."""
+    """How long after `rotated_ms` the previous verifier stays live. 0 at a change of privilege."""
 
     def __post_init__(self) -> None:
         check_user(self.user)
+        _check_times(self.rotated_ms, self.auth_ms, self.expires_ms, self.deadline_ms)
 
 
 class Outcome(Enum):
@@ -177,13 +211,24 @@ class Outcome(Enum):
     CONFLICT = "conflict"
 
 
-class Absent(Enum):
-    """Why a load found no session."""
+class Why(Enum):
+    """Why there is no session."""
 
     SUPERSEDED = "superseded"
     """A live record has this handle, under another verifier."""
     ENDED = "ended"
-    """No live record has this handle."""
+    """The session was destroyed; its tombstone is still there."""
+    UNKNOWN = "unknown"
+    """No trace of it; also every expired record, removed already or not."""
+
+
+class Absent(NamedTuple):
+    """Why a load found no session, and since when."""
+
+    why: Why
+    since_ms: int | None = None
+    """Unix time in milliseconds: SUPERSEDED: when the current verifier was issued, `Record.rotated_ms`.
+    ENDED: when the session was destroyed, the `now_ms` of that `destroy`. UNKNOWN: None."""
 
 
 @dataclass(frozen=True, slots=True)

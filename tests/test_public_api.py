@@ -20,6 +20,7 @@ LIBRARY = {
 STORES = {
     *("open_store", "StoreOptions", "Store", "Announcing", "Scannable"),
     *("Record", "Delta", "Rotation", "Outcome", "Absent", "Handle", "Verifier", "Credential"),
+    *("Why", "TOMBSTONE_MS", "are_times", "check_record"),
     *("Counters", "Rule", "Tally", "check_keys", "check_user"),
     *("StoreError", "StoreUnavailable", "StoreFull", "StoreRefused", "DuplicateSession"),
 }

@@ -104,7 +104,7 @@ class Lifecycle:
         async with state.lock:
             cookie, messages = state.cookie, state.data.unsaved(FLASH)
             if state.record is not None:
-                if await self._store.destroy(state.record.handle):
+                if await self._store.destroy(state.record.handle, now_ms=self._now_ms()):
                     self._emit(Kind.DESTROYED, state, reason="logout")
                 cookie = CookieChange.CLEAR
             elif state.unsettled is not None:
@@ -221,13 +221,13 @@ class Lifecycle:
         """
         assert state.sid is not None
         found = await self._store.load(state.sid.credential, now_ms=self._now_ms())
-        if isinstance(found, Absent) or not await self._store.destroy(found.handle):
+        if isinstance(found, Absent) or not await self._store.destroy(found.handle, now_ms=self._now_ms()):
             return None
         self._emit(Kind.DESTROYED, state, reason="replaced", handle=found.handle, user=found.user)
         return found
 
     async def _end_unsettled(self, state: SessionState, record: Record) -> None:
-        if await self._store.destroy(record.handle):
+        if await self._store.destroy(record.handle, now_ms=self._now_ms()):
             self._emit(Kind.DESTROYED, state, reason="account", handle=record.handle, user=record.user)
 
     def _limited(self, state: SessionState, deadline_ms: int) -> int:
@@ -266,13 +266,13 @@ class Lifecycle:
         self._emit(Kind.DESTROYED, state, reason="account")
         # Before the store call, so that nobody is signed in even if that fails: the record counts for nobody.
         state.end(cookie=CookieChange.CLEAR)
-        await self._store.destroy(record.handle)
+        await self._store.destroy(record.handle, now_ms=self._now_ms())
         raise SignInRevoked
 
     async def _end_oldest(self, state: SessionState, user: str, limit: int) -> None:
         records = await self._store.of_user(user, now_ms=self._now_ms())
         for record in sorted(records, key=sign_in_order, reverse=True)[limit:]:
-            if await self._store.destroy(record.handle):
+            if await self._store.destroy(record.handle, now_ms=self._now_ms()):
                 self._emit(Kind.DESTROYED, state, reason="limit", handle=record.handle, user=user)
 
     def _emit(

@@ -20,7 +20,7 @@ from stormcellar.sessions.request_info import Presence, RequestInfo
 from stormcellar.sessions.session import Session, state_of
 from stormcellar.sessions.signing import KeyRing
 from stormcellar.sessions.state import SessionState
-from stormcellar.stores import Absent, Handle, Record, Store, StoreUnavailable
+from stormcellar.stores import Absent, Handle, Record, Store, StoreUnavailable, Why
 
 log = logging.getLogger("stormcellar.sessions")
 
@@ -129,8 +129,8 @@ class SessionManager:
         state.seal(reason)
         return Session(self.lifecycle, state)
 
-    def _absent(self, sid: SessionId, request: RequestInfo, why: Absent) -> SessionState:
-        if why is Absent.SUPERSEDED:
+    def _absent(self, sid: SessionId, request: RequestInfo, absent: Absent) -> SessionState:
+        if absent.why is Why.SUPERSEDED:
             self._emit(Kind.REJECTED, request, handle=sid.handle, reason="superseded")
             return SessionState(request, Presence.SUPERSEDED, sid=sid)
         self._emit(Kind.EXPIRED, request, handle=sid.handle)
@@ -146,7 +146,7 @@ class SessionManager:
             # its record and its cookie.
             return SessionState(request, Presence.SUPERSEDED, sid=sid, unsettled=record)
         self._emit(Kind.DESTROYED, request, handle=record.handle, user=record.user, reason="account")
-        self.spawn(self.store.destroy(record.handle))
+        self.spawn(self.store.destroy(record.handle, now_ms=self.now_ms()))
         return SessionState(request, Presence.ENDED, sid=sid)
 
     def reject(self, request: RequestInfo) -> None:
@@ -231,7 +231,7 @@ class SessionManager:
         return [record.handle for record in await self.store.of_user(user, now_ms=self.now_ms())]
 
     async def _revoke(self, user: str, handle: Handle, address: str | None) -> bool:
-        removed = await self.store.destroy(handle)
+        removed = await self.store.destroy(handle, now_ms=self.now_ms())
         if removed:
             self.events.emit(Kind.DESTROYED, handle=handle, user=user, address=address, reason="revoked")
         return removed

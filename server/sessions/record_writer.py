@@ -124,6 +124,7 @@ class RecordWriter:
             sid.credential,
             Rotation(
                 new_verifier=new.credential.verifier,
+                rotated_ms=now_ms,
                 user=change.user,
                 auth_ms=change.auth_ms,
                 client=client,

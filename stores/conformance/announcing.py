@@ -48,7 +48,7 @@ class AnnouncingContract:
         self._needs_push()
         async with _listening(announcing) as first, _listening(announcing) as second:
             ended, turned = await created(announcing), await created(announcing, user=new_user())
-            await announcing.destroy(ended.handle)
+            await announcing.destroy(ended.handle, now_ms=NOW)
             await rotated(announcing, turned.credential, new_verifier())
 
             for heard in (first, second):
@@ -67,12 +67,12 @@ class AnnouncingContract:
             await rotated(announcing, Credential(live.handle, new_verifier()), new_verifier())
             await rotated(announcing, live.credential, new_verifier(), Delta(expect={"a": None}))
             await rotated(announcing, live.credential, new.verifier, grace_ms=MINUTE)
-            await rotated(announcing, live.credential, new_verifier())
+            await rotated(announcing, live.credential, new_verifier(), grace_ms=MINUTE)
             await announcing.load(expired.credential, now_ms=NOW + HOUR)
             await announcing.apply(expired.credential, NOTHING, now_ms=NOW + HOUR, expires_ms=NOW + 2 * HOUR)
             await rotated(announcing, expired.credential, new_verifier(), now_ms=NOW + HOUR)
             last = await created(announcing)
-            await announcing.destroy(last.handle)
+            await announcing.destroy(last.handle, now_ms=NOW)
             await _heard(heard, last.handle)
 
         assert not {live.handle, expired.handle} & set(heard)
@@ -94,7 +94,7 @@ class AnnouncingContract:
         async with asyncio.timeout(HEARD_S):
             while len(confirmed) < 20:
                 for end in (
-                    announcing.destroy,
+                    lambda handle: announcing.destroy(handle, now_ms=NOW),
                     lambda handle: rotated(announcing, ending[handle], new_verifier()),
                 ):
                     record = await created(announcing)
@@ -124,7 +124,7 @@ class AnnouncingContract:
         await asyncio.gather(leaving, return_exceptions=True)
 
         record = await created(announcing)
-        assert await announcing.destroy(record.handle) is True
+        assert await announcing.destroy(record.handle, now_ms=NOW) is True
         assert await is_ended(announcing, record.credential)
         if self.announces:
             async with _listening(announcing):
@@ -141,7 +141,7 @@ class AnnouncingContract:
         """Of a thousand credentials, read once from an iterator, exactly the live ones are returned."""
         records = [new_record(data={}) for _ in range(300)]
         await created_many(announcing, records)
-        await asyncio.gather(*(announcing.destroy(record.handle) for record in records[200:]))
+        await asyncio.gather(*(announcing.destroy(record.handle, now_ms=NOW) for record in records[200:]))
         wrong = [Credential(record.handle, new_verifier()) for record in records]
         unknown = [Credential(new_handle(), new_verifier()) for _ in range(300)]
         good = [record.credential for record in records]
@@ -173,7 +173,7 @@ async def _listening(store: Announcing) -> AsyncIterator[list[Handle]]:
     try:
         async with asyncio.timeout(HEARD_S):
             while not heard:
-                await store.destroy((await created(store)).handle)
+                await store.destroy((await created(store)).handle, now_ms=NOW)
                 await asyncio.sleep(0.02)
         yield heard
     finally:

@@ -9,8 +9,11 @@ from typing import Any
 
 from stormcellar.stores.base import Announcing, Store
 from stormcellar.stores.conformance.cases import (
+    ENDED,
     HOUR,
     NOW,
+    SUPERSEDED,
+    UNKNOWN,
     created,
     handles,
     living,
@@ -48,7 +51,7 @@ class CancelContract:
 
                 assert found == others, f"after a cancelled {name}"
                 await target.check_whole(name, answer)
-                await store.destroy(target.record.handle)
+                await store.destroy(target.record.handle, now_ms=NOW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class _Target:
         # Load the old verifier first: a rotation still in flight may take effect in between.
         old = await self.store.load(self.record.credential, now_ms=NOW)
         has_happened = await self._is_after(name, old)
-        assert has_happened or old == (Absent.ENDED if name == "create" else self.record), name
+        assert has_happened or old == (UNKNOWN if name == "create" else self.record), name
         assert was_cancelled or has_happened, f"{name} answered {answer!r} and did nothing"
 
     async def _is_after(self, name: str, old: Record | Absent) -> bool:
@@ -83,10 +86,10 @@ class _Target:
         if name == "apply":
             return isinstance(old, Record) and old.data == {"a": b"1", "b": b"1"}
         if name == "destroy":
-            return old is Absent.ENDED
+            return old == ENDED
         if name != "rotate":
             return old == self.record
-        if old is not Absent.SUPERSEDED:
+        if old != SUPERSEDED:
             return False
         new = await loaded(self.store, self.new)
         listed = handles(await self.store.of_user(self.user, now_ms=NOW))
@@ -102,7 +105,8 @@ _CALLS: dict[str, Callable[[_Target], Coroutine[Any, Any, object]]] = {
     "rotate": lambda t: rotated(
         t.store, t.record.credential, t.new.verifier, Delta(put={"b": b"1"}), user=t.user, keep=frozenset()
     ),
-    "destroy": lambda t: t.store.destroy(t.record.handle),
+    "destroy": lambda t: t.store.destroy(t.record.handle, now_ms=NOW),
+    "find": lambda t: t.store.find(t.record.handle, now_ms=NOW),
     "of_user": lambda t: t.store.of_user(t.user, now_ms=NOW),
     "alive": lambda t: living(t.store, [t.record.credential, t.new]),
 }
@@ -114,7 +118,7 @@ async def _duration(target: _Target, name: str) -> float:
     start = loop.time()
     await _CALLS[name](target)
     last_s = loop.time() - start
-    await target.store.destroy(target.record.handle)
+    await target.store.destroy(target.record.handle, now_ms=NOW)
     return last_s
 
 

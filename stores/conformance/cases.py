@@ -10,7 +10,17 @@ from dataclasses import replace
 from typing import Any
 
 from stormcellar.stores.base import Announcing, Scannable, Store
-from stormcellar.stores.records import Absent, Credential, Delta, Handle, Outcome, Record, Rotation, Verifier
+from stormcellar.stores.records import (
+    Absent,
+    Credential,
+    Delta,
+    Handle,
+    Outcome,
+    Record,
+    Rotation,
+    Verifier,
+    Why,
+)
 
 # Near the real time, because backends remove expired records by their own clock. It is fixed at import, so
 # live records expire half an hour after it or later, and expired ones ten minutes before it.
@@ -18,6 +28,18 @@ NOW = int(time.time() * 1000)
 SECOND, MINUTE, HOUR = 1_000, 60_000, 3_600_000
 
 NOTHING = Delta()
+
+UNKNOWN = Absent(Why.UNKNOWN)
+ENDED = Absent(Why.ENDED, NOW)
+"""Of a session that was destroyed at `NOW`."""
+SUPERSEDED = Absent(Why.SUPERSEDED, NOW)
+"""Of a session whose current verifier was issued at `NOW`."""
+
+
+def superseded(since_ms: int) -> Absent:
+    """Return why a load finds no session for a verifier that was replaced at *since_ms*."""
+    return Absent(Why.SUPERSEDED, since_ms)
+
 
 BINARY = bytes(range(256)) + b"\r\n$5\r\n\xff\xfe{}"
 
@@ -95,6 +117,7 @@ def new_rotation(verifier: Verifier, *, now_ms: int = NOW, **changes: Any) -> Ro
     """Return a rotation to *verifier* that keeps all data, anonymous, with the times of a `new_record`."""
     rotation = Rotation(
         new_verifier=verifier,
+        rotated_ms=now_ms,
         user=None,
         auth_ms=None,
         client=b"",
@@ -136,7 +159,8 @@ async def loaded(store: Store, credential: Credential, *, now_ms: int = NOW) -> 
 async def is_ended(store: Store, credential: Credential, *, user: str | None = None) -> bool:
     """Return whether every operation reports that there is no such session."""
     answers = [
-        await store.load(credential, now_ms=NOW) is Absent.ENDED,
+        await store.load(credential, now_ms=NOW) in (UNKNOWN, ENDED),
+        await store.find(credential.handle, now_ms=NOW) is None,
         await store.apply(credential, NOTHING, now_ms=NOW, expires_ms=None) is Outcome.GONE,
         await living(store, [credential]) == set(),
         user is None or credential.handle not in handles(await store.of_user(user, now_ms=NOW)),

@@ -137,5 +137,5 @@ class IndexContract:
         assert {each.user for each in found} == {user}
         assert (await loaded(store, record.credential), (await loaded(store, new)).user) == (record, user)
         for handle in (*mine, *handles(others)):
-            await store.destroy(handle)
+            await store.destroy(handle, now_ms=NOW)
         assert handles(await store.of_user(user, now_ms=NOW)) == before

@@ -12,7 +12,9 @@ from stormcellar.stores.conformance.cases import (
     NOTHING,
     NOW,
     SECOND,
+    SUPERSEDED,
     TREACHEROUS_KEYS,
+    UNKNOWN,
     created,
     handles,
     is_ended,
@@ -23,8 +25,9 @@ from stormcellar.stores.conformance.cases import (
     new_verifier,
     rotated,
     scanned,
+    superseded,
 )
-from stormcellar.stores.records import Absent, Credential, Delta, Outcome
+from stormcellar.stores.records import Credential, Delta, Outcome
 
 
 class LiveContract:
@@ -55,7 +58,7 @@ class LiveContract:
 
         assert await is_ended(store, credential)
         assert await rotated(store, credential, new_verifier()) is Outcome.GONE
-        assert await store.destroy(credential.handle) is False
+        assert await store.destroy(credential.handle, now_ms=NOW) is False
         assert await is_ended(store, credential)
 
     async def test_verifier_never_issued_is_superseded_and_powerless(self, store: Store) -> None:
@@ -63,7 +66,7 @@ class LiveContract:
         record = await created(store)
         wrong = Credential(record.handle, new_verifier())
 
-        assert await store.load(wrong, now_ms=NOW) is Absent.SUPERSEDED
+        assert await store.load(wrong, now_ms=NOW) == SUPERSEDED
         assert await store.apply(wrong, Delta(put={"a": b"9"}), now_ms=NOW, expires_ms=None) is Outcome.GONE
         assert await rotated(store, wrong, new_verifier(), user="thief") is Outcome.GONE
         assert await living(store, [wrong]) == set()
@@ -88,16 +91,14 @@ class LiveContract:
         record = await created(store, user=user)
         wrong = Credential(record.handle, new_verifier())
 
-        assert [await store.load(each, now_ms=at) for each in (record.credential, wrong)] == [
-            Absent.ENDED
-        ] * 2
+        assert [await store.load(each, now_ms=at) for each in (record.credential, wrong)] == [UNKNOWN] * 2
         assert await living(store, [record.credential, wrong], now_ms=at) == set()
         assert await store.of_user(user, now_ms=at) == []
         assert record.handle not in await scanned(store, now_ms=at)
         touch = await store.apply(record.credential, NOTHING, now_ms=at, expires_ms=at + HOUR)
         assert touch is Outcome.GONE
         assert await rotated(store, record.credential, new_verifier(), now_ms=at) is Outcome.GONE
-        assert await store.load(record.credential, now_ms=at) is Absent.ENDED
+        assert await store.load(record.credential, now_ms=at) == UNKNOWN
 
     async def test_slid_expiry_is_the_one_that_counts(self, store: Store) -> None:
         """After a touch the session ends at the new expiry, to the millisecond, and not at the old one."""
@@ -107,7 +108,7 @@ class LiveContract:
 
         assert (await loaded(store, record.credential, now_ms=end - 1)).expires_ms == end
         assert handles(await store.of_user(user, now_ms=end - 1)) == [record.handle]
-        assert await store.load(record.credential, now_ms=end) is Absent.ENDED
+        assert await store.load(record.credential, now_ms=end) == UNKNOWN
         assert await store.of_user(user, now_ms=end) == []
 
     async def test_record_created_expired_is_never_live(self, store: Store) -> None:
@@ -121,6 +122,52 @@ class LiveContract:
         assert record.handle not in await scanned(store)
         assert await is_ended(store, record.credential, user=user)
 
+    async def test_record_stays_for_a_request_that_arrived_before_its_expiry(self, store: Store) -> None:
+        """A request that arrived nine minutes ago loads, slides and rotates what has expired meanwhile."""
+        arrived, user = NOW - 9 * MINUTE, new_user()
+        times = {"created_ms": NOW - HOUR, "seen_ms": arrived - MINUTE, "expires_ms": arrived + 1}
+        slid, turned = [await created(store, user=user, **times) for _ in range(2)]
+        new = Credential(turned.handle, new_verifier())
+
+        assert await loaded(store, slid.credential, now_ms=arrived) == slid
+        assert await store.load(slid.credential, now_ms=NOW) == UNKNOWN
+        touch = await store.apply(slid.credential, NOTHING, now_ms=arrived, expires_ms=NOW + HOUR)
+        turn = await rotated(
+            store,
+            turned.credential,
+            new.verifier,
+            user=user,
+            now_ms=arrived,
+            rotated_ms=NOW,
+            expires_ms=NOW + HOUR,
+        )
+
+        assert (touch, turn) == (Outcome.APPLIED, Outcome.APPLIED)
+        assert await living(store, [slid.credential, new]) == {slid.credential, new}
+        assert handles(await store.of_user(user, now_ms=NOW)) == handles([slid, turned])
+
+    async def test_clock_an_hour_behind_ends_no_session(self, store: Store) -> None:
+        """By a clock that is an hour behind the backend's, sessions are created, renewed, bound and found."""
+        now, user = NOW - HOUR, new_user()
+        times = {"created_ms": now, "rotated_ms": now, "seen_ms": now, "expires_ms": now + 30 * MINUTE}
+        record = await created(store, deadline_ms=now + 40 * MINUTE, **times)
+        new = Credential(record.handle, new_verifier())
+
+        touch = await store.apply(record.credential, NOTHING, now_ms=now + 1, expires_ms=now + 31 * MINUTE)
+        turn = await rotated(
+            store,
+            record.credential,
+            new.verifier,
+            user=user,
+            now_ms=now + 2,
+            expires_ms=now + 30 * MINUTE,
+            deadline_ms=now + 40 * MINUTE,
+        )
+
+        assert (touch, turn) == (Outcome.APPLIED, Outcome.APPLIED)
+        assert (await loaded(store, new, now_ms=now + 3)).user == user
+        assert handles(await store.of_user(user, now_ms=now + 3)) == [record.handle]
+
     async def test_grace_accepts_the_previous_verifier_until_it_ends(self, store: Store) -> None:
         """In its grace the previous verifier loads (as presented), writes and is alive; afterwards not."""
         record = await created(store)
@@ -133,7 +180,7 @@ class LiveContract:
         assert (await loaded(store, old, now_ms=end - 1)).verifier == old.verifier
         assert (await loaded(store, new, now_ms=end - 1)).verifier == new.verifier
         assert await living(store, both, now_ms=end - 1) == set(both)
-        assert await store.load(old, now_ms=end) is Absent.SUPERSEDED
+        assert await store.load(old, now_ms=end) == superseded(NOW + 3 * SECOND)
         assert await living(store, both, now_ms=end) == {new}
         assert await store.apply(old, NOTHING, now_ms=end, expires_ms=None) is Outcome.GONE
         assert (await loaded(store, new, now_ms=end)).data["late"] == b"1"
@@ -143,5 +190,5 @@ class LiveContract:
         record = await created(store)
         await rotated(store, record.credential, new_verifier(), expires_ms=NOW + HOUR, grace_ms=2 * HOUR)
 
-        assert await store.load(record.credential, now_ms=NOW + HOUR) is Absent.ENDED
+        assert await store.load(record.credential, now_ms=NOW + HOUR) == UNKNOWN
         assert await living(store, [record.credential], now_ms=NOW + HOUR) == set()

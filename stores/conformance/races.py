@@ -135,7 +135,7 @@ class RaceContract:
                 store.apply(credential, write, now_ms=NOW, expires_ms=None),
                 rotated(store, credential, new_verifier(), user=user, keep=frozenset()),
             ]
-            calls.insert(place % 6, store.destroy(record.handle))
+            calls.insert(place % 6, store.destroy(record.handle, now_ms=NOW))
 
             answers = await asyncio.gather(*calls)
 
@@ -162,7 +162,7 @@ class RaceContract:
 
             assert outcomes[place % 7] is Outcome.APPLIED
             assert (await loaded(store, new)).data == {}
-            await store.destroy(record.handle)
+            await store.destroy(record.handle, now_ms=NOW)
 
     async def test_load_never_sees_half_a_write(self, store: Store) -> None:
         """Two keys that are always written together are always read together."""
@@ -214,7 +214,7 @@ class RaceContract:
 
         results = await asyncio.gather(
             *(store.of_user(user, now_ms=NOW) for _ in range(10)),
-            *(store.destroy(record.handle) for record in ending),
+            *(store.destroy(record.handle, now_ms=NOW) for record in ending),
             *(store.of_user(user, now_ms=NOW) for _ in range(10)),
         )
 

@@ -15,6 +15,8 @@ from stormcellar.stores.conformance.cases import (
     NOTHING,
     NOW,
     SECOND,
+    SUPERSEDED,
+    UNKNOWN,
     created,
     handles,
     is_ended,
@@ -24,8 +26,9 @@ from stormcellar.stores.conformance.cases import (
     new_verifier,
     rotated,
     scanned,
+    superseded,
 )
-from stormcellar.stores.records import Absent, Credential, Delta, Outcome
+from stormcellar.stores.records import Credential, Delta, Outcome, Record
 
 
 class RotateContract:
@@ -60,7 +63,7 @@ class RotateContract:
             deadline_ms=deadline,
             **changes,
         )
-        assert await store.load(new, now_ms=expires) is Absent.ENDED
+        assert await store.load(new, now_ms=expires) == UNKNOWN
         assert await store.of_user(user, now_ms=expires) == []
 
     async def test_rotation_clears_what_it_is_given_as_none(self, store: Store) -> None:
@@ -91,7 +94,7 @@ class RotateContract:
         old, new = record.credential, Credential(record.handle, new_verifier())
         await rotated(store, old, new.verifier)
 
-        assert await store.load(old, now_ms=NOW) is Absent.SUPERSEDED
+        assert await store.load(old, now_ms=NOW) == SUPERSEDED
         assert await store.apply(old, Delta(put={"a": b"9"}), now_ms=NOW, expires_ms=None) is Outcome.GONE
         assert await rotated(store, old, new_verifier()) is Outcome.GONE
         assert await living(store, [old, new]) == {new}
@@ -153,18 +156,56 @@ class RotateContract:
         assert (conflict, applied) == (Outcome.CONFLICT, Outcome.APPLIED)
         assert (await loaded(store, new)).data == {}
 
-    async def test_rotation_itself_needs_the_current_verifier(self, store: Store) -> None:
+    async def test_rotation_with_a_grace_needs_the_current_verifier(self, store: Store) -> None:
         """A previous verifier gets CONFLICT in its grace and GONE afterwards, and changes nothing."""
         record = await created(store)
         new = Credential(record.handle, new_verifier())
         await rotated(store, record.credential, new.verifier, grace_ms=MINUTE)
         before = await loaded(store, new)
 
-        in_grace = await rotated(store, record.credential, new_verifier(), user="x", now_ms=NOW + MINUTE - 1)
-        after_it = await rotated(store, record.credential, new_verifier(), user="x", now_ms=NOW + MINUTE)
+        outcomes = [
+            await rotated(store, record.credential, new_verifier(), user="x", now_ms=at, grace_ms=SECOND)
+            for at in (NOW + MINUTE - 1, NOW + MINUTE)
+        ]
 
-        assert (in_grace, after_it) == (Outcome.CONFLICT, Outcome.GONE)
+        assert outcomes == [Outcome.CONFLICT, Outcome.GONE]
         assert await loaded(store, new) == before
+
+    async def test_rotation_without_a_grace_accepts_a_previous_verifier(self, store: Store) -> None:
+        """At a change of privilege a verifier in its grace rotates, in one step; afterwards it is GONE."""
+        user, late = new_user(), NOW + MINUTE
+        record, other = await created(store), await created(store)
+        second, third = (Credential(record.handle, new_verifier()) for _ in range(2))
+        await rotated(store, record.credential, second.verifier, grace_ms=MINUTE)
+        await rotated(store, other.credential, new_verifier(), grace_ms=MINUTE)
+
+        applied = await rotated(store, record.credential, third.verifier, user=user, now_ms=late - 1)
+        too_late = await rotated(store, other.credential, new_verifier(), user=user, now_ms=late)
+
+        assert (applied, too_late) == (Outcome.APPLIED, Outcome.GONE)
+        earlier = [await store.load(each, now_ms=late) for each in (record.credential, second)]
+        assert earlier == [superseded(late - 1)] * 2
+        assert await living(store, [record.credential, second, third], now_ms=late) == {third}
+        assert handles(await store.of_user(user, now_ms=late)) == [record.handle]
+
+    async def test_rotation_is_judged_at_arrival_and_dated_now(self, store: Store) -> None:
+        """`now_ms` only judges liveness; rotation, grace and activity have the time `rotated_ms`."""
+        record = await created(store)
+        second, third = (Credential(record.handle, new_verifier()) for _ in range(2))
+        arrived, issued = NOW + HOUR - 1, NOW + HOUR + MINUTE
+        times: dict[str, Any] = {"rotated_ms": issued, "expires_ms": issued + HOUR}
+
+        late = await rotated(store, record.credential, new_verifier(), now_ms=NOW + HOUR, **times)
+        turn = await rotated(
+            store, record.credential, second.verifier, now_ms=arrived, grace_ms=MINUTE, **times
+        )
+
+        assert (late, turn) == (Outcome.GONE, Outcome.APPLIED)
+        after = await loaded(store, second, now_ms=issued)
+        assert (after.rotated_ms, after.seen_ms, after.expires_ms) == (issued, issued, issued + HOUR)
+        assert isinstance(await store.load(record.credential, now_ms=issued + MINUTE - 1), Record)
+        assert await store.load(record.credential, now_ms=issued + MINUTE) == superseded(issued)
+        assert await rotated(store, second, third.verifier, now_ms=arrived) is Outcome.APPLIED
 
     async def test_rotation_without_grace_ends_an_earlier_grace(self, store: Store) -> None:
         """At a change of privilege every earlier verifier is dead at once."""
@@ -175,8 +216,8 @@ class RotateContract:
         await rotated(store, second, third.verifier, user=new_user(), now_ms=NOW + SECOND)
 
         assert [await store.load(each, now_ms=NOW + SECOND) for each in (record.credential, second)] == [
-            Absent.SUPERSEDED,
-            Absent.SUPERSEDED,
+            superseded(NOW + SECOND),
+            superseded(NOW + SECOND),
         ]
         every = [record.credential, second, third]
         assert await living(store, every, now_ms=NOW + SECOND) == {third}
@@ -201,7 +242,7 @@ class RotateContract:
         record = await created(store, user=user)
         other = await created(store, user=user)
 
-        answers = [await store.destroy(record.handle) for _ in range(3)]
+        answers = [await store.destroy(record.handle, now_ms=NOW) for _ in range(3)]
 
         assert answers == [True, False, False]
         assert await is_ended(store, record.credential, user=user)
@@ -215,7 +256,7 @@ class RotateContract:
         new = Credential(record.handle, new_verifier())
         await rotated(store, record.credential, new.verifier, grace_ms=MINUTE)
 
-        await store.destroy(record.handle)
+        await store.destroy(record.handle, now_ms=NOW)
 
         assert await is_ended(store, record.credential)
         assert await is_ended(store, new)
@@ -224,7 +265,7 @@ class RotateContract:
         """A write, a touch and a sign-in after destroy return GONE and restore nothing."""
         user = new_user()
         record = await created(store, user=user)
-        await store.destroy(record.handle)
+        await store.destroy(record.handle, now_ms=NOW)
         write = Delta(put={"a": b"9"})
         end = NOW + 12 * HOUR
 

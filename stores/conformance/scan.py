@@ -40,14 +40,14 @@ class ScannableContract:
         await rotated(scannable, records[0].credential, turned.verifier, grace_ms=MINUTE)
         expected = {turned.handle: await loaded(scannable, turned)}
         expected |= {record.handle: record for record in records[1:450]}
-        await asyncio.gather(*(scannable.destroy(record.handle) for record in records[450:]))
+        await asyncio.gather(*(scannable.destroy(record.handle, now_ms=NOW) for record in records[450:]))
         expired = await created(scannable, expires_ms=NOW - 10 * MINUTE)
 
         found = await scanned(scannable)
 
         mine = {expired.handle, *handles(records)}
         assert {handle: record for handle, record in found.items() if handle in mine} == expected
-        await asyncio.gather(*(scannable.destroy(record.handle) for record in records[:450]))
+        await asyncio.gather(*(scannable.destroy(record.handle, now_ms=NOW) for record in records[:450]))
 
     async def test_scan_survives_changes_under_way(self, scannable: Scannable) -> None:
         """A scan yields every session that exists throughout, while others are created and destroyed."""
@@ -59,11 +59,13 @@ class ScannableContract:
         async for record in scannable.scan(now_ms=NOW):
             found.add(record.handle)
             if leaving:
-                await scannable.destroy(leaving.pop().handle)
-                await scannable.destroy((await created(scannable)).handle)
+                await scannable.destroy(leaving.pop().handle, now_ms=NOW)
+                await scannable.destroy((await created(scannable)).handle, now_ms=NOW)
 
         assert set(handles(staying)) <= found
-        await asyncio.gather(*(scannable.destroy(record.handle) for record in (*staying, *leaving)))
+        await asyncio.gather(
+            *(scannable.destroy(record.handle, now_ms=NOW) for record in (*staying, *leaving))
+        )
 
     async def test_scan_may_be_left_early(self, scannable: Scannable) -> None:
         """After a caller stops at the first record, the store still works."""

@@ -17,14 +17,14 @@ from dataclasses import replace
 from marshal import dumps, loads
 from struct import Struct, error
 
-from stormcellar.stores.records import Absent, Handle, Record, Verifier
+from stormcellar.stores.records import Absent, Handle, Record, Verifier, Why
 
 _HEAD = Struct("<Bq5i32sHH")
 """Kind, created; rotated, sign-in, seen, expires, deadline; verifier; the lengths of user and client."""
 _USER_AT = _HEAD.size
 
 # Parts of the head, for callers that need no more.
-_LIVENESS = Struct("<x q 12x i 4x 32s")
+_LIVENESS = Struct("<x q i 8x i 4x 32s")
 _LISTING = Struct("<x q 8x i i 36x H")
 _SLIDING, _SLIDING_AT, _SLIDING_END = Struct("<ii"), 17, 25
 _LENGTHS, _LENGTHS_AT = Struct("<HH"), 61
@@ -68,7 +68,7 @@ def unpack(packed: bytes, handle: Handle) -> Record:
     """Return the record that `pack` received, with a new dict of its data."""
     if packed[0] == _OTHER:
         return replace(_whole(packed)[0], handle=handle)
-    own = Verifier(_text(_LIVENESS.unpack_from(packed)[2]))
+    own = Verifier(_text(_LIVENESS.unpack_from(packed)[3]))
     record = load(packed, handle, own, -math.inf)
     assert isinstance(record, Record)
     return record
@@ -81,10 +81,10 @@ def load(packed: bytes, handle: Handle, verifier: Verifier, now_ms: float) -> Re
         return absence(packed, verifier, now_ms) or replace(whole, handle=handle, verifier=verifier)
     kind, created_ms, rotated, auth, seen, expires, deadline, raw, user, client = _HEAD.unpack_from(packed)
     if created_ms + expires <= now_ms:
-        return Absent.ENDED
+        return Absent(Why.UNKNOWN)
     # `_text` inlined: every request that reads a session comes here.
     if b2a_base64(raw).translate(_FROM_BASE64, b"=\n").decode() != verifier:
-        return Absent.SUPERSEDED
+        return Absent(Why.SUPERSEDED, created_ms + rotated)
     client_at = _USER_AT + user
     data_at = client_at + client
     return Record(
@@ -105,16 +105,16 @@ def load(packed: bytes, handle: Handle, verifier: Verifier, now_ms: float) -> Re
 def absence(packed: bytes, verifier: Verifier, now_ms: float) -> Absent | None:
     """Return why the session is not live for *verifier*, or None if it is."""
     if packed[0] != _OTHER:
-        created_ms, expires, raw = _LIVENESS.unpack_from(packed)
+        created_ms, rotated, expires, raw = _LIVENESS.unpack_from(packed)
         if created_ms + expires <= now_ms:
-            return Absent.ENDED
-        return None if _text(raw) == verifier else Absent.SUPERSEDED
+            return Absent(Why.UNKNOWN)
+        return None if _text(raw) == verifier else Absent(Why.SUPERSEDED, created_ms + rotated)
     record, previous, grace_until_ms = _whole(packed)
     if record.expires_ms <= now_ms:
-        return Absent.ENDED
+        return Absent(Why.UNKNOWN)
     if verifier == record.verifier or (verifier == previous and now_ms < grace_until_ms):
         return None
-    return Absent.SUPERSEDED
+    return Absent(Why.SUPERSEDED, record.rotated_ms)
 
 
 def listing(packed: bytes) -> tuple[str | None, int, int]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import replace
 from typing import Self
 
 from stormcellar.stores.base import Announcing, Scannable
 from stormcellar.stores.errors import DuplicateSession, StoreFull
+from stormcellar.stores.memory import changes
 from stormcellar.stores.memory.counters import MemoryCounters
 from stormcellar.stores.memory.listeners import Listeners
 from stormcellar.stores.memory.records import (
@@ -23,8 +24,10 @@ from stormcellar.stores.memory.records import (
 )
 from stormcellar.stores.memory.schedule import Schedule
 from stormcellar.stores.memory.table import Table, UserIndex
+from stormcellar.stores.memory.tombstones import Tombstones
 from stormcellar.stores.records import (
     DEFAULT_OPTIONS,
+    TOMBSTONE_MS,
     Absent,
     Credential,
     Delta,
@@ -33,7 +36,7 @@ from stormcellar.stores.records import (
     Record,
     Rotation,
     StoreOptions,
-    check_keys,
+    check_record,
     check_user,
 )
 
@@ -53,12 +56,14 @@ class MemoryStore(Announcing, Scannable):
 
     ==========  =======================================================================================
     create      reclaim; make room; `entries[handle] = pack(record)`; list the handle
-    load        reclaim; `load(entries.get(handle), ...)`, which unpacks what is live
+    load        reclaim; `load(entries.get(handle), ...)`, which unpacks what is live; without an entry, the
+                tombstone
+    find        `unpack(entries.get(handle))`
     apply       reclaim; `entries[handle]` replaced with new data, seen and expiry; the handle moved in the
                 schedule by expiry and, if anonymous, in the one by seen
     rotate      reclaim; `entries[handle]` replaced; the handle unlisted with its old values and listed with
                 its new ones
-    destroy     `entries.pop(handle)`; unlist the handle
+    destroy     `entries.pop(handle)`; unlist the handle; add a tombstone
     of_user     `users.of(user)`, then `entries[handle]` of each
     alive       `entries.get(handle)` of each
     gone        one queue for each listener, filled by destroy and rotate
@@ -69,10 +74,13 @@ class MemoryStore(Announcing, Scannable):
     *List* adds the handle to the schedule by expiry and, if anonymous, to the one by seen, else to the index
     of its user; *unlist* removes it there.
 
-    *Reclaim* removes at most `RECLAIMED_PER_CALL` expired records, the earliest first. *Make room* runs if
-    *max_sessions* records remain, none of them expired: it ends the least recently seen anonymous session,
-    and raises StoreFull if every session has a user. `gone` announces neither. Both use a `Schedule`: if more
-    than 32 sessions fall into one of its 16 s spans, the earliest may be any of those.
+    *Reclaim* removes at most `RECLAIMED_PER_CALL` records that expired `TOMBSTONE_MS` ago, the earliest
+    first. *Make room* runs if *max_sessions* records remain: it removes an expired one; if there is none, it
+    ends the least recently seen anonymous session, and raises StoreFull if every session has a user. `gone`
+    announces neither. Both use a `Schedule`: if more than 32 sessions fall into one of its 16 s spans, the
+    earliest may be any of those.
+
+    Tombstones are in a dict of their own, so they take no room from sessions and `len` does not count them.
 
     Args:
         max_sessions: The largest number of records, at least 1.
@@ -90,6 +98,7 @@ class MemoryStore(Announcing, Scannable):
         self._anonymous_by_seen = Schedule(lambda handle: listing(entries[handle])[1])
         self._listeners = Listeners()
         self._counters = MemoryCounters()
+        self._tombstones = Tombstones()
 
     @classmethod
     def from_url(cls, url: str, options: StoreOptions) -> Self:
@@ -112,24 +121,34 @@ class MemoryStore(Announcing, Scannable):
             DuplicateSession: The handle exists.
             StoreFull: Every one of *max_sessions* records has a user, and none expired more than 16 s ago.
         """
-        check_keys(record.data)
-        check_user(record.user)
-        if self._entries.get(record.handle) is not None:
+        check_record(record)
+        if self._entries.get(record.handle) is not None or record.handle in self._tombstones:
             raise DuplicateSession(record.handle)
         packed = pack(record)
         self._reclaim(record.seen_ms)
         if len(self._entries) >= self.max_sessions:
-            self._make_room()
+            self._make_room(record.seen_ms)
         self._entries.add(record.handle, packed)
         self._list(record)
 
     async def load(self, credential: Credential, *, now_ms: int) -> Record | Absent:
         """Return a copy of the live record, with the verifier presented."""
-        if now_ms >= self._by_expiry.due_ms:
+        if now_ms - TOMBSTONE_MS >= self._by_expiry.due_ms:
             self._reclaim(now_ms)
         handle, verifier = credential
         packed = self._entries.get(handle)
-        return Absent.ENDED if packed is None else load(packed, handle, verifier, now_ms)
+        return (
+            self._tombstones.absent(handle, now_ms)
+            if packed is None
+            else load(packed, handle, verifier, now_ms)
+        )
+
+    async def find(self, handle: Handle, *, now_ms: int) -> Record | None:
+        """Return a copy of the live record, with its current verifier."""
+        packed = self._entries.get(handle)
+        if packed is None or (record := unpack(packed, handle)).expires_ms <= now_ms:
+            return None
+        return record
 
     async def apply(
         self, credential: Credential, delta: Delta, *, now_ms: int, expires_ms: int | None
@@ -141,9 +160,9 @@ class MemoryStore(Announcing, Scannable):
             return Outcome.GONE
         if delta.put or delta.drop or delta.expect:
             data = data_of(packed)
-            if not _holds(delta.expect, data):
+            if not changes.holds(delta.expect, data):
                 return Outcome.CONFLICT
-            packed = with_data(packed, _written(data, delta))
+            packed = with_data(packed, changes.written(data, delta))
         if expires_ms is not None:
             packed = self._slide(credential.handle, packed, now_ms, expires_ms)
         self._entries.replace(credential.handle, packed)
@@ -156,25 +175,29 @@ class MemoryStore(Announcing, Scannable):
         if packed is None:
             return Outcome.GONE
         record = unpack(packed, credential.handle)
-        if credential.verifier != record.verifier or not _holds(rotation.delta.expect, record.data):
+        has_grace = rotation.grace_ms > 0
+        is_refused = has_grace and credential.verifier != record.verifier
+        if is_refused or not changes.holds(rotation.delta.expect, record.data):
             return Outcome.CONFLICT
-        rotated = _rotated(record, rotation, now_ms)
-        if rotation.grace_ms > 0:
-            new = pack(rotated, previous=record.verifier, grace_until_ms=now_ms + rotation.grace_ms)
+        rotated = changes.rotated(record, rotation)
+        if has_grace:
+            end_ms = rotation.rotated_ms + rotation.grace_ms
+            new = pack(rotated, previous=record.verifier, grace_until_ms=end_ms)
         else:
             new = pack(rotated)
         self._unlist(record.handle, packed)
         self._entries.replace(record.handle, new)
         self._list(rotated)
-        if rotation.grace_ms <= 0:
+        if not has_grace:
             self._listeners.announce(record.handle)
         return Outcome.APPLIED
 
-    async def destroy(self, handle: Handle) -> bool:
-        """Remove the record whatever its verifier, and return whether there was one."""
+    async def destroy(self, handle: Handle, *, now_ms: int) -> bool:
+        """Replace the record by a tombstone, whatever its verifier, and return whether there was one."""
         if self._entries.get(handle) is None:
             return False
         self._remove(handle)
+        self._tombstones.add(handle, now_ms)
         self._listeners.announce(handle)
         return True
 
@@ -249,38 +272,14 @@ class MemoryStore(Announcing, Scannable):
         self._unlist(handle, self._entries.pop(handle))
 
     def _reclaim(self, now_ms: int) -> None:
-        if now_ms >= self._by_expiry.due_ms:
-            for handle in self._by_expiry.first(RECLAIMED_PER_CALL, until_ms=now_ms):
+        self._tombstones.reclaim(now_ms)
+        until_ms = now_ms - TOMBSTONE_MS
+        if until_ms >= self._by_expiry.due_ms:
+            for handle in self._by_expiry.first(RECLAIMED_PER_CALL, until_ms=until_ms):
                 self._remove(handle)
 
-    def _make_room(self) -> None:
-        first = self._anonymous_by_seen.first(1)
+    def _make_room(self, now_ms: int) -> None:
+        first = self._by_expiry.first(1, until_ms=now_ms) or self._anonymous_by_seen.first(1)
         if not first:
             raise StoreFull(f"all {self.max_sessions} sessions of the memory store are signed in")
         self._remove(*first)
-
-
-def _rotated(record: Record, rotation: Rotation, now_ms: int) -> Record:
-    keep = rotation.keep
-    kept = {key: value for key, value in record.data.items() if keep is None or key in keep}
-    return Record(
-        record.handle,
-        rotation.new_verifier,
-        rotation.user,
-        record.created_ms,
-        rotated_ms=now_ms,
-        auth_ms=rotation.auth_ms,
-        seen_ms=max(record.seen_ms, now_ms),
-        expires_ms=rotation.expires_ms,
-        deadline_ms=rotation.deadline_ms,
-        client=rotation.client,
-        data=_written(kept, rotation.delta),
-    )
-
-
-def _holds(expect: Mapping[str, bytes | None], data: Mapping[str, bytes]) -> bool:
-    return all(data.get(key) == value for key, value in expect.items())
-
-
-def _written(data: Mapping[str, bytes], delta: Delta) -> dict[str, bytes]:
-    return {key: value for key, value in {**data, **delta.put}.items() if key not in delta.drop}

@@ -141,6 +141,13 @@ def result_or_raise(operation: str, answer: T | BaseException) -> T:
     return answer
 
 
+def is_full(exc: Exception) -> bool:
+    """Return whether *exc* reports that the server has no space."""
+    code = exc.code if isinstance(exc, OperationFailure) else None
+    # Atlas uses one code for an exhausted quota and for wrong credentials.
+    return code in FULL or (code == ATLAS_ERROR and "quota" in str(exc))
+
+
 def _store_error(operation: str, exc: Exception) -> Exception:
     """Return the error that a store raises for the driver's *exc*."""
     code = exc.code if isinstance(exc, OperationFailure) else None
@@ -148,8 +155,7 @@ def _store_error(operation: str, exc: Exception) -> Exception:
         return DuplicateSession(operation)
     if isinstance(exc, InvalidDocument) or code in TOO_LARGE:
         return ValueError(f"{operation}: the session does not fit a MongoDB document")
-    # Atlas uses one code for an exhausted quota and for wrong credentials.
-    if code in FULL or (code == ATLAS_ERROR and "quota" in str(exc)):
+    if is_full(exc):
         return StoreFull(operation)
     if code in REFUSED or code == ATLAS_ERROR or isinstance(exc, ConfigurationError):
         return StoreRefused(operation)

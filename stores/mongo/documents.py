@@ -5,6 +5,8 @@ Pure functions from the values of the contract to BSON and back; `MongoStore` se
     {_id: handle, verifier, previous?, grace_until?, user?, auth?, created, rotated, seen, expires, deadline,
      client: binary, data: {key: binary, ...}}
 
+    {_id: handle, ended: date, expires}     a tombstone
+
 Times are BSON dates, which are 64-bit milliseconds, so nothing is rounded and the TTL index reads the same
 `expires` as every filter. Optional fields are absent rather than null. A caller's value never becomes a field
 name or an operator: keys match `records.KEY`, filters compare by `$eq`, updates quote by `$literal`.
@@ -19,7 +21,18 @@ from bson.code import Code
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 
-from stormcellar.stores.records import Delta, Handle, Record, Rotation, Verifier, check_keys, check_user
+from stormcellar.stores.mongo.indexes import TTL_SLACK_S
+from stormcellar.stores.records import (
+    LATEST_MS,
+    TOMBSTONE_MS,
+    Delta,
+    Handle,
+    Record,
+    Rotation,
+    Verifier,
+    are_times,
+    check_record,
+)
 
 Document = dict[str, Any]
 
@@ -56,7 +69,13 @@ _PARSES: Document = {
     "$jsonSchema": {"properties": {"data": {"additionalProperties": {"bsonType": "binData"}}}},
 }
 
-# A rotation may appear as a replacement of the whole document: the server logs the shorter form.
+# Whatever is not a tombstone, also what does not parse.
+NO_TOMBSTONE: Document = {
+    "$nor": [{"ended": {"$type": _NUMBERS[DatetimeMS]}, "verifier": {"$exists": False}}]
+}
+
+# A rotation and a tombstone may appear as a replacement of the whole document: the server logs the shorter
+# form.
 ENDED_SESSIONS: list[Document] = [
     {
         "$match": {
@@ -67,6 +86,7 @@ ENDED_SESSIONS: list[Document] = [
                     "updateDescription.updatedFields.verifier": {"$exists": True},
                     "updateDescription.updatedFields.previous": {"$exists": False},
                 },
+                {"operationType": "update", "updateDescription.updatedFields.ended": {"$exists": True}},
                 {"operationType": "replace", "fullDocument.previous": {"$exists": False}},
             ]
         }
@@ -76,9 +96,8 @@ ENDED_SESSIONS: list[Document] = [
 
 
 def to_document(record: Record) -> Document:
-    """Return the document for *record*, or raise ValueError for an invalid key or user."""
-    check_keys(record.data)
-    check_user(record.user)
+    """Return the document for *record*, or raise ValueError if a store cannot keep it."""
+    check_record(record)
     optional = {"user": record.user, "auth": _date(record.auth_ms)}
     return {
         "_id": record.handle,
@@ -96,7 +115,7 @@ def to_document(record: Record) -> Document:
 
 def to_record(document: Mapping[str, Any]) -> Record | None:
     """Return the record in *document* with its current verifier, or None if it does not parse."""
-    if not _is_session(document):
+    if not (_is_session(document) and has_times(document)):
         return None
     return Record(
         handle=Handle(document["_id"]),
@@ -124,9 +143,33 @@ def _is_session(document: Mapping[str, Any]) -> bool:
     )
 
 
+def has_times(document: Mapping[str, Any]) -> bool:
+    """Return whether a calendar has each time of a document whose fields have their types."""
+    return are_times(*(int(document[name]) for name in (*_TIMES, "auth") if name in document))
+
+
+def ended_ms(document: Mapping[str, Any]) -> int | None:
+    """Return when the session was destroyed if *document* is its tombstone; otherwise None."""
+    ended = document.get("ended")
+    return int(ended) if isinstance(ended, DatetimeMS) and "verifier" not in document else None
+
+
+def tombstone(now_ms: int) -> list[Document]:
+    """Return the pipeline that replaces a document by a tombstone.
+
+    The TTL index removes it `TOMBSTONE_MS` from now on the server's clock.
+    """
+    slack_ms = 1000 * TTL_SLACK_S - TOMBSTONE_MS
+    expires = {"$subtract": ["$$NOW", slack_ms]}
+    return [{"$replaceWith": {"_id": "$_id", "ended": _literal(_date(now_ms)), "expires": expires}}]
+
+
 def live(now_ms: int) -> Document:
-    """Return the filter that matches documents that parse and have not expired."""
-    return {**_PARSES, "expires": {"$gt": _date(now_ms)}}
+    """Return the filter that matches documents that parse and have not expired.
+
+    Of the times only the expiry is compared with the calendar: each comparison costs a write 3 microseconds.
+    """
+    return {**_PARSES, "expires": {"$gt": _date(now_ms), "$lte": _date(LATEST_MS)}}
 
 
 def belongs_to(user: str, now_ms: int) -> Document:
@@ -187,21 +230,21 @@ def never_inserting(change: Document | list[Document]) -> Document | list[Docume
     return [{"$set": {"_id": {"$cond": [is_new, False, "$_id"]}}}, *change]
 
 
-def rotated(old: Verifier, rotation: Rotation, *, now_ms: int) -> list[Document]:
+def rotated(old: Verifier, rotation: Rotation) -> list[Document]:
     """Return the one-stage pipeline that replaces the verifier *old* and what goes with it."""
-    grace_ms, delta = rotation.grace_ms, rotation.delta
+    grace_ms, delta, rotated_ms = rotation.grace_ms, rotation.delta, rotation.rotated_ms
     return [
         {
             "$set": {
                 "verifier": _literal(rotation.new_verifier),
                 "previous": _literal(old if grace_ms else None),
-                "grace_until": _literal(_date(now_ms + grace_ms) if grace_ms else None),
+                "grace_until": _literal(_date(rotated_ms + grace_ms) if grace_ms else None),
                 "user": _literal(rotation.user),
                 "auth": _literal(_date(rotation.auth_ms)),
-                "rotated": _literal(_date(now_ms)),
+                "rotated": _literal(_date(rotated_ms)),
                 "expires": _literal(_date(rotation.expires_ms)),
                 "deadline": _literal(_date(rotation.deadline_ms)),
-                "seen": {"$max": ["$seen", _literal(_date(now_ms))]},
+                "seen": {"$max": ["$seen", _literal(_date(rotated_ms))]},
                 "client": _literal(rotation.client),
                 "data": {"$mergeObjects": [_survivors(rotation.keep, delta.drop), _literal(dict(delta.put))]},
             }

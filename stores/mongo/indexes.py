@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pymongo import ASCENDING, IndexModel
 from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import OperationFailure
 
-# 60 s late, so that a record is never removed between a load and the touch that follows it.
-TTL_SLACK_S = 60
+from stormcellar.stores.errors import StoreRefused
+
+# An hour late: a record stays ten minutes after its expiry, also where the clock of the application is behind
+# the server's.
+TTL_SLACK_S = 3600
 BY_USER = "user"
 
 TALLY_INDEXES = [IndexModel([("expires", ASCENDING)], name="expires", expireAfterSeconds=TTL_SLACK_S)]
 SESSION_INDEXES = [*TALLY_INDEXES, IndexModel([("user", ASCENDING)], name=BY_USER, sparse=True)]
+
+_UNAUTHORIZED = 13
+_CONFLICTS = {85: "IndexOptionsConflict", 86: "IndexKeySpecsConflict"}
+_TTL = "expireAfterSeconds"
+# What the server adds to each index.
+_ADDED = {"v", "ns", "background"}
+
+Index = Mapping[str, Any]
 
 
 class Indexes:
@@ -27,8 +39,68 @@ class Indexes:
         self._lock = asyncio.Lock()
 
     async def ensure(self) -> None:
-        """Create the indexes, unless that is done, within the caller's time limit."""
+        """Create the indexes, unless that is done, within the caller's time limit.
+
+        Raises:
+            StoreRefused: There is another index in the place of ours.
+        """
         async with self._lock:
             if not self._exist:
-                await self._collection.create_indexes(self._models)
+                try:
+                    await self._collection.create_indexes(self._models)
+                except OperationFailure as exc:
+                    if exc.code not in _CONFLICTS:
+                        raise
+                    await self._adopt()
                 self._exist = True
+
+    async def _adopt(self) -> None:
+        """Create the indexes that are missing, and give an older TTL index its slack."""
+        cursor = await self._collection.list_indexes()
+        existing = await cursor.to_list()
+        for model in self._models:
+            found = _same(existing, model.document)
+            if found is None:
+                await self._collection.create_indexes([model])
+            elif differences := _differences(found, model.document):
+                raise _refusal(self._collection.name, found, ", ".join(differences))
+            elif found.get(_TTL, 0) < model.document.get(_TTL, 0):
+                await self._give_slack(found)
+
+    async def _give_slack(self, found: Index) -> None:
+        change = {"name": found["name"], _TTL: TTL_SLACK_S}
+        try:
+            await self._collection.database.command("collMod", self._collection.name, index=change)
+        except OperationFailure as exc:
+            if exc.code != _UNAUTHORIZED:
+                raise
+            what = f"{_TTL} {found[_TTL]} instead of {TTL_SLACK_S}, and this user may not run collMod"
+            raise _refusal(self._collection.name, found, what) from exc
+
+
+def _same(existing: Iterable[Index], wanted: Index) -> Index | None:
+    """Return the index that has the name of *wanted*, or else its key."""
+    by_name = {index["name"]: index for index in existing}
+    same_key = [index for index in by_name.values() if _key(index) == _key(wanted)]
+    return by_name.get(wanted["name"]) or next(iter(same_key), None)
+
+
+def _differences(found: Index, wanted: Index) -> list[str]:
+    """Return which options differ, except for the value of a TTL."""
+    names = sorted((found.keys() | wanted.keys()) - _ADDED - {"key", _TTL})
+    differences = [name for name in names if found.get(name) != wanted.get(name)]
+    if _key(found) != _key(wanted):
+        differences.insert(0, "key")
+    # A comparison with NaN, which old servers stored, is false.
+    if (_TTL in found) != (_TTL in wanted) or not found.get(_TTL, 0) >= 0:
+        differences.append(_TTL)
+    return differences
+
+
+def _key(index: Index) -> list[tuple[str, Any]]:
+    return list(index["key"].items())
+
+
+def _refusal(collection: str, found: Index, what: str) -> StoreRefused:
+    place = f"the index {found['name']!r} of the collection {collection!r}"
+    return StoreRefused(f"{place} differs from ours in: {what}; drop it, and it is created anew")

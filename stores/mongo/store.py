@@ -11,10 +11,11 @@ from typing import Self, TypeVar
 
 import pymongo
 from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import OperationFailure
 
 from stormcellar.stores.base import Announcing, Scannable
 from stormcellar.stores.mongo import documents
-from stormcellar.stores.mongo.client import EndedSessions, calling, connect, retry_read
+from stormcellar.stores.mongo.client import EndedSessions, calling, connect, is_full, retry_read
 from stormcellar.stores.mongo.counters import MongoCounters
 from stormcellar.stores.mongo.documents import Document
 from stormcellar.stores.mongo.indexes import BY_USER, SESSION_INDEXES, Indexes
@@ -29,6 +30,7 @@ from stormcellar.stores.records import (
     Record,
     Rotation,
     StoreOptions,
+    Why,
     check_user,
 )
 
@@ -47,25 +49,28 @@ class MongoStore(Announcing, Scannable):
 
         create   insertOne(document); before the first one, the commands of ping
         load     findOne({_id}); several in one iteration of the loop, 64 at most: find({_id: {$in}})
+        find     as load, in the same batches
         apply    updateOne({_id, live, accepts, holds}, {$set, $unset, $max: {seen, expires}}); if nothing
                  matched and *expect* is not empty, findOne({_id, live, accepts}) tells GONE from CONFLICT
-        rotate   updateOne({_id, live, verifier, holds}, [{$set}]); if nothing matched, the same findOne
+        rotate   updateOne({_id, live, accepts, holds}, [{$set}]), with a grace {verifier} instead of accepts;
+                 if nothing matched, the same findOne
         (both)   several in one iteration, 8 at most: one unordered bulkWrite of the same with upsert and
                  an inserted `_id` of false, so that an update that matches nothing is an error
-        destroy  deleteOne({_id})
+        destroy  updateOne({_id, no tombstone}, [{$replaceWith: tombstone}]); on a full server deleteOne
         of_user  find({user, live}, without data) by the index on user; before the first, the commands of ping
         alive    find({_id: {$in}, live}, verifiers) for each 500 handles
         scan     find({_id: {$gt: last}, live}) by _id, 500 at a time
-        gone     a change stream of deletes, and of updates of the verifier that leave no previous one
-        ping     createIndexes(expires with a TTL, user), which changes nothing where they exist; once
-                 `counters` was called, the index of the tallies too
+        gone     a change stream of tombstones, of deletes, and of updates of the verifier that leave no
+                 previous one
+        ping     createIndexes(expires with a TTL, user), which changes nothing where they exist; collMod
+                 where the TTL has less slack; once `counters` was called, the index of the tallies too
 
     where live = {expires: {$gt: now}, every field of its type}, accepts = {$or: [{verifier}, {previous,
     grace_until: {$gt: now}}]}, holds = {data.<key>: value or {$exists: false}, ...}.
 
-    `gone` needs a replica set; on a standalone server it yields nothing. It cannot tell the removal of an
-    expired record by the TTL index, a minute or more after its expiry, from a destroy, and yields that handle
-    too.
+    `gone` needs a replica set; on a standalone server it yields nothing. It also yields the handle of what
+    the TTL index removes, because a delete has no content: of a record an hour after its expiry, of a
+    tombstone ten minutes after its destroy.
 
     At most two batches of loads run at a time, and two of updates; meanwhile later requests collect for the
     next batch, for 10 ms at most. A write of more than 1 MiB is never part of a batch.
@@ -100,14 +105,26 @@ class MongoStore(Announcing, Scannable):
         """Return the live session, or why there is none; see `Store.load`."""
         handle, verifier = credential
         document = await self._loads.document(handle)
-        record = None if document is None else self._parsed(document)
-        if document is None or record is None or record.expires_ms <= now_ms:
-            return Absent.ENDED
+        if document is None:
+            return Absent(Why.UNKNOWN)
+        if (ended_ms := documents.ended_ms(document)) is not None:
+            return Absent(Why.ENDED, ended_ms)
+        record = self._parsed(document)
+        if record is None or record.expires_ms <= now_ms:
+            return Absent(Why.UNKNOWN)
         if record.verifier == verifier:
             return record
         if not documents.is_accepted(document, verifier, now_ms):
-            return Absent.SUPERSEDED
+            return Absent(Why.SUPERSEDED, record.rotated_ms)
         return replace(record, verifier=verifier)
+
+    async def find(self, handle: Handle, *, now_ms: int) -> Record | None:
+        """Return the live session with its current verifier; see `Store.find`."""
+        document = await self._loads.document(handle)
+        if document is None or documents.ended_ms(document) is not None:
+            return None
+        record = self._parsed(document)
+        return record if record and record.expires_ms > now_ms else None
 
     async def apply(
         self, credential: Credential, delta: Delta, *, now_ms: int, expires_ms: int | None
@@ -129,14 +146,18 @@ class MongoStore(Announcing, Scannable):
         """Replace the verifier and what goes with it; see `Store.rotate`."""
         handle, verifier = credential
         delta = rotation.delta
-        target = {"_id": {"$eq": handle}, **documents.live(now_ms), **documents.has_current(verifier)}
-        pipeline = documents.rotated(verifier, rotation, now_ms=now_ms)
+        has_grace = rotation.grace_ms > 0
+        allowed = documents.has_current(verifier) if has_grace else documents.accepts(verifier, now_ms)
+        target = {"_id": {"$eq": handle}, **documents.live(now_ms), **allowed}
+        pipeline = documents.rotated(verifier, rotation)
         update = Update({**target, **documents.holds(delta)}, pipeline)
         texts = [*credential, rotation.new_verifier, *(rotation.keep or ())]
         is_alone = not is_ordinary(texts, [*delta.put.values(), rotation.client])
         begun_s = time.monotonic()
         if await self._updates.matched("rotate", update, is_alone=is_alone):
             return Outcome.APPLIED
+        if not (delta.expect or has_grace):
+            return Outcome.GONE
         return await self._refusal("rotate", credential, delta, now_ms, begun_s)
 
     async def _refusal(
@@ -146,8 +167,8 @@ class MongoStore(Announcing, Scannable):
 
         Correct under concurrency, since the update changed nothing and a session that is not live stays so.
         Not live now: an update now would get GONE as well. Still live: it was live then, and an `expect` did
-        not hold, or the verifier is in its grace, which a rotation does not accept. If neither is the case,
-        the session had expired then, and a process with a slower clock has extended it since.
+        not hold, or the verifier is in its grace, which a rotation with a grace does not accept. If neither
+        is the case, the session had expired then, and a process with a slower clock has extended it since.
         """
         target = {**documents.live(now_ms), **documents.accepts(credential.verifier, now_ms)}
         query = {"_id": {"$eq": credential.handle}, **target}
@@ -159,11 +180,17 @@ class MongoStore(Announcing, Scannable):
         is_in_grace = document["verifier"] != credential.verifier
         return Outcome.CONFLICT if delta.expect or is_in_grace else Outcome.GONE
 
-    async def destroy(self, handle: Handle) -> bool:
+    async def destroy(self, handle: Handle, *, now_ms: int) -> bool:
         """End the session whatever its verifier; see `Store.destroy`."""
+        target = {"_id": {"$eq": handle}, **documents.NO_TOMBSTONE}
         async with self._call("destroy"):
-            result = await self._sessions.delete_one({"_id": {"$eq": handle}})
-            return result.deleted_count > 0
+            try:
+                result = await self._sessions.update_one(target, documents.tombstone(now_ms))
+            except OperationFailure as exc:
+                if not is_full(exc):
+                    raise
+                return (await self._sessions.delete_one(target)).deleted_count > 0
+            return result.matched_count > 0
 
     async def of_user(self, user: str, *, now_ms: int) -> list[Record]:
         """Return every live session of *user*; see `Store.of_user`."""
@@ -189,7 +216,7 @@ class MongoStore(Announcing, Scannable):
             found: dict[str, Document] = {}
             for start in range(0, len(handles), PAGE):
                 query = {**documents.live(now_ms), "_id": {"$in": handles[start : start + PAGE]}}
-                fields = ["verifier", "previous", "grace_until"]
+                fields = {"client": False, "data": False}
                 async for document in self._sessions.find(query, fields, batch_size=PAGE):
                     found[document["_id"]] = document
             return found
@@ -199,6 +226,7 @@ class MongoStore(Announcing, Scannable):
             credential
             for credential in wanted
             if (document := found.get(credential.handle))
+            and documents.has_times(document)
             and documents.is_accepted(document, credential.verifier, now_ms)
         }
 

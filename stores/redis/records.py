@@ -15,16 +15,29 @@ Numbers are decimal, times are Unix time in milliseconds.
 `#e`    expires
 `#d`    deadline
 `#m`    client
+`#x`    when the session was destroyed: the only field of a tombstone
 ======  ====================================================================
 """
 
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from stormcellar.stores.records import Absent, Delta, Handle, Record, Rotation, Verifier, check_user
+from stormcellar.stores.records import (
+    TOMBSTONE_MS,
+    Absent,
+    Delta,
+    Handle,
+    Record,
+    Rotation,
+    Verifier,
+    Why,
+    are_times,
+    check_user,
+)
 
 LOG = logging.getLogger(__name__)
 
@@ -35,6 +48,14 @@ REPORTS_KEPT = 1024
 """How many handles are kept so that none is logged twice."""
 
 Argument = str | bytes | int
+
+
+def kept_ms(expires_ms: int, *, now_ms: int) -> int:
+    """Return how long Redis keeps a key for a record that expires at *expires_ms*, in milliseconds.
+
+    Relative, so that no session ends early where the caller's clock is behind the server's.
+    """
+    return max(0, expires_ms - now_ms) + TOMBSTONE_MS
 
 
 def user_bytes(user: str) -> bytes:
@@ -63,16 +84,17 @@ def record_arguments(record: Record) -> list[Argument]:
     return [part for pair in fields.items() for part in pair]
 
 
-def rotation_arguments(rotation: Rotation, now_ms: int) -> list[Argument]:
+def rotation_arguments(rotation: Rotation) -> list[Argument]:
     """Return what *rotation* sets, in the order of `ROTATE`: new verifier to end of the grace."""
     return [
         rotation.new_verifier,
+        rotation.rotated_ms,
         b"" if rotation.user is None else user_bytes(rotation.user),
         "" if rotation.auth_ms is None else rotation.auth_ms,
         rotation.client,
         rotation.expires_ms,
         rotation.deadline_ms,
-        now_ms + rotation.grace_ms if rotation.grace_ms > 0 else "",
+        rotation.rotated_ms + rotation.grace_ms if rotation.grace_ms > 0 else "",
     ]
 
 
@@ -105,22 +127,26 @@ class Stored(NamedTuple):
     grace_end_ms: int
 
     def seen_by(self, verifier: Verifier, *, now_ms: int) -> Record | Absent:
-        """Return the record for *verifier*, or why it is not live. Only this tells SUPERSEDED from ENDED."""
+        """Return the record for *verifier*, or why it is not live."""
         record = self.record
         if record.expires_ms <= now_ms:
-            return Absent.ENDED
+            return Absent(Why.UNKNOWN)
         if record.verifier == verifier:
             return record
         if self.previous == verifier.encode() and now_ms < self.grace_end_ms:
             return replace(record, verifier=verifier)
-        return Absent.SUPERSEDED
+        return Absent(Why.SUPERSEDED, record.rotated_ms)
+
+    def is_live(self, verifier: Verifier, *, now_ms: int) -> bool:
+        """Return whether the session is live for *verifier*."""
+        return isinstance(self.seen_by(verifier, now_ms=now_ms), Record)
 
 
 def parse(handle: Handle, fields: dict[bytes, Any]) -> Stored:
     """Read the fields of a hash, and remove our own from *fields*.
 
     Raises:
-        KeyError, ValueError: The hash is not one of our records.
+        KeyError, ValueError: The hash is not one of our records, or has a time that no calendar has.
     """
     take = fields.pop
     user, auth_ms = take(b"#u", None), take(b"#a", None)
@@ -138,40 +164,43 @@ def parse(handle: Handle, fields: dict[bytes, Any]) -> Stored:
         take(b"#m"),
         {key.decode("ascii"): value for key, value in fields.items() if key[:1] != b"#"},
     )
+    times = (record.created_ms, record.rotated_ms, record.auth_ms, record.seen_ms)
+    if not are_times(*times, record.expires_ms, record.deadline_ms):
+        raise ValueError("a time that no calendar has")
     return Stored(record, previous, grace_end_ms)
 
 
 class Reader:
-    """Parses replies, and logs each handle whose key holds something else than a record, once."""
+    """Parses replies, and logs each handle whose key holds neither a record nor a tombstone, once."""
 
     def __init__(self) -> None:
         self._reported: set[Handle] = set()
 
-    def read(self, handle: Handle, reply: Any) -> Stored | None:
-        """Return the record in a reply to HGETALL; None without a record of ours."""
+    def read(self, handle: Handle, reply: Any) -> Stored | Absent:
+        """Return the record in a reply to HGETALL, or why there is none."""
         if type(reply) is list:
             pairs = iter(reply)
             return self._read(handle, dict(zip(pairs, pairs, strict=True)))
         # redis-py makes a dict of a reply that a redirection brought.
         return self._read(handle, reply)
 
-    def read_meta(self, handle: Handle, reply: Any) -> Stored | None:
-        """Return the record in a reply to HMGET of `META`; None without a record of ours."""
+    def read_meta(self, handle: Handle, reply: Any) -> Stored | Absent:
+        """Return the record in a reply to HMGET of `META`. A tombstone has none of these fields: UNKNOWN."""
         if type(reply) is list:
             pairs = zip(_META, reply, strict=True)
             return self._read(handle, {name: value for name, value in pairs if value is not None})
         return self._read(handle, reply)
 
-    def _read(self, handle: Handle, fields: Any) -> Stored | None:
+    def _read(self, handle: Handle, fields: Any) -> Stored | Absent:
         if not fields:
-            return None
+            return Absent(Why.UNKNOWN)
         if type(fields) is dict:
-            try:
+            with suppress(KeyError, ValueError):
+                if fields.keys() == {b"#x"}:
+                    return Absent(Why.ENDED, int(fields[b"#x"]))
                 return parse(handle, fields)
-            except (KeyError, ValueError):
-                pass
         self._report(handle)
-        return None
+        return Absent(Why.UNKNOWN)
 
     def _report(self, handle: Handle) -> None:
         if handle in self._reported:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
+from stormcellar.stores.records import LATEST_MS, TOMBSTONE_MS
+
 
 @dataclass(frozen=True, slots=True)
 class Script:
@@ -39,15 +41,22 @@ end
 # Shared by APPLY and ROTATE: ARGV[1] the verifier presented, ARGV[2] now.
 # live() returns the fields of the record and whether the verifier is the current one, or nothing.
 # expected() takes the index in ARGV where the expectations begin; it returns whether they hold and the end.
-_CONDITIONS = """
+_CONDITIONS = (
+    f"""
+local latest = {LATEST_MS}
+"""
+    + """
 local now = tonumber(ARGV[2])
 
+local function is_time(text) return string.find(text, '^%d+$') and tonumber(text) <= latest end
+
 local function live()
-  local found = redis.pcall('HMGET', key, '#v', '#p', '#g', '#u', '#c', '#r', '#s', '#e', '#d', '#m')
+  local found = redis.pcall('HMGET', key, '#v', '#p', '#g', '#u', '#c', '#r', '#s', '#e', '#d', '#m', '#a')
   if found.err or not found[1] or not found[10] then return end
   for i = 5, 9 do
-    if not tonumber(found[i]) then return end
+    if not found[i] or not is_time(found[i]) then return end
   end
+  if found[11] and not is_time(found[11]) then return end
   if tonumber(found[8]) <= now then return end
   local current = found[1] == ARGV[1]
   local graced = found[2] == ARGV[1] and now < (tonumber(found[3]) or 0)
@@ -63,21 +72,20 @@ local function expected(at)
   return holds, last
 end
 """
+)
 
 # Shared by CREATE, ROTATE and INDEX.
 # GT: a writer with a slow clock must not make a fresh entry look old.
 _INDEX = """
-local function index(name, handle, added, ends)
+local function index(name, handle, added, stays)
   redis.call('ZADD', name, 'GT', added, handle)
-  local left, clock = redis.call('PTTL', name), redis.call('TIME')
-  local expires = clock[1] * 1000 + math.floor(clock[2] / 1000) + left
-  if left < 0 or tonumber(ends) > expires then redis.call('PEXPIREAT', name, ends) end
+  if tonumber(stays) > redis.call('PTTL', name) then redis.call('PEXPIRE', name, stays) end
 end
 """
 
 # KEYS[1] the record, KEYS[2] the index of its user, if the script adds to it
-# ARGV[1] expires, [2] handle, [3] time of the addition, [4] earliest expiry of the index, then the fields and
-#     values
+# ARGV[1] how long the key stays, [2] handle, [3] time of the addition, [4] how long the index stays at least,
+#     then the fields and values
 CREATE = Script(
     _PRELUDE
     + _INDEX
@@ -85,20 +93,21 @@ CREATE = Script(
 if redis.call('EXISTS', key) == 1 then return 'duplicate' end
 if KEYS[2] then index(KEYS[2], ARGV[2], ARGV[3], ARGV[4]) end
 put(5, #ARGV)
-redis.call('PEXPIREAT', key, ARGV[1])
+redis.call('PEXPIRE', key, ARGV[1])
 return 'created'
 """
 )
 
 # KEYS[1] the record
-# ARGV[1] verifier, [2] now, [3] expires or '' to leave it, then the keys expected, put and dropped
+# ARGV[1] verifier, [2] now, [3] expires or '' to leave it, [4] how long the key then stays, then the keys
+#     expected, put and dropped
 APPLY = Script(
     _PRELUDE
     + _CONDITIONS
     + """
 local found = live()
 if not found then return 'gone' end
-local holds, at = expected(4)
+local holds, at = expected(5)
 if not holds then return 'conflict' end
 local first, last = at + 2, at + 1 + 2 * tonumber(ARGV[at + 1])
 local later = ARGV[3] ~= '' and tonumber(ARGV[3]) > tonumber(found[8])
@@ -110,16 +119,16 @@ if later or ARGV[3] ~= '' and now > tonumber(found[7]) then
 end
 put(first, last)
 drop(last + 2, #ARGV)
-if later then redis.call('PEXPIREAT', key, ARGV[3]) end
+if later then redis.call('PEXPIRE', key, ARGV[4]) end
 return 'applied'
 """
 )
 
 # KEYS[1] the record, KEYS[2] the index of the user, if the script may add to it
-# ARGV[1] verifier, [2] now, [3] new verifier, [4] user or '', [5] auth or '', [6] client, [7] expires,
-#     [8] deadline, [9] end of the grace or '', [10] 1 if the user's index covers this binding,
-#     [11] earliest expiry of the index, [12] channel, [13] handle,
-#     then the keys expected, kept (-1: all), put and dropped
+# ARGV[1] verifier, [2] now, [3] new verifier, [4] rotated, [5] user or '', [6] auth or '', [7] client,
+#     [8] expires, [9] deadline, [10] end of the grace or '', [11] how long the key stays,
+#     [12] 1 if the user's index covers this binding, [13] how long the index stays at least, [14] channel,
+#     [15] handle, then the keys expected, kept (-1: all), put and dropped
 # Returns the outcome and the user bound before. 'unindexed': nothing was written; the caller adds to the
 #     index and runs the script again.
 # The pcall: a refused PUBLISH (an ACL without the channel) must not fail the script after its writes.
@@ -130,15 +139,16 @@ ROTATE = Script(
     + """
 local found, current = live()
 if not found then return {'gone', ''} end
-local holds, at = expected(14)
-if not holds or not current then return {'conflict', ''} end
-local covered = found[4] == ARGV[4] and tonumber(ARGV[8]) <= tonumber(found[9])
-if ARGV[4] ~= '' and ARGV[10] == '0' and not covered then
+local holds, at = expected(16)
+local graced = ARGV[10] ~= ''
+if not holds or graced and not current then return {'conflict', ''} end
+local covered = found[4] == ARGV[5] and tonumber(ARGV[9]) <= tonumber(found[9])
+if ARGV[5] ~= '' and ARGV[12] == '0' and not covered then
   if not KEYS[2] then return {'unindexed', ''} end
-  index(KEYS[2], ARGV[13], ARGV[2], ARGV[11])
+  index(KEYS[2], ARGV[15], ARGV[4], ARGV[13])
 end
-local seen = now > tonumber(found[7]) and ARGV[2] or found[7]
-local set = {'#v', ARGV[3], '#r', ARGV[2], '#m', ARGV[6], '#s', seen, '#e', ARGV[7], '#d', ARGV[8]}
+local seen = tonumber(ARGV[4]) > tonumber(found[7]) and ARGV[4] or found[7]
+local set = {'#v', ARGV[3], '#r', ARGV[4], '#m', ARGV[7], '#s', seen, '#e', ARGV[8], '#d', ARGV[9]}
 local unset = {}
 local function optional(name, value)
   if value == '' then
@@ -147,10 +157,10 @@ local function optional(name, value)
     set[#set + 1], set[#set + 2] = name, value
   end
 end
-optional('#u', ARGV[4])
-optional('#a', ARGV[5])
-optional('#p', ARGV[9] == '' and '' or found[1])
-optional('#g', ARGV[9])
+optional('#u', ARGV[5])
+optional('#a', ARGV[6])
+optional('#p', graced and found[1] or '')
+optional('#g', ARGV[10])
 redis.call('HSET', key, unpack(set))
 local kept, keep = tonumber(ARGV[at + 1]), {}
 at = at + 1
@@ -165,25 +175,29 @@ for i = 1, #unset, 4000 do redis.call('HDEL', key, unpack(unset, i, math.min(i +
 local last = at + 1 + 2 * tonumber(ARGV[at + 1])
 put(at + 2, last)
 drop(last + 2, #ARGV)
-redis.call('PEXPIREAT', key, ARGV[7])
-if ARGV[9] == '' then redis.pcall('PUBLISH', ARGV[12], ARGV[13]) end
+redis.call('PEXPIRE', key, ARGV[11])
+if not graced then redis.pcall('PUBLISH', ARGV[14], ARGV[15]) end
 return {'applied', found[4] or ''}
 """
 )
 
 # KEYS[1] the record
-# ARGV[1] channel, [2] handle
-# Returns how many records were removed, and the user. A full server refuses none of its commands. A key of
-# another type is removed too: it is in our key space, and revocation comes first.
-DESTROY = Script("""
-local user = redis.pcall('HGET', KEYS[1], '#u')
-if redis.call('DEL', KEYS[1]) == 0 then return {0, ''} end
+# ARGV[1] channel, [2] handle, [3] now
+# Returns how many records were removed, and the user. A full server refuses none of its commands: after a
+# first write a script may use memory. A key of another type is removed too: it is in our key space, and
+# revocation comes first.
+DESTROY = Script(f"""
+local found = redis.pcall('HMGET', KEYS[1], '#u', '#x')
+if tonumber(found[2] or '') and redis.call('HLEN', KEYS[1]) == 1 then return {{0, ''}} end
+if redis.call('DEL', KEYS[1]) == 0 then return {{0, ''}} end
+redis.pcall('HSET', KEYS[1], '#x', ARGV[3])
+redis.call('PEXPIRE', KEYS[1], {TOMBSTONE_MS})
 redis.pcall('PUBLISH', ARGV[1], ARGV[2])
-return {1, type(user) == 'string' and user or ''}
+return {{1, found[1] or ''}}
 """)
 
 # KEYS[1] the user's index
-# ARGV[1] handle, [2] time of the addition, [3] earliest expiry of the index
+# ARGV[1] handle, [2] time of the addition, [3] how long the index stays at least
 INDEX = Script(_INDEX + "index(KEYS[1], ARGV[1], ARGV[2], ARGV[3])\nreturn 'indexed'\n")
 
 # KEYS[1] the user's index

@@ -20,7 +20,7 @@ from stormcellar.stores.records import (
     Record,
     Rotation,
     StoreOptions,
-    check_keys,
+    check_record,
 )
 from stormcellar.stores.redis.client import BATCH, RedisClient, is_foreign
 from stormcellar.stores.redis.counters import RedisCounters
@@ -28,8 +28,10 @@ from stormcellar.stores.redis.records import (
     META,
     Argument,
     Reader,
+    Stored,
     expect_arguments,
     keep_arguments,
+    kept_ms,
     record_arguments,
     rotation_arguments,
     user_bytes,
@@ -46,7 +48,6 @@ BIND_MS = 60_000
 RECONNECT_S, RECONNECT_MOST_S = 0.1, 2.0
 
 _OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
-
 _HANDLE = re.compile(rb"[A-Za-z0-9_-]+")
 
 
@@ -54,17 +55,17 @@ class RedisStore(Announcing, Scannable):
     """One hash per record, one sorted set per user, one channel.
 
     ============  =====================================================================================
-    create        EVALSHA: EXISTS, index (only with a user), HSET, PEXPIREAT
-    load          HGETALL
-    apply         EVALSHA: HMGET, HGET of each expected key, HSET, HDEL, PEXPIREAT
+    create        EVALSHA: EXISTS, index (only with a user), HSET, PEXPIRE
+    load, find    HGETALL
+    apply         EVALSHA: HMGET, HGET of each expected key, HSET, HDEL, PEXPIRE
     rotate        EVALSHA: as apply, HKEYS, PUBLISH; with a new user or deadline: index
-    destroy       EVALSHA: HGET, DEL, PUBLISH; with a user: then ZREM
+    destroy       EVALSHA: HMGET, DEL, HSET and PEXPIRE of the tombstone, PUBLISH; with a user: then ZREM
     of_user       ZRANGE, HMGET of each handle; with stale entries: then EVALSHA: ZSCORE, ZREM
     alive         HMGET of each handle
     gone          SUBSCRIBE
     scan          SCAN with MATCH and COUNT on each primary node, HGETALL of each handle
     ping          EVALSHA of `destroy` on a handle that cannot exist; INFO memory, once
-    (index)       ZADD GT, PTTL, TIME, PEXPIREAT
+    (index)       ZADD GT, PTTL, PEXPIRE
     ============  =====================================================================================
 
     Keys are `{prefix}:s:{handle}` and `{prefix}:u:{SHA-256 of the user}`, the channel is `{prefix}:gone`. A
@@ -97,10 +98,10 @@ class RedisStore(Announcing, Scannable):
 
     async def create(self, record: Record) -> None:
         """Insert *record*. A key of another type at its place counts as a duplicate."""
-        check_keys(record.data)
+        check_record(record)
         added_ms = max(record.created_ms, record.rotated_ms, record.seen_ms)
-        entry = (record.handle, added_ms, record.deadline_ms + BIND_MS)
-        arguments = [record.expires_ms, *entry, *record_arguments(record)]
+        entry = (record.handle, added_ms, kept_ms(record.deadline_ms, now_ms=added_ms) + BIND_MS)
+        arguments = [kept_ms(record.expires_ms, now_ms=added_ms), *entry, *record_arguments(record)]
         keys = self._bound_keys(record.handle, record.user)
         if record.user is None or len(keys) > 1:
             reply = await self._client.run("create", CREATE, keys, *arguments)
@@ -116,7 +117,15 @@ class RedisStore(Announcing, Scannable):
         handle, verifier = credential
         reply = await self._client.read("load", "HGETALL", self._key(handle))
         stored = self._reader.read(handle, reply)
-        return Absent.ENDED if stored is None else stored.seen_by(verifier, now_ms=now_ms)
+        return stored.seen_by(verifier, now_ms=now_ms) if isinstance(stored, Stored) else stored
+
+    async def find(self, handle: Handle, *, now_ms: int) -> Record | None:
+        """Return the live session with its current verifier."""
+        reply = await self._client.read("find", "HGETALL", self._key(handle))
+        stored = self._reader.read(handle, reply)
+        if isinstance(stored, Stored) and stored.record.expires_ms > now_ms:
+            return stored.record
+        return None
 
     async def apply(
         self, credential: Credential, delta: Delta, *, now_ms: int, expires_ms: int | None
@@ -127,7 +136,8 @@ class RedisStore(Announcing, Scannable):
             "apply",
             APPLY,
             [self._key(handle)],
-            *(verifier, now_ms, "" if expires_ms is None else expires_ms),
+            *(verifier, now_ms),
+            *(("", 0) if expires_ms is None else (expires_ms, kept_ms(expires_ms, now_ms=now_ms))),
             *expect_arguments(delta),
             *write_arguments(delta),
         )
@@ -135,11 +145,13 @@ class RedisStore(Announcing, Scannable):
 
     async def rotate(self, credential: Credential, rotation: Rotation, *, now_ms: int) -> Outcome:
         """Replace the verifier, and with it everything that changes at sign-in, in one step."""
-        handle, user, indexed_ms = credential.handle, rotation.user, rotation.deadline_ms + BIND_MS
+        handle, user, added_ms = credential.handle, rotation.user, rotation.rotated_ms
         bound = b"" if user is None else user_bytes(user)
-        before = [credential.verifier, now_ms, *rotation_arguments(rotation, now_ms)]
-        after: list[Argument] = [indexed_ms, self._channel, handle]
-        after += [
+        indexed_ms = kept_ms(rotation.deadline_ms, now_ms=added_ms) + BIND_MS
+        before = [credential.verifier, now_ms, *rotation_arguments(rotation)]
+        before.append(kept_ms(rotation.expires_ms, now_ms=added_ms))
+        after: list[Argument] = [
+            *(indexed_ms, self._channel, handle),
             *expect_arguments(rotation.delta),
             *keep_arguments(rotation.keep),
             *write_arguments(rotation.delta),
@@ -149,16 +161,17 @@ class RedisStore(Announcing, Scannable):
         if outcome == b"unindexed":
             assert user is not None
             async with self._client.within("rotate", until=until):
-                await self._index(user, handle, now_ms, indexed_ms)
+                await self._index(user, handle, added_ms, indexed_ms)
                 outcome, previous = await self._client.run("rotate", ROTATE, keys, *before, 1, *after)
         if previous not in (b"", bound):
-            await self._prune(previous, [handle], now_ms, until)
+            await self._prune(previous, [handle], added_ms, until)
         return _OUTCOMES[outcome]
 
-    async def destroy(self, handle: Handle) -> bool:
+    async def destroy(self, handle: Handle, *, now_ms: int) -> bool:
         """End the session whatever its verifier. A key of another type at its place is removed as well."""
         until = self._client.until()
-        removed, user = await self._client.run("destroy", DESTROY, [self._key(handle)], self._channel, handle)
+        arguments = (self._channel, handle, now_ms)
+        removed, user = await self._client.run("destroy", DESTROY, [self._key(handle)], *arguments)
         if user:
             # Handles are never reused, so nothing can have bound it since.
             with suppress(StoreError):
@@ -168,13 +181,12 @@ class RedisStore(Announcing, Scannable):
 
     async def of_user(self, user: str, *, now_ms: int) -> list[Record]:
         """Return every live session of *user* bound before the call, each once, `data` left empty."""
-        wanted = user_bytes(user)
         async with self._client.within("of_user") as until:
-            replies = await self._indexed(wanted)
+            replies = await self._indexed(wanted := user_bytes(user))
         found, stale = [], []
         for handle, reply in replies.items():
             stored = self._reader.read_meta(handle, reply)
-            if stored is None or stored.record.user != user:
+            if not isinstance(stored, Stored) or stored.record.user != user:
                 stale.append(handle)
             elif stored.record.expires_ms > now_ms:
                 found.append(stored.record)
@@ -185,14 +197,14 @@ class RedisStore(Announcing, Scannable):
     async def alive(self, credentials: Iterable[Credential], *, now_ms: int) -> set[Credential]:
         """Return which of any number of *credentials* are live; exact for each, not one snapshot."""
         asked = list(dict.fromkeys(credentials))
-        keys = [self._key(handle) for handle, _ in asked]
         async with self._client.within("alive"):
+            keys = [self._key(handle) for handle, _ in asked]
             replies = await self._client.read_each("alive", "HMGET", keys, *META)
         live = set()
-        for credential, reply in zip(asked, replies, strict=True):
-            stored = self._reader.read_meta(credential.handle, reply)
-            if stored and isinstance(stored.seen_by(credential.verifier, now_ms=now_ms), Record):
-                live.add(credential)
+        for (handle, verifier), reply in zip(asked, replies, strict=True):
+            stored = self._reader.read_meta(handle, reply)
+            if isinstance(stored, Stored) and stored.is_live(verifier, now_ms=now_ms):
+                live.add(Credential(handle, verifier))
         return live
 
     async def gone(self) -> AsyncGenerator[Handle, None]:
@@ -230,7 +242,7 @@ class RedisStore(Announcing, Scannable):
     async def ping(self) -> None:
         """Check that the server accepts our account and writes; warn once if it may evict sessions."""
         async with self._client.within("ping"):
-            await self._client.run_as_read("ping", DESTROY, [self._key(Handle(""))], self._channel, "")
+            await self._client.run_as_read("ping", DESTROY, [self._key(Handle(""))], self._channel, "", 0)
             if not self._has_read_policy:
                 # A restricted account may not run INFO, which is fine.
                 with suppress(StoreRefused):
@@ -254,8 +266,8 @@ class RedisStore(Announcing, Scannable):
             return [self._key(handle)]
         return [self._key(handle), self._user_key(user_bytes(user))]
 
-    async def _index(self, user: str, handle: Handle, added_ms: int, ends_ms: int) -> None:
-        await self._client.run("index", INDEX, [self._user_key(user_bytes(user))], handle, added_ms, ends_ms)
+    async def _index(self, user: str, handle: Handle, added_ms: int, stays_ms: int) -> None:
+        await self._client.run("index", INDEX, [self._user_key(user_bytes(user))], handle, added_ms, stays_ms)
 
     async def _prune(self, user: bytes, handles: Sequence[Handle], now_ms: int, until: float) -> None:
         """Remove from the index of *user* those of *handles* that are too old to be waiting for a record.
@@ -276,8 +288,8 @@ class RedisStore(Announcing, Scannable):
     async def _load_each(self, handles: Sequence[Handle]) -> list[Record]:
         async with self._client.within("scan"):
             replies = await self._client.read_each("scan", "HGETALL", [self._key(each) for each in handles])
-        read = [self._reader.read(handle, reply) for handle, reply in zip(handles, replies, strict=True)]
-        return [stored.record for stored in read if stored is not None]
+        read = map(self._reader.read, handles, replies)
+        return [stored.record for stored in read if isinstance(stored, Stored)]
 
     def _warn_of_eviction(self, info: dict[str, Any]) -> None:
         policy = info.get("maxmemory_policy", "")

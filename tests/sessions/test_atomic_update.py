@@ -146,7 +146,8 @@ async def test_a_session_that_ended_meanwhile_is_a_conflict(core: Core) -> None:
 
     counting = asyncio.create_task(after_conflict.modify("n", one_more))
     await gate.reached()
-    await core.manager.store.destroy(state_of(after_conflict).sid.handle)  # type: ignore[union-attr]
+    handle = state_of(after_conflict).sid.handle  # type: ignore[union-attr]
+    await core.manager.store.destroy(handle, now_ms=core.manager.now_ms())
     gate.open()
 
     with pytest.raises(SessionChanged):

@@ -52,9 +52,13 @@ class MinimalStore(Store):
         """Pass it on."""
         return await self._inner.rotate(credential, rotation, now_ms=now_ms)
 
-    async def destroy(self, handle: Handle) -> bool:
+    async def find(self, handle: Handle, *, now_ms: int) -> Record | None:
         """Pass it on."""
-        return await self._inner.destroy(handle)
+        return await self._inner.find(handle, now_ms=now_ms)
+
+    async def destroy(self, handle: Handle, *, now_ms: int) -> bool:
+        """Pass it on."""
+        return await self._inner.destroy(handle, now_ms=now_ms)
 
     async def of_user(self, user: str, *, now_ms: int) -> list[Record]:
         """Pass it on."""

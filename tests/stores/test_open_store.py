@@ -235,6 +235,7 @@ def test_a_store_author_imports_all_from_one_place() -> None:
         *("Absent", "Announcing", "Counters", "Credential", "Delta", "DuplicateSession", "Handle", "Outcome"),
         *("Record", "Rotation", "Rule", "Scannable", "Store", "StoreError", "StoreFull", "StoreOptions"),
         *("StoreRefused", "StoreUnavailable", "Tally", "Verifier", "check_keys", "check_user", "open_store"),
+        *("TOMBSTONE_MS", "Why", "are_times", "check_record"),
     ]
     said = _python(
         "import sys",

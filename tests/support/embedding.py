@@ -78,6 +78,10 @@ class Lab:
         self.sessions.cookies.write(sink, sid)
         return sink.line.partition("=")[2].partition(";")[0]
 
+    async def end(self, handle: Handle) -> None:
+        """Destroy a session behind the manager's back."""
+        await self.inner.destroy(handle, now_ms=self.sessions.now_ms())
+
     async def supersede(self, sid: SessionId) -> None:
         """Rotate the session ID *sid*, as another request would."""
         other = await self.sessions.load(sid, FixedRequestInfo(Client("127.0.0.1", "test")))

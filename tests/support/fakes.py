@@ -95,8 +95,11 @@ class SteeredStore(Announcing, Scannable):
     async def rotate(self, credential: Credential, rotation: Rotation, *, now_ms: int) -> Outcome:
         return await self._pass_on("rotate", credential, rotation, now_ms=now_ms)  # type: ignore[no-any-return]
 
-    async def destroy(self, handle: Handle) -> bool:
-        return await self._pass_on("destroy", handle)  # type: ignore[no-any-return]
+    async def find(self, handle: Handle, *, now_ms: int) -> Record | None:
+        return await self._pass_on("find", handle, now_ms=now_ms)  # type: ignore[no-any-return]
+
+    async def destroy(self, handle: Handle, *, now_ms: int) -> bool:
+        return await self._pass_on("destroy", handle, now_ms=now_ms)  # type: ignore[no-any-return]
 
     async def of_user(self, user: str, *, now_ms: int) -> list[Record]:
         return await self._pass_on("of_user", user, now_ms=now_ms)  # type: ignore[no-any-return]

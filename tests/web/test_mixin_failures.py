@@ -51,7 +51,7 @@ async def test_gone_is_409(lab, browser):
     sid = await lab.open_session(browser, a=0)
 
     async def post(self):
-        await lab.inner.destroy(sid.handle)
+        await lab.end(sid.handle)
         _dressed(_put)(self)
 
     lab.serve("/", post=post)
@@ -186,7 +186,7 @@ async def test_error_page_of_the_handler(fault, lab, browser):
     async def get(self):
         self.session["a"] = 1
         if fault is None:
-            await lab.inner.destroy(sid.handle)
+            await lab.end(sid.handle)
 
     def write_error(self, status_code, *, exc_info):
         self.set_cookie("page", "1")
@@ -213,7 +213,7 @@ async def test_error_page_that_changes_the_session(lab, browser, caplog):
 
     async def get(self):
         self.session["log"].append("page")
-        await lab.inner.destroy(sid.handle)
+        await lab.end(sid.handle)
 
     def write_error(self, status_code, **kwargs):
         self.session["log"].append("error")
@@ -288,7 +288,7 @@ async def test_handler_may_catch_the_error(lab, browser):
     sid = await lab.open_session(browser, a=0)
 
     async def get(self):
-        await lab.inner.destroy(sid.handle)
+        await lab.end(sid.handle)
         self.session["a"] = 1
         try:
             await self.session.commit()
@@ -309,7 +309,7 @@ async def test_error_of_a_commit_in_the_handler(lab, browser):
     sid = await lab.open_session(browser, a=0)
 
     async def post(self):
-        await lab.inner.destroy(sid.handle)
+        await lab.end(sid.handle)
         _dressed(_put)(self)
         await self.session.commit()
 

@@ -135,7 +135,7 @@ async def test_new_cookie_goes_though_the_session_ended_again(lab, browser):
 
     async def sign_in(self):
         await self.session.login("alice")
-        await lab.inner.destroy(self.session.handle)
+        await lab.end(self.session.handle)
         await _has_an_unsaved_change(self)
 
     lab.serve("/", post=sign_in)
@@ -366,7 +366,7 @@ async def test_ended_reads_as_anonymous_and_is_cleared(lab, browser):
 async def test_unsafe_write_after_the_end(how, cookies, lab, browser):
     """An unsafe request that writes after its session's end is 409, and makes no session."""  # A2 D1
     sid = await lab.open_session(browser, user="alice")
-    await (lab.supersede(sid) if how == "superseded" else lab.inner.destroy(sid.handle))
+    await (lab.supersede(sid) if how == "superseded" else lab.end(sid.handle))
     seen = []
 
     def write_error(self, status_code, *, exc_info):
@@ -388,7 +388,7 @@ async def test_unsafe_write_after_the_end(how, cookies, lab, browser):
 async def test_safe_write_after_the_end(how, cookies, lab, browser):
     """A safe request that writes after its session's end is answered; the write is dropped."""
     sid = await lab.open_session(browser, user="alice")
-    await (lab.supersede(sid) if how == "superseded" else lab.inner.destroy(sid.handle))
+    await (lab.supersede(sid) if how == "superseded" else lab.end(sid.handle))
     lab.serve("/", get=_write)
 
     response = await browser.get("/")
@@ -403,7 +403,7 @@ async def test_safe_write_after_the_end(how, cookies, lab, browser):
 async def test_login_after_the_end(how, lab, browser):
     """Signing in is the one thing that sets a cookie over one whose session is over."""
     sid = await lab.open_session(browser, user="alice", old=1)
-    await (lab.supersede(sid) if how == "superseded" else lab.inner.destroy(sid.handle))
+    await (lab.supersede(sid) if how == "superseded" else lab.end(sid.handle))
 
     async def sign_in(self):
         await self.session.login("alice")

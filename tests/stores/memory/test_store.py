@@ -13,7 +13,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from stormcellar.stores import (
-    Absent,
+    TOMBSTONE_MS,
     Credential,
     Delta,
     DuplicateSession,
@@ -28,6 +28,7 @@ from stormcellar.stores.conformance.cases import (
     MINUTE,
     NOTHING,
     NOW,
+    UNKNOWN,
     created,
     handles,
     loaded,
@@ -84,7 +85,7 @@ async def test_full_store_evicts_the_expired_first() -> None:
     new = await created(store)
 
     assert handles((await scanned(store)).values()) == sorted([idle.handle, new.handle])
-    assert await store.destroy(expired.handle) is False
+    assert await store.destroy(expired.handle, now_ms=NOW) is False
 
 
 @pytest.mark.gen_test
@@ -118,7 +119,7 @@ async def test_sign_in_protects_and_sign_out_of_the_user_exposes() -> None:
     await created(store)
 
     assert (await loaded(store, new)).user == "a"
-    assert await store.destroy(unbound.handle) is False
+    assert await store.destroy(unbound.handle, now_ms=NOW) is False
 
 
 @pytest.mark.gen_test
@@ -131,12 +132,12 @@ async def test_store_full_of_users_refuses_and_loses_nothing() -> None:
 
     with pytest.raises(StoreFull, match="all 3 sessions"):
         await store.create(refused)
-    assert await store.load(refused.credential, now_ms=NOW) is Absent.ENDED
+    assert await store.load(refused.credential, now_ms=NOW) == UNKNOWN
     assert handles(await store.of_user(user, now_ms=NOW)) == handles(records)
     write = await store.apply(records[0].credential, Delta(put={"a": b"9"}), now_ms=NOW, expires_ms=None)
     turn = await rotated(store, records[1].credential, new_verifier(), user=user)
     assert (write, turn) == (Outcome.APPLIED, Outcome.APPLIED)
-    assert await store.destroy(records[2].handle) is True
+    assert await store.destroy(records[2].handle, now_ms=NOW) is True
     await store.create(refused)
     assert await loaded(store, refused.credential) == refused
 
@@ -161,7 +162,7 @@ async def test_reclaim_is_bounded_in_each_call() -> None:
     stranger, sizes = Credential(new_handle(), new_verifier()), [len(store)]
 
     for _ in range(14):
-        await store.load(stranger, now_ms=NOW + MINUTE)
+        await store.load(stranger, now_ms=NOW + MINUTE + TOMBSTONE_MS)
         sizes.append(len(store))
 
     steps = [before - after for before, after in itertools.pairwise(sizes)]
@@ -172,7 +173,7 @@ async def test_reclaim_is_bounded_in_each_call() -> None:
 async def test_every_kind_of_traffic_reclaims() -> None:
     """Reads, writes, rotations and creations alike remove what has expired."""  # B12
     store = MemoryStore()
-    late, stranger = NOW + HOUR, Credential(new_handle(), new_verifier())
+    late, stranger = NOW + HOUR + TOMBSTONE_MS, Credential(new_handle(), new_verifier())
     sizes = []
     for number in range(4):
         for _ in range(RECLAIMED_PER_CALL):
@@ -202,7 +203,7 @@ async def test_reclaim_follows_an_expiry_that_moved() -> None:
     stranger, sizes = Credential(new_handle(), new_verifier()), []
 
     for now in (NOW + MINUTE - 1, NOW + MINUTE, NOW + HOUR, NOW + 2 * HOUR):
-        await store.load(stranger, now_ms=now)
+        await store.load(stranger, now_ms=now + TOMBSTONE_MS)
         sizes.append(len(store))
 
     assert sizes == [2, 1, 1, 0]
@@ -223,10 +224,12 @@ async def test_expired_record_not_yet_reclaimed_is_ended() -> None:
     turns = [await rotated(store, each, new_verifier(), user=user, now_ms=at) for each in both]
     listed = (await store.of_user(user, now_ms=at), await store.alive(both, now_ms=at))
 
-    assert (loads, writes, turns) == ([Absent.ENDED] * 2, [Outcome.GONE] * 2, [Outcome.GONE] * 2)
+    assert (loads, writes, turns) == ([UNKNOWN] * 2, [Outcome.GONE] * 2, [Outcome.GONE] * 2)
     assert listed == ([], set())
     assert await scanned(store, now_ms=at) == {}
-    assert await store.destroy(record.handle) is True, "reclaimed, so that this test shows nothing"
+    assert await store.destroy(record.handle, now_ms=NOW) is True, (
+        "reclaimed, so that this test shows nothing"
+    )
 
 
 @pytest.mark.gen_test
@@ -236,10 +239,10 @@ async def test_ended_sessions_leave_nothing_behind() -> None:
     for number in range(200):
         record = await created(store, user=new_user() if number % 3 == 0 else None)
         if number % 3 == 0:
-            await store.destroy(record.handle)
+            await store.destroy(record.handle, now_ms=NOW)
     stranger = Credential(new_handle(), new_verifier())
     for _ in range(50):
-        await store.load(stranger, now_ms=NOW + HOUR)
+        await store.apply(stranger, NOTHING, now_ms=NOW + HOUR + TOMBSTONE_MS, expires_ms=None)
 
     assert {name: len(value) for name, value in vars(store).items() if hasattr(value, "__len__")} == {
         "_entries": 0,
@@ -248,6 +251,7 @@ async def test_ended_sessions_leave_nothing_behind() -> None:
         "_anonymous_by_seen": 0,
         "_listeners": 0,
         "_counters": 0,
+        "_tombstones": 0,
     }
 
 
@@ -260,7 +264,7 @@ async def test_listener_that_does_not_read_is_bounded() -> None:
     await asyncio.sleep(0)
 
     for _ in range(WAITING_PER_LISTENER + 50):
-        await store.destroy((await created(store, data={})).handle)
+        await store.destroy((await created(store, data={})).handle, now_ms=NOW)
     await first
     await store.aclose()
     rest = [handle async for handle in listener]
@@ -276,14 +280,14 @@ async def test_listener_may_be_closed_by_itself() -> None:
         told = [asyncio.ensure_future(anext(each)) for each in (leaving, staying)]
         await asyncio.sleep(0)
         record = await created(store)
-        await store.destroy(record.handle)
+        await store.destroy(record.handle, now_ms=NOW)
         heard = await asyncio.gather(*told)
 
         await leaving.aclose()
         after = asyncio.ensure_future(anext(staying))
         await asyncio.sleep(0)
         second = await created(store)
-        await store.destroy(second.handle)
+        await store.destroy(second.handle, now_ms=NOW)
 
         assert len(store._listeners) == 1
         assert heard == [record.handle] * 2
@@ -332,10 +336,10 @@ async def test_session_survives_the_bucket_it_was_in() -> None:
     stranger = Credential(new_handle(), new_verifier())
 
     for _ in range(200):
-        await store.load(stranger, now_ms=NOW + HOUR + MINUTE)
+        await store.load(stranger, now_ms=NOW + HOUR + MINUTE + TOMBSTONE_MS)
     left = await scanned(store, now_ms=NOW + HOUR + MINUTE)
     for _ in range(2):
-        await store.load(stranger, now_ms=NOW + 2 * HOUR)
+        await store.load(stranger, now_ms=NOW + 2 * HOUR + TOMBSTONE_MS)
 
     assert handles(left.values()) == handles(touched)
     assert len(store) == 0
@@ -368,7 +372,7 @@ async def test_memory_of_the_expired_is_given_back() -> None:
         full = tracemalloc.get_traced_memory()[0] - before
         stranger = Credential(new_handle(), new_verifier())
         for _ in range(5000 // RECLAIMED_PER_CALL + 1):
-            await store.load(stranger, now_ms=NOW + HOUR)
+            await store.load(stranger, now_ms=NOW + HOUR + TOMBSTONE_MS)
         left = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
@@ -387,7 +391,7 @@ async def test_users_with_one_session_and_several_are_found() -> None:
     records = [await created(store, user=user) for _ in range(3)]
     for record in records:
         listed.append(handles(await store.of_user(user, now_ms=NOW)))
-        await store.destroy(record.handle)
+        await store.destroy(record.handle, now_ms=NOW)
 
     assert listed == [handles(records), handles(records[1:]), handles(records[2:])]
     assert await store.of_user(user, now_ms=NOW) == []

@@ -17,13 +17,7 @@ from stormcellar.stores import (
     Record,
     StoreOptions,
 )
-from stormcellar.stores.conformance.cases import (
-    NOW,
-    created,
-    new_record,
-    new_verifier,
-    rotated,
-)
+from stormcellar.stores.conformance.cases import NOW, created, new_record, new_verifier, rotated
 from stormcellar.stores.mongo import MongoStore
 from tests.support.backends import Backend
 from tests.support.proxy import DroppingProxy
@@ -41,7 +35,7 @@ MUTATIONS: dict[str, tuple[bytes, Call]] = {
         ),
     ),
     "rotate": (b"update", lambda store, record: rotated(store, record.credential, new_verifier())),
-    "destroy": (b"delete", lambda store, record: store.destroy(record.handle)),
+    "destroy": (b"update", lambda store, record: store.destroy(record.handle, now_ms=NOW)),
 }
 READS: dict[str, Call] = {
     "load": lambda store, record: store.load(record.credential, now_ms=NOW),
@@ -97,5 +91,5 @@ async def heard_by(listener: AsyncIterator[Any], store: MongoStore) -> None:
     """Return once *listener* hears what *store* ends."""
     first = asyncio.ensure_future(anext(listener))
     while not first.done():
-        await store.destroy((await created(store)).handle)
+        await store.destroy((await created(store)).handle, now_ms=NOW)
         await asyncio.wait([first], timeout=0.02)

@@ -9,13 +9,16 @@ import pytest
 from pymongo.errors import BulkWriteError
 from pymongo.results import BulkWriteResult
 
-from stormcellar.stores import Absent, Credential, Delta, Handle, Outcome, Record, StoreUnavailable, Verifier
+from stormcellar.stores import Credential, Delta, Handle, Outcome, Record, StoreUnavailable, Verifier
 from stormcellar.stores.conformance.cases import (
     HOUR,
     MINUTE,
     NOTHING,
     NOW,
+    SUPERSEDED,
+    UNKNOWN,
     created,
+    handles,
     loaded,
     new_handle,
     new_verifier,
@@ -64,12 +67,12 @@ async def test_loads_of_one_turn_are_one_find(backend: Backend) -> None:
         found = await asyncio.gather(*(store.load(credential, now_ms=NOW) for credential in asked))
 
         assert len(sent(proxy, b"find")) == 1
-        assert found[:4] == [one, two, one, Absent.SUPERSEDED]
+        assert found[:4] == [one, two, one, SUPERSEDED]
         assert [record.verifier for record in found[4:6] if isinstance(record, Record)] == [
             renewed.verifier,
             current.verifier,
         ]
-        assert found[6:] == [Absent.SUPERSEDED, Absent.ENDED, Absent.ENDED]
+        assert found[6:] == [SUPERSEDED, UNKNOWN, UNKNOWN]
         assert isinstance(found[0], Record) and isinstance(found[2], Record)
         assert found[0].data is not found[2].data
 
@@ -113,7 +116,7 @@ async def test_applies_of_one_turn_are_one_update(
     """Each is told its own outcome, and those that write nothing bring nothing into being."""
     records = [await created(store, data={"n": b"0"}) for _ in range(6)]
     one, two, destroyed, rotated_away, dead, foreign = (record.credential for record in records)
-    await store.destroy(destroyed.handle)
+    await store.destroy(destroyed.handle, now_ms=NOW)
     await rotated(store, rotated_away, new_verifier())
     stored.update_one({"_id": dead.handle}, {"$set": {"expires": NOW}})
     stored.update_one({"_id": foreign.handle}, {"$unset": {"created": ""}})
@@ -145,7 +148,7 @@ async def test_a_batch_of_applies_is_one_command(backend: Backend) -> None:
     """What leaves together is one majority write, whatever becomes of its parts; GONE takes no read."""
     async with through_proxy(backend) as (store, proxy):
         records = [await created(store) for _ in range(8)]
-        await store.destroy(records[0].handle)
+        await store.destroy(records[0].handle, now_ms=NOW)
         proxy.requests.clear()
 
         told = await asyncio.gather(*(put(store, record.credential) for record in records))
@@ -180,7 +183,7 @@ async def test_a_batch_of_applies_sent_again_is_applied_once(mongo_rs: Backend) 
     delta = Delta(put={"n": b"1"}, expect={"n": None})
     async with through_proxy(mongo_rs) as (store, proxy):
         records = [await created(store, data={}) for _ in range(5)]
-        await store.destroy(records[0].handle)
+        await store.destroy(records[0].handle, now_ms=NOW)
         proxy.requests.clear()
         proxy.drop_replies(is_command(b"update"))
 
@@ -225,7 +228,7 @@ async def test_a_credential_that_is_no_text_harms_nobody(store: MongoStore) -> N
     found = await answers(*(store.load(each, now_ms=NOW) for each in (record.credential, *bad)))
     told = await answers(*(put(store, each) for each in (record.credential, *bad)))
 
-    assert (found[0], found[2]) == (record, Absent.SUPERSEDED)
+    assert (found[0], found[2]) == (record, SUPERSEDED)
     assert isinstance(found[1], UnicodeEncodeError)
     assert told[0] is Outcome.APPLIED
     assert [type(error) for error in told[1:]] == [UnicodeEncodeError] * 2
@@ -314,7 +317,7 @@ async def test_rotations_of_one_turn_have_their_own_outcomes(
     """Of several with one credential one is applied; those that change nothing bring nothing into being."""
     records = [await created(store, data={"a": b"1", "b": b"2"}) for _ in range(3)]
     one, two, destroyed = (record.credential for record in records)
-    await store.destroy(destroyed.handle)
+    await store.destroy(destroyed.handle, now_ms=NOW)
     never = Credential(new_handle(), new_verifier())
     verifiers = [new_verifier() for _ in range(7)]
     asked = [one, one, two, of_handle(two), destroyed, never, one]
@@ -332,7 +335,7 @@ async def test_rotations_of_one_turn_have_their_own_outcomes(
     (winner,) = (n for n in (0, 1, 6) if told[n] is applied)
     assert sorted(told[n].name for n in (0, 1, 6)) == sorted([applied.name, late.name, late.name])
     assert told[2:6] == [applied, gone, gone, gone]
-    assert sorted(document["_id"] for document in stored.find()) == sorted([one.handle, two.handle])
+    assert sorted(document["_id"] for document in stored.find()) == handles(records)
     found = await loaded(store, Credential(one.handle, verifiers[winner]))
     assert found.data == {"b": b"2", "c": b"3"}
 

@@ -35,7 +35,7 @@ def tallies_of(stored: Stored) -> Stored:
 
 @pytest.mark.gen_test
 async def test_tallies_have_a_collection_that_reaps_them(store: MongoStore, stored: Stored) -> None:
-    """Beside the sessions, by a TTL index a minute late on the date when a tally is to be forgotten."""
+    """Beside the sessions, by a TTL index an hour late on the date when a tally is to be forgotten."""
     await store.counters().take("key", ONE, now_ms=NOW)
 
     found = tallies_of(stored).find_one()
@@ -47,7 +47,7 @@ async def test_tallies_have_a_collection_that_reaps_them(store: MongoStore, stor
         "expires": as_date(NOW + HOUR),
         "taken": True,
     }
-    assert (index["key"], index["expireAfterSeconds"]) == ([("expires", 1)], 60)
+    assert (index["key"], index["expireAfterSeconds"]) == ([("expires", 1)], 3600)
     assert await scanned(store) == {}
 
 

@@ -115,7 +115,7 @@ async def test_store_outlives_its_server(start_server: StartServer) -> None:
         server.start()
         await answers(store)
         assert await loaded(store, record.credential) == record
-        await store.destroy(record.handle)
+        await store.destroy(record.handle, now_ms=NOW)
         told = await asyncio.wait_for(waiting, 30)
         while told != record.handle:
             told = await asyncio.wait_for(anext(listener), 30)
@@ -254,7 +254,7 @@ async def test_full_server_still_ends_sessions(start_server: StartServer) -> Non
                 await rotated(store, record.credential, new_verifier())
 
             assert await loaded(store, record.credential) == record
-            assert await store.destroy(record.handle) is True
+            assert await store.destroy(record.handle, now_ms=NOW) is True
 
 
 async def seconds_until_unavailable(call: Awaitable[object]) -> float:

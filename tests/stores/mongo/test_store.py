@@ -82,12 +82,12 @@ async def test_every_write_sets_the_date_the_ttl_index_reads(store: MongoStore, 
 
 @pytest.mark.gen_test
 async def test_indexes_are_made_by_the_first_create(store: MongoStore, stored: Stored) -> None:
-    """Without a ping too, expiry has a TTL index with a minute's slack, and user a sparse one."""
+    """Without a ping too, expiry has a TTL index with an hour's slack, and user a sparse one."""
     record = await created(store)
 
     indexes = stored.index_information()
     assert indexes["expires"]["key"] == [("expires", 1)]
-    assert indexes["expires"]["expireAfterSeconds"] == 60
+    assert indexes["expires"]["expireAfterSeconds"] == 3600
     assert indexes["user"]["key"] == [("user", 1)]
     assert indexes["user"]["sparse"] is True
     assert "user" not in (stored.find_one({"_id": record.handle}) or {"user": "no document"})
@@ -149,7 +149,7 @@ async def test_reads_beyond_a_page_are_whole(store: MongoStore) -> None:
     user = new_user()
     records = [new_record(user=user) for _ in range(2 * PAGE + 1)]
     await created_many(store, records)
-    await store.destroy(records[0].handle)
+    await store.destroy(records[0].handle, now_ms=NOW)
     expected = handles(records[1:])
 
     assert handles(await store.of_user(user, now_ms=NOW)) == expected

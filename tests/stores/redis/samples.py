@@ -96,7 +96,7 @@ async def announced(store: Store, heard: list[Handle]) -> bool:
     while not ended & set(heard) and time.monotonic() < deadline:
         record = new_record()
         await store.create(record)
-        await store.destroy(record.handle)
+        await store.destroy(record.handle, now_ms=now())
         ended.add(record.handle)
         await asyncio.sleep(0.02)
     return bool(ended & set(heard))

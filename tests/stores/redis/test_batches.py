@@ -21,7 +21,7 @@ from stormcellar.stores import (
     StoreUnavailable,
     Verifier,
 )
-from stormcellar.stores.conformance.cases import NOTHING, NOW, new_record, new_verifier
+from stormcellar.stores.conformance.cases import NOTHING, NOW, SUPERSEDED, UNKNOWN, new_record, new_verifier
 from stormcellar.stores.conformance.counter_cases import THREE, new_key
 from stormcellar.stores.redis.client import BATCH
 from tests.stores.redis.samples import OpenRedis, eventually, full, now, paused, redis_client, sign_in
@@ -97,7 +97,7 @@ async def test_what_one_turn_asks_leaves_by_one_connection(
 
         answers = await asyncio.gather(*asked, *written)
 
-        assert answers == [Absent.ENDED] * loads + [Outcome.GONE] * applies
+        assert answers == [UNKNOWN] * loads + [Outcome.GONE] * applies
         assert clients(admin) - before == batches
 
 
@@ -120,7 +120,7 @@ async def test_each_caller_of_a_batch_has_its_own_outcome(
         store.apply(live.credential, unmet, now_ms=now(), expires_ms=None),
     )
 
-    assert loaded == [live, Absent.ENDED, Absent.ENDED, Absent.SUPERSEDED]
+    assert loaded == [live, UNKNOWN, UNKNOWN, SUPERSEDED]
     assert applied == [Outcome.APPLIED, *[Outcome.GONE] * 3, Outcome.CONFLICT]
 
 
@@ -138,7 +138,7 @@ async def test_a_full_server_refuses_those_of_a_batch_that_need_memory(
     with full(each_redis):
         refused, destroyed, gone = await asyncio.gather(
             store.apply(kept.credential, put, now_ms=now(), expires_ms=None),
-            store.destroy(ended.handle),
+            store.destroy(ended.handle, now_ms=now()),
             store.apply(new_record().credential, put, now_ms=now(), expires_ms=None),
             return_exceptions=True,
         )
@@ -195,7 +195,7 @@ async def test_loads_that_were_not_answered_are_asked_once_more(open_redis: Open
         )
         await store.aclose()
 
-    assert answers[:4] == [Absent.ENDED] * 4
+    assert answers[:4] == [UNKNOWN] * 4
     assert isinstance(answers[4], StoreUnavailable)
 
 
@@ -262,7 +262,7 @@ async def test_a_script_without_an_answer_delays_no_load(redis8: Backend, open_r
         record = new_record()
         await store.create(record)
         proxy.drop_replies(lambda request: b"EVALSHA" in request, hang=True)
-        stuck = asyncio.ensure_future(store.destroy(new_record().handle))
+        stuck = asyncio.ensure_future(store.destroy(new_record().handle, now_ms=now()))
         load = asyncio.ensure_future(store.load(record.credential, now_ms=now()))
 
         done, _ = await asyncio.wait([stuck, load], return_when=asyncio.FIRST_COMPLETED)
@@ -285,7 +285,7 @@ async def test_closing_tells_who_is_waiting(each_redis: Backend, open_redis: Ope
         with paused(each_redis):
             calls = [
                 asyncio.ensure_future(store.load(new_record().credential, now_ms=NOW)),
-                asyncio.ensure_future(store.destroy(new_record().handle)),
+                asyncio.ensure_future(store.destroy(new_record().handle, now_ms=now())),
             ]
             await asyncio.sleep(0.05)
             await store.aclose()
@@ -337,14 +337,14 @@ async def test_a_node_that_is_down_fails_its_own_share_alone(
     nodes.slots_cache[slot] = [ClusterNode("127.0.0.1", 1, **nodes.connection_kwargs)]
 
     answers = await asyncio.gather(
-        store.destroy(lost.handle),
+        store.destroy(lost.handle, now_ms=now()),
         store.apply(kept.credential, NOTHING, now_ms=now(), expires_ms=None),
         return_exceptions=True,
     )
 
     assert isinstance(answers[0], StoreUnavailable)
     assert answers[1] is Outcome.APPLIED
-    assert await store.destroy(lost.handle) is False  # who owns the slot was asked again
+    assert await store.destroy(lost.handle, now_ms=now()) is False  # who owns the slot was asked again
 
 
 @pytest.mark.gen_test
@@ -387,7 +387,7 @@ async def test_no_binding_without_an_index(
         await store.create(direct)
 
     assert await store.load(record.credential, now_ms=now()) == record
-    assert await store.load(direct.credential, now_ms=now()) is Absent.ENDED
+    assert await store.load(direct.credential, now_ms=now()) == UNKNOWN
 
 
 @pytest.mark.gen_test

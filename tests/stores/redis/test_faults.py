@@ -36,7 +36,7 @@ MUTATIONS: dict[str, Operation] = {
     "apply": lambda store, record: store.apply(record.credential, NOTHING, now_ms=now(), expires_ms=now()),
     "rotate": lambda store, record: sign_in(store, record, None),
     "rotate_bound": lambda store, record: sign_in(store, record, "bob"),
-    "destroy": lambda store, record: store.destroy(record.handle),
+    "destroy": lambda store, record: store.destroy(record.handle, now_ms=now()),
 }
 
 READS: dict[str, Operation] = {
@@ -134,7 +134,7 @@ async def test_what_only_tidies_up_is_not_waited_for_twice(each_redis: Backend) 
         await store.create(record)
         proxy.drop_replies(lambda request: b"ZREM" in request)
 
-        destroyed = await store.destroy(record.handle)
+        destroyed = await store.destroy(record.handle, now_ms=now())
 
         assert destroyed is True
         assert await store.of_user("carol", now_ms=now()) == []
@@ -335,7 +335,7 @@ async def test_closing_after_a_fault_leaves_no_connection(each_redis: Backend, o
         listening = asyncio.ensure_future(collect(store, heard))
         assert await announced(store, heard)
         with paused(each_redis), pytest.raises(StoreUnavailable):
-            await store.destroy(new_record().handle)
+            await store.destroy(new_record().handle, now_ms=now())
 
         await store.aclose()
         await listening

@@ -15,6 +15,7 @@ import redis
 from tornado.ioloop import IOLoop
 
 from stormcellar.stores import (
+    TOMBSTONE_MS,
     Absent,
     Credential,
     Delta,
@@ -25,9 +26,10 @@ from stormcellar.stores import (
     open_store,
 )
 from stormcellar.stores.conformance import StoreContract
-from stormcellar.stores.conformance.cases import NOTHING, NOW, new_record, new_verifier
+from stormcellar.stores.conformance.cases import NOTHING, NOW, UNKNOWN, new_record, new_verifier
 from stormcellar.stores.redis import RedisStore
 from stormcellar.stores.redis.records import META
+from stormcellar.stores.redis.store import BIND_MS
 from tests.stores.redis.samples import collect, now, sign_in, verifier_of
 from tests.support.backends import Backend
 
@@ -46,10 +48,10 @@ def store(each_redis: Backend, prefix: str, io_loop: IOLoop) -> Iterator[RedisSt
     io_loop.run_sync(opened.aclose)
 
 
-def expiry_of(admin: redis.Redis, key: str) -> int:
-    """Return when *key* expires, in Unix milliseconds, to within a few of them."""
+def left_of(admin: redis.Redis, key: str) -> int:
+    """Return how many milliseconds *key* stays."""
     left: Any = admin.pttl(key)
-    return now() + int(left)
+    return int(left)
 
 
 def everything_in(admin: redis.Redis) -> bytes:
@@ -82,19 +84,58 @@ class TestContract(StoreContract):
 async def test_every_write_sets_the_expiry_of_the_key(
     store: RedisStore, admin: redis.Redis, prefix: str
 ) -> None:
-    """After create, apply and rotate the key expires when the record does."""  # G6
+    """After create, apply and rotate the key stays ten minutes longer than the record lives."""  # G6
     record = new_record(data={})
     key = f"{prefix}:s:{record.handle}"
     seen = []
 
     await store.create(record)
-    seen.append(expiry_of(admin, key) - record.expires_ms)
-    await store.apply(record.credential, NOTHING, now_ms=now(), expires_ms=record.expires_ms + 5_000)
-    seen.append(expiry_of(admin, key) - record.expires_ms - 5_000)
+    seen.append(left_of(admin, key) - (record.expires_ms - NOW))
+    await store.apply(record.credential, NOTHING, now_ms=NOW, expires_ms=record.expires_ms + 5_000)
+    seen.append(left_of(admin, key) - (record.expires_ms + 5_000 - NOW))
     await sign_in(store, record, "alice", expires_ms=record.expires_ms - 60_000)
-    seen.append(expiry_of(admin, key) - record.expires_ms + 60_000)
+    seen.append(left_of(admin, key) - (record.expires_ms - 60_000 - NOW))
 
-    assert [abs(difference) < 100 for difference in seen] == [True, True, True]
+    assert [0 <= TOMBSTONE_MS - slack < 1000 for slack in seen] == [True, True, True]
+
+
+@pytest.mark.gen_test
+async def test_key_of_an_expired_record_stays_ten_minutes(
+    store: RedisStore, admin: redis.Redis, prefix: str
+) -> None:
+    """Created, touched or rotated with an expiry that is over by the caller's clock: the key stays."""
+    record = new_record(expires_ms=NOW - 60_000)
+    key = f"{prefix}:s:{record.handle}"
+    seen = []
+
+    await store.create(record)
+    seen.append(left_of(admin, key))
+    await store.apply(record.credential, NOTHING, now_ms=NOW - 90_000, expires_ms=NOW - 90_001)
+    await store.apply(record.credential, NOTHING, now_ms=NOW - 90_000, expires_ms=NOW - 50_000)
+    seen.append(left_of(admin, key) - 40_000)
+    await sign_in(store, record, None, now_ms=NOW - 51_000, expires_ms=NOW - 70_000)
+    seen.append(left_of(admin, key))
+
+    assert [0 <= TOMBSTONE_MS - left < 1000 for left in seen] == [True, True, True]
+
+
+@pytest.mark.gen_test
+async def test_tombstone_is_the_time_and_leaves_after_ten_minutes(
+    store: RedisStore, admin: redis.Redis, prefix: str
+) -> None:
+    """The key then has one field, and a second destroy does not extend it."""
+    record = new_record(user="alice")
+    key = f"{prefix}:s:{record.handle}"
+    await store.create(record)
+
+    await store.destroy(record.handle, now_ms=NOW - 5)
+    first = left_of(admin, key)
+    admin.pexpire(key, 5_000)
+    await store.destroy(record.handle, now_ms=NOW)
+
+    assert 0 <= TOMBSTONE_MS - first < 1000
+    assert left_of(admin, key) <= 5_000
+    assert admin.hgetall(key) == {b"#x": b"%d" % (NOW - 5)}
 
 
 @pytest.mark.gen_test
@@ -107,7 +148,8 @@ async def test_a_write_that_is_no_activity_keeps_the_expiry(
 
     await store.apply(record.credential, Delta(put={"x": b"1"}), now_ms=now(), expires_ms=None)
 
-    assert abs(expiry_of(admin, f"{prefix}:s:{record.handle}") - record.expires_ms) < 100
+    left_ms = left_of(admin, f"{prefix}:s:{record.handle}")
+    assert 0 <= record.expires_ms - NOW + TOMBSTONE_MS - left_ms < 1000
 
 
 @pytest.mark.gen_test
@@ -163,7 +205,7 @@ async def test_every_mutation_survives_a_script_flush(store: RedisStore, admin: 
     bound = await sign_in(store, record, "alice", verifier=rotated)
     loaded = await store.load(Credential(record.handle, rotated), now_ms=now())
     admin.script_flush()
-    destroyed = await store.destroy(record.handle)
+    destroyed = await store.destroy(record.handle, now_ms=now())
 
     assert (applied, bound, destroyed) == (Outcome.APPLIED, Outcome.APPLIED, True)
     assert not isinstance(loaded, Absent) and loaded.data == {**record.data, "x": b"1"}
@@ -189,12 +231,15 @@ async def test_two_prefixes_never_meet(
             [record.handle for record in await store.of_user("alice", now_ms=now())],
             [record.handle for record in await neighbour.of_user("alice", now_ms=now())],
         ]
-        crossed = await store.load(theirs.credential, now_ms=now()), await neighbour.destroy(ours.handle)
+        crossed = (
+            await store.load(theirs.credential, now_ms=now()),
+            await neighbour.destroy(ours.handle, now_ms=now()),
+        )
     finally:
         await neighbour.aclose()
 
     assert seen == [[ours.handle], [theirs.handle]] * 2
-    assert crossed == (Absent.ENDED, False)
+    assert crossed == (UNKNOWN, False)
 
 
 @pytest.mark.gen_test
@@ -210,9 +255,9 @@ async def test_a_prefix_hears_its_own_pushes_only(
     try:
         for mine, other in zip(ours, theirs, strict=True):
             await neighbour.create(other)
-            await neighbour.destroy(other.handle)
+            await neighbour.destroy(other.handle, now_ms=now())
             await store.create(mine)
-            await store.destroy(mine.handle)
+            await store.destroy(mine.handle, now_ms=now())
             if heard:
                 break
             await asyncio.sleep(0.01)
@@ -374,27 +419,29 @@ async def test_an_index_lives_as_long_as_its_latest_deadline(
     """A binding extends the expiry of the user's index and never shortens it."""
     long, short = new_record(user="alice"), new_record(user="alice", deadline_ms=now() + 700_000)
     await store.create(long)
-    first = expiry_of(admin, index_key(prefix, "alice")) - long.deadline_ms
+    first = left_of(admin, index_key(prefix, "alice")) - (long.deadline_ms - NOW)
 
     await store.create(short)
-    second = expiry_of(admin, index_key(prefix, "alice")) - long.deadline_ms
+    second = left_of(admin, index_key(prefix, "alice")) - (long.deadline_ms - NOW)
     await sign_in(store, short, "alice", deadline_ms=long.deadline_ms + 300_000)
-    third = expiry_of(admin, index_key(prefix, "alice")) - long.deadline_ms - 300_000
+    third = left_of(admin, index_key(prefix, "alice")) - (long.deadline_ms - NOW) - 300_000
 
-    assert [59_900 < slack < 60_100 for slack in (first, second, third)] == [True, True, True]
+    slack_ms = TOMBSTONE_MS + BIND_MS
+    assert [0 <= slack_ms - slack < 1000 for slack in (first, second, third)] == [True, True, True]
 
 
 @pytest.mark.gen_test
 async def test_destroy_takes_the_session_off_the_index(
     store: RedisStore, admin: redis.Redis, prefix: str
 ) -> None:
-    """A destroyed session leaves nothing behind, not even an index entry."""
+    """A destroyed session leaves its tombstone behind, and no index entry."""
     record = new_record(user="alice")
     await store.create(record)
 
-    await store.destroy(record.handle)
+    await store.destroy(record.handle, now_ms=now())
 
-    assert [key for key in admin.scan_iter() if key.startswith(prefix.encode())] == []
+    left = [key for key in admin.scan_iter() if key.startswith(prefix.encode())]
+    assert left == [f"{prefix}:s:{record.handle}".encode()]
 
 
 @pytest.mark.gen_test
@@ -405,8 +452,10 @@ async def test_destroy_takes_the_session_off_the_index(
         lambda admin, key: admin.sadd(key, "x"),
         lambda admin, key: admin.hset(key, "#v", "x"),
         lambda admin, key: admin.hset(key, mapping={**dict.fromkeys(META, 1), "#e": "soon"}),
+        lambda admin, key: admin.hset(key, mapping={"#x": 1, "#u": "alice"}),
+        lambda admin, key: admin.hset(key, "#x", "soon"),
     ],
-    ids=["string", "set", "partial", "no-number"],
+    ids=["string", "set", "partial", "no-number", "part-of-a-tombstone", "tombstone-of-no-time"],
 )
 async def test_what_is_no_record_counts_as_ended(
     store: RedisStore,
@@ -430,9 +479,12 @@ async def test_what_is_no_record_counts_as_ended(
     )
     with pytest.raises(DuplicateSession):
         await store.create(record)
-    destroyed = await store.destroy(record.handle), await store.destroy(record.handle)
+    destroyed = (
+        await store.destroy(record.handle, now_ms=now()),
+        await store.destroy(record.handle, now_ms=now()),
+    )
 
-    assert answers == (Absent.ENDED, Absent.ENDED, set(), Outcome.GONE, Outcome.GONE, [], [])
+    assert answers == (UNKNOWN, UNKNOWN, set(), Outcome.GONE, Outcome.GONE, [], [])
     assert destroyed == (True, False)
     assert [message for message in caplog.messages if record.handle in message] == [
         f"the key of session {record.handle!r} does not hold a record; the session counts as ended"
