@@ -16,7 +16,7 @@ log = logging.getLogger("stormcellar.events")
 
 
 class Kind(StrEnum):
-    """What happened. The first six concern sessions; the login server emits the others."""
+    """What happened. The first five concern sessions; the login server emits the others."""
 
     CREATED = "created"
     """A session was created."""
@@ -26,11 +26,12 @@ class Kind(StrEnum):
     """The session ID was rotated: `asked` by the application, `periodic`, or `limited` by `expire_in`."""
     DESTROYED = "destroyed"
     """A session was ended: by `logout`, `revoked` from another one, over the `limit` of sessions per user,
-    `replaced` at a sign-in, or its `account` was disabled, removed or given another password."""
-    EXPIRED = "expired"
-    """A request had a correctly signed cookie of a session that no longer exists."""
+    `replaced` at a sign-in, its `account` was disabled, removed or given another password, or an old ID was
+    `reused`."""
     REJECTED = "rejected"
-    """A cookie was ignored: its signature is invalid (`cookie`), or a newer one exists (`superseded`)."""
+    """A cookie was ignored: its signature is invalid (`cookie`), a newer one exists (`superseded`), its ID
+    was renewed away long ago (`reused`), its session was ended (`ended`), or there is no trace of the
+    session, which expired, or ended more than ten minutes ago (`unknown`)."""
     SIGN_IN_FAILED = "sign_in_failed"
     SIGN_IN_THROTTLED = "sign_in_throttled"
     PASSWORD_CHANGED = "password_changed"  # noqa: S105  a name

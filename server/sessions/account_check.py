@@ -38,16 +38,19 @@ class AccountCheck:
     """Compares a sign-in with the last change of its account.
 
     Args:
+        accounts: None: every sign-in counts.
         now_ms: Returns Unix time in milliseconds.
     """
 
-    def __init__(self, accounts: Accounts, *, now_ms: Callable[[], int]) -> None:
+    def __init__(self, accounts: Accounts | None, *, now_ms: Callable[[], int]) -> None:
         self._accounts = accounts
+        self.accepts_all = accounts is None
+        """Whether every sign-in counts, so that no check is needed."""
         self._now_ms = now_ms
 
     async def counts(self, record: Record) -> bool:
         """Whether the sign-in of *record* still counts; always for an anonymous session."""
-        if record.user is None:
+        if self._accounts is None or record.user is None:
             return True
         after = await self._valid_after(record.user)
         if after is None or record.auth_ms is None or record.auth_ms <= after:
@@ -59,9 +62,10 @@ class AccountCheck:
 
         Then the session may be the one that changes its own password and is about to sign in again.
         """
-        if record.user is None or (after := await self._valid_after(record.user)) is None:
+        if self._accounts is None or record.user is None:
             return False
-        is_recent = abs(self._now_ms() - after) < 1000 * CHANGING_S
+        after = await self._valid_after(record.user)
+        is_recent = after is not None and abs(self._now_ms() - after) < 1000 * CHANGING_S
         return is_recent and await self._is_same(record, record.user)
 
     async def account_id(self, user: str) -> str | None:
@@ -75,6 +79,7 @@ class AccountCheck:
         )
 
     async def _valid_after(self, user: str) -> int | None:
+        assert self._accounts is not None
         after = await _result(self._accounts.valid_after(user))
         if after is not None and 0 < after < _IN_MS:
             raise ValueError(f"valid_after() must return Unix time in milliseconds, not {after!r}")

@@ -13,22 +13,16 @@ from stormcellar.errors import SessionChanged
 from stormcellar.sessions import json_values
 from stormcellar.sessions.record_writer import RecordWriter
 from stormcellar.sessions.state import SessionState
-from stormcellar.stores import Absent, Delta, Outcome, Store
+from stormcellar.stores import Delta, Outcome
 
 TIMEOUT_S = 2.0
 
 
 class AtomicUpdate:
-    """Reads, changes and writes by compare-and-set, again and again until no other request was faster.
+    """Reads, changes and writes by compare-and-set, again and again until no other request was faster."""
 
-    Args:
-        now_ms: Returns Unix time in milliseconds.
-    """
-
-    def __init__(self, store: Store, writer: RecordWriter, *, now_ms: Callable[[], int]) -> None:
-        self._store = store
+    def __init__(self, writer: RecordWriter) -> None:
         self._writer = writer
-        self._now_ms = now_ms
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
@@ -60,7 +54,7 @@ class AtomicUpdate:
         loop = asyncio.get_running_loop()
         attempt = 0
         while True:
-            assert state.record is not None and state.sid is not None
+            assert state.record is not None
             raw = state.record.data.get(key)
             value = change(_decoded(raw))
             delta = Delta({key: json_values.encode(value)}, expect={key: raw})
@@ -72,8 +66,8 @@ class AtomicUpdate:
             attempt += 1
             # Jitter, so that two processes that collided do not collide again.
             await asyncio.sleep(random.uniform(0, 0.001 * 2 ** min(attempt, 6)))  # noqa: S311
-            found = await self._store.load(state.sid.credential, now_ms=self._now_ms())
-            if isinstance(found, Absent):
+            found = await self._writer.read(state)
+            if found is None:
                 raise SessionChanged
             state.set_stored_value(key, found.data.get(key))
 

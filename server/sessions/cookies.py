@@ -18,6 +18,7 @@ from stormcellar.sessions.signing import KeyRing
 from stormcellar.stores import Credential, Handle, Verifier
 
 _SESSION_ID = re.compile(r"([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})")
+_HANDLE = re.compile(r"[A-Za-z0-9_-]{22}")
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _NONCE = re.compile(r"[A-Za-z0-9_-]{43}")
 # RFC 6265bis, 4.1.1: the characters of a cookie's name.
@@ -34,6 +35,11 @@ _MAX_CACHED = 8192
 DEFAULT_NAME = "id"
 DEFAULT_SAMESITE = "Lax"
 SAMESITE = ("Lax", "Strict")
+
+
+def is_handle(text: str) -> bool:
+    """Whether *text* has the form of a handle."""
+    return _HANDLE.fullmatch(text) is not None
 
 
 class CookieSink(Protocol):
@@ -68,6 +74,11 @@ class SessionId:
     def renewed(self) -> SessionId:
         """Return the same handle with a new secret; forms bound to the old one stay valid."""
         return SessionId(self.handle, self.secret[:_KEPT] + mint_secret()[_KEPT:])
+
+    @property
+    def family(self) -> str:
+        """What this ID has in common with those that periodic renewal makes of it, as a hash."""
+        return _base64url(hashlib.sha256(self.secret[:_KEPT].encode()).digest())
 
     def __repr__(self) -> str:
         return f"SessionId({self.handle}.…)"

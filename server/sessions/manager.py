@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
+from stormcellar.errors import SessionEnded
 from stormcellar.events import Events, Kind
 from stormcellar.lifetime import Lifetime
+from stormcellar.sessions.absence import Absence, OnReuse
 from stormcellar.sessions.account_check import AccountCheck, Accounts
-from stormcellar.sessions.cookies import DEFAULT_NAME, DEFAULT_SAMESITE, Cookies, SessionId
+from stormcellar.sessions.cookies import DEFAULT_NAME, DEFAULT_SAMESITE, Cookies, SessionId, is_handle
 from stormcellar.sessions.csrf import FormTokens
-from stormcellar.sessions.lifecycle import Lifecycle, sign_in_order
+from stormcellar.sessions.lifecycle import Lifecycle
 from stormcellar.sessions.record_writer import RecordWriter
-from stormcellar.sessions.request_info import Presence, RequestInfo
+from stormcellar.sessions.request_info import Client, FixedRequestInfo, Presence, RequestInfo, arrival_ms
 from stormcellar.sessions.session import Session, state_of
+from stormcellar.sessions.sign_in import sign_in_order
 from stormcellar.sessions.signing import KeyRing
 from stormcellar.sessions.state import SessionState
-from stormcellar.stores import Absent, Handle, Record, Store, StoreUnavailable, Why
+from stormcellar.stores import Absent, Handle, Record, Store, StoreUnavailable
 
 log = logging.getLogger("stormcellar.sessions")
 
@@ -40,10 +44,13 @@ class SessionManager:
         accounts: If given, a session of a user counts only while `valid_after` allows it.
         samesite: The SameSite attribute of the cookies: `Lax` or `Strict`.
         admit: Awaited before a visitor's session is created; an exception it raises refuses the session.
+        on_reuse: What to do if a session ID that was renewed away comes back long after, which may be a
+            stolen one: `tell` emits an event `rejected` with the reason `reused`, `end` also ends the
+            session.
         clock: Returns Unix time in seconds.
 
     Raises:
-        ValueError: A key, the cookie name or *samesite* is not valid.
+        ValueError: A key, the cookie name, *samesite* or *on_reuse* is not valid.
     """
 
     def __init__(
@@ -57,8 +64,11 @@ class SessionManager:
         accounts: Accounts | None = None,
         samesite: str = DEFAULT_SAMESITE,
         admit: Callable[[RequestInfo], Awaitable[None]] | None = None,
+        on_reuse: OnReuse = "tell",
         clock: Callable[[], float] = time.time,
     ) -> None:
+        if on_reuse not in get_args(OnReuse):
+            raise ValueError(f"on_reuse must be 'tell' or 'end', not {on_reuse!r}")
         self.store = store
         self.lifetime = lifetime
         self.secure = secure
@@ -66,15 +76,20 @@ class SessionManager:
         """Session and sign-in events; see `stormcellar.events`."""
         self._clock = clock
         self._touch_after_ms = 1000 * lifetime.touch_after_s
-        self._accounts = None if accounts is None else AccountCheck(accounts, now_ms=self.now_ms)
-        self._writer = RecordWriter(store, lifetime=lifetime, now_ms=self.now_ms)
+        self._accounts = AccountCheck(accounts, now_ms=self.now_ms)
+        self._writer = RecordWriter(
+            store, lifetime=lifetime, events=self.events, admit=admit, now_ms=self.now_ms
+        )
         self.lifecycle = Lifecycle(
-            store,
+            store, self._writer, lifetime=lifetime, accounts=self._accounts, now_ms=self.now_ms
+        )
+        self._absence = Absence(
+            self.lifecycle,
             self._writer,
-            lifetime=lifetime,
             accounts=self._accounts,
             events=self.events,
-            admit=admit,
+            on_reuse=on_reuse,
+            spawn=self.spawn,
             now_ms=self.now_ms,
         )
         self._make_cookies = partial(
@@ -114,13 +129,13 @@ class SessionManager:
         if sid is None:
             state = SessionState(request, Presence.NONE)
         else:
-            found = await self.store.load(sid.credential, now_ms=self.now_ms())
+            found = await self.store.load(sid.credential, now_ms=arrival_ms(request, self.now_ms()))
             if isinstance(found, Absent):
-                state = self._absent(sid, request, found)
-            elif self._accounts is None or await self._accounts.counts(found):
+                state = await self._absence.of_absent(sid, request, found)
+            elif self._accounts.accepts_all or await self._accounts.counts(found):
                 state = SessionState(request, Presence.LIVE, sid=sid, record=found)
             else:
-                state = await self._revoked(sid, request, found)
+                state = await self._absence.of_revoked(sid, request, found)
         return Session(self.lifecycle, state)
 
     def empty(self, request: RequestInfo, reason: str) -> Session:
@@ -129,29 +144,9 @@ class SessionManager:
         state.seal(reason)
         return Session(self.lifecycle, state)
 
-    def _absent(self, sid: SessionId, request: RequestInfo, absent: Absent) -> SessionState:
-        if absent.why is Why.SUPERSEDED:
-            self._emit(Kind.REJECTED, request, handle=sid.handle, reason="superseded")
-            return SessionState(request, Presence.SUPERSEDED, sid=sid)
-        self._emit(Kind.EXPIRED, request, handle=sid.handle)
-        return SessionState(request, Presence.ENDED, sid=sid)
-
-    async def _counts(self, record: Record) -> bool:
-        return self._accounts is None or await self._accounts.counts(record)
-
-    async def _revoked(self, sid: SessionId, request: RequestInfo, record: Record) -> SessionState:
-        """Return the state of a session whose account no longer allows its sign-in; end it."""
-        if self._accounts is not None and await self._accounts.is_changing(record):
-            # Nobody is signed in by it, but the request may be the one that changes the account: keep both
-            # its record and its cookie.
-            return SessionState(request, Presence.SUPERSEDED, sid=sid, unsettled=record)
-        self._emit(Kind.DESTROYED, request, handle=record.handle, user=record.user, reason="account")
-        self.spawn(self.store.destroy(record.handle, now_ms=self.now_ms()))
-        return SessionState(request, Presence.ENDED, sid=sid)
-
     def reject(self, request: RequestInfo) -> None:
         """Emit an event for a cookie whose signature is invalid."""
-        self._emit(Kind.REJECTED, request, reason="cookie")
+        self.events.emit(Kind.REJECTED, address=request.client.address or None, reason="cookie")
 
     def touch(self, state: SessionState) -> None:
         """Record in the background that the session was used, if that is due."""
@@ -207,8 +202,7 @@ class SessionManager:
 
     async def of_user(self, user: str) -> list[Record]:
         """Return the sessions of *user* that count, newest sign-in first; `data` is empty."""
-        records = await self.store.of_user(user, now_ms=self.now_ms())
-        counting = [record for record in records if await self._counts(record)]
+        counting = [record for record in await self._records(user) if await self._accounts.counts(record)]
         return sorted(counting, key=sign_in_order, reverse=True)
 
     async def revoke(self, user: str, handle: str, *, address: str | None = None) -> bool:
@@ -217,36 +211,49 @@ class SessionManager:
         Args:
             address: Of the client that asked for it, for the event.
         """
-        return handle in await self._handles(user) and await self._revoke(user, Handle(handle), address)
+        found = [record for record in await self._records(user) if record.handle == handle]
+        return bool(found) and await self._revoke(found[0], address)
 
     async def revoke_others(self, user: str, *, than: str, address: str | None = None) -> int:
         """End every session of *user* except the one with the handle *than*; return how many.
 
         This includes sessions that no longer count.
         """
-        others = [handle for handle in await self._handles(user) if handle != than]
-        return sum([await self._revoke(user, each, address) for each in others])
+        others = [record for record in await self._records(user) if record.handle != than]
+        return sum([await self._revoke(record, address) for record in others])
 
-    async def _handles(self, user: str) -> list[Handle]:
-        return [record.handle for record in await self.store.of_user(user, now_ms=self.now_ms())]
+    @asynccontextmanager
+    async def open(self, handle: str) -> AsyncIterator[Session]:
+        """Open the live session *handle* without its browser, for a background job or for support::
 
-    async def _revoke(self, user: str, handle: Handle, address: str | None) -> bool:
-        removed = await self.store.destroy(handle, now_ms=self.now_ms())
-        if removed:
-            self.events.emit(Kind.DESTROYED, handle=handle, user=user, address=address, reason="revoked")
-        return removed
+            async with sessions.open(handle) as session:
+                session.flash("Your report is ready.")
 
-    def _emit(
-        self,
-        kind: Kind,
-        request: RequestInfo,
-        *,
-        handle: str | None = None,
-        user: str | None = None,
-        reason: str | None = None,
-    ) -> None:
-        address = request.client.address
-        self.events.emit(kind, handle=handle, user=user, address=address, reason=reason)
+        What the block changes is saved at its end, as one atomic delta; after an exception nothing is saved.
+        It is no activity of the user, and the session keeps its ID.
+
+        Raises:
+            SessionEnded: There is no such session.
+            SessionChanged: It ended, or another user signed in, while the block ran; nothing was saved.
+            SessionTooLarge, StoreUnavailable
+        """
+        record = await self.store.find(Handle(handle), now_ms=self.now_ms()) if is_handle(handle) else None
+        if record is None or not await self._accounts.counts(record):
+            raise SessionEnded
+        state = SessionState.opened(record)
+        session = Session(self.lifecycle, state)
+        yield session
+        if state.record is not None:
+            await session.commit()
+        state.seal("its block has ended")
+
+    async def _records(self, user: str) -> list[Record]:
+        return await self.store.of_user(user, now_ms=self.now_ms())
+
+    async def _revoke(self, record: Record, address: str | None) -> bool:
+        return await self._writer.destroy(
+            record, FixedRequestInfo(Client(address or "", "")), reason="revoked"
+        )
 
     # --- work in flight ---
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from stormcellar.sessions import json_values
 from stormcellar.stores import Record
+from stormcellar.stores.records import TOMBSTONE_MS
 
 MAX_ADDRESS = 64
 MAX_AGENT = 256
@@ -17,12 +18,12 @@ class Presence(Enum):
     """What the session cookie of a request refers to."""
 
     NONE = auto()
-    """There is no session cookie, or it is malformed or its signature is invalid: a visitor."""
+    """There is no session cookie, or it refers to nothing that is live: a visitor."""
     LIVE = auto()
-    SUPERSEDED = auto()
-    """The session has a newer cookie, or will get one. It reads as anonymous; the cookie is kept."""
-    ENDED = auto()
-    """The session is over. It reads as anonymous; the cookie is cleared."""
+    LATE = auto()
+    """The session ended, or its ID was rotated, when this request may have been on its way. It reads as
+    anonymous and begins no session, and the response neither sets nor clears the cookie: the browser may have
+    a newer one."""
     SIGNED_OUT = auto()
     """This request signed the session out."""
 
@@ -42,6 +43,8 @@ class Marks(NamedTuple):
     """The user asked to be kept signed in."""
     account: str | None = None
     """What identifies the user's account, if the directory has such IDs."""
+    family: str | None = None
+    """With periodic renewal: what all IDs since the last sign-in have in common; see `SessionId.family`."""
 
 
 class Client(NamedTuple):
@@ -60,13 +63,15 @@ class Client(NamedTuple):
             client["remember"] = True
         if marks.account is not None:
             client["account"] = marks.account
+        if marks.family is not None:
+            client["family"] = marks.family
         return json_values.encode(client)
 
 
 def marks_of(record: Record) -> Marks:
     """Return the marks that `Client.encode` wrote to *record*."""
     client = decoded_client(record.client)
-    return Marks(client.get("remember") is True, client.get("account"))
+    return Marks(client.get("remember") is True, client.get("account"), client.get("family"))
 
 
 def decoded_client(raw: bytes) -> dict[str, Any]:
@@ -87,7 +92,11 @@ class RequestInfo(Protocol):
 
     @property
     def is_safe(self) -> bool:
-        """Whether it is GET, HEAD or OPTIONS: a write to a session that is over is dropped, not refused."""
+        """Whether it is GET, HEAD or OPTIONS: if it is late, its write is dropped, not refused."""
+
+    @property
+    def age_s(self) -> float:
+        """How many seconds ago the head of the request arrived."""
 
     @property
     def may_set_cookie(self) -> bool:
@@ -100,6 +109,15 @@ class FixedRequestInfo(NamedTuple):
     client: Client
     is_safe: bool = True
     may_set_cookie: bool = True
+    age_s: float = 0.0
+
+
+def arrival_ms(request: RequestInfo, now_ms: int) -> int:
+    """Return when the head of *request* arrived, at most `TOMBSTONE_MS` before *now_ms*.
+
+    The session is judged at that time: a slow upload, or a handler that runs for long, must not end it.
+    """
+    return now_ms - min(round(1000 * request.age_s), TOMBSTONE_MS)
 
 
 def _text(sent: str, limit: int) -> str:

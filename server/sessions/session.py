@@ -83,7 +83,7 @@ class Session(MutableMapping[str, Any]):
             InsecureTransport: This request must not be given a session cookie; nothing was done.
             StoreUnavailable: No answer. The cookie is untouched, unless the ID is known to have changed.
         """
-        self._state.require_open()
+        self._state.require_browser()
         if not isinstance(user, str):
             raise ValueError("user must be a non-empty string")
         check_user(user)
@@ -91,7 +91,7 @@ class Session(MutableMapping[str, Any]):
             raise TypeError("keep must be a collection of keys, not one string")
         check_keys(keep)
         await _shielded(
-            self._lifecycle.login(
+            self._lifecycle.sign_in.login(
                 self._state, user, keep=keep, auth_ms=auth_ms, remember=remember, afresh=afresh
             )
         )
@@ -110,7 +110,7 @@ class Session(MutableMapping[str, Any]):
         Raises:
             SessionChanged: The session ended or was rotated meanwhile.
         """
-        self._state.require_open()
+        self._state.require_browser()
         await _shielded(self._lifecycle.renew(self._state))
 
     async def expire_in(self, seconds: float) -> None:
@@ -123,6 +123,7 @@ class Session(MutableMapping[str, Any]):
             ValueError: Not a positive number.
             SessionChanged: The session ended or was rotated meanwhile.
         """
+        self._state.require_browser()
         self._state.require_writable()
         if not 0 < seconds < math.inf:
             raise ValueError(f"a session expires in a positive number of seconds, not {seconds!r}")
@@ -132,7 +133,9 @@ class Session(MutableMapping[str, Any]):
         """Save now what would be saved with the response.
 
         Raises:
-            SessionChanged, SessionEnded, SessionTooLarge, StoreUnavailable
+            SessionEnded: The request is late: the session ended or its ID was rotated while it was on its
+                way. So do `renew`, `expire_in`, `modify` and `reload`.
+            SessionChanged, SessionTooLarge, StoreUnavailable
         """
         self._state.require_open()
         await self._lifecycle.commit(self._state)
@@ -144,7 +147,7 @@ class Session(MutableMapping[str, Any]):
         Other pending changes are saved first.
 
         Returns:
-            The new value. If the session of a safe request is over, it is returned but not stored.
+            The new value.
 
         Raises:
             SessionChanged: The session ended or was rotated, or other requests were faster for two seconds.

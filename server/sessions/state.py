@@ -5,11 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 from stormcellar.errors import SessionEnded
 from stormcellar.sessions.cookies import SessionId, mint_secret
-from stormcellar.sessions.request_info import CookieChange, Marks, Presence, RequestInfo, marks_of
+from stormcellar.sessions.request_info import (
+    Client,
+    CookieChange,
+    FixedRequestInfo,
+    Marks,
+    Presence,
+    RequestInfo,
+    marks_of,
+)
 from stormcellar.sessions.tracked_data import TrackedData
 from stormcellar.stores import Record
 
@@ -18,14 +26,18 @@ class SessionState:
     """The record of a request's session, its changed data, and what the response does to the cookie.
 
     Args:
-        sid: The session ID of the request's cookie, if the cookie is valid.
+        sid: The session ID of the request's cookie, if its session is live.
         record: As loaded; None if the session is not live.
+        stale: The session ID of the request's cookie, if its session is not live.
         unsettled: The record of a sign-in that does not count because its account changed a moment ago.
     """
 
     cookie = CookieChange.KEEP
     sealed: str | None = None
     """Why the session can no longer change; None while it can."""
+    is_opened = False
+    """Whether the session was opened by its handle, without a browser: the record's ID stays as it is, and
+    what is done is no activity of the user."""
     is_signed_out = False
     """Whether this request ended the session."""
     limit_s: float | None = None
@@ -41,16 +53,27 @@ class SessionState:
         *,
         sid: SessionId | None = None,
         record: Record | None = None,
+        stale: SessionId | None = None,
         unsettled: Record | None = None,
     ) -> None:
         self.request = request
         self.presence = presence
         self.sid = sid
         self.record = record
+        self.credential = None if sid is None else sid.credential
+        self.stale = stale
         self.unsettled = unsettled
+        self.is_late = presence is Presence.LATE
         self.data = TrackedData({} if record is None else record.data)
-        if presence is Presence.ENDED:
-            self.cookie = CookieChange.CLEAR
+
+    @classmethod
+    def opened(cls, record: Record) -> Self:
+        """Return the state of a session that is opened by its handle, without a browser."""
+        request = FixedRequestInfo(Client("", ""), is_safe=False, may_set_cookie=False)
+        state = cls(request, Presence.LIVE, record=record)
+        state.credential = record.credential
+        state.is_opened = True
+        return state
 
     # --- what it is now ---
 
@@ -91,26 +114,31 @@ class SessionState:
             self._lock = asyncio.Lock()
         return self._lock
 
-    def may_store(self) -> bool:
-        """Whether a write may reach a record: a session that is over never gets a new one.
-
-        Raises:
-            SessionEnded: It may not, and the request is unsafe.
-        """
-        if self.presence in (Presence.SUPERSEDED, Presence.ENDED) and not self.request.is_safe:
+    def require_timely(self) -> None:
+        """Raise SessionEnded if the request is late."""
+        if self.is_late:
             raise SessionEnded
-        return self.presence in (Presence.NONE, Presence.LIVE, Presence.SIGNED_OUT)
 
     def require_open(self) -> None:
         """Raise RuntimeError if the session is sealed."""
         if self.sealed:
             raise RuntimeError(f"the session can no longer change: {self.sealed}")
 
+    def require_browser(self) -> None:
+        """Raise RuntimeError if the session is sealed, or no browser can get a new session ID."""
+        self.require_open()
+        if self.is_opened:
+            raise RuntimeError("a session opened by its handle keeps its ID: no browser would get a new one")
+
     def require_writable(self) -> None:
         """Raise RuntimeError if the session is sealed, or this request signed it out."""
         self.require_open()
         if self.presence is Presence.SIGNED_OUT:
             raise RuntimeError("this request signed the session out; only login() and flash() may follow")
+
+    def limited(self, deadline_ms: int, now_ms: int) -> int:
+        """Return *deadline_ms*, or what `expire_in` in this request leaves of it."""
+        return deadline_ms if self.limit_s is None else min(deadline_ms, now_ms + round(1000 * self.limit_s))
 
     # --- secrets ---
 
@@ -132,7 +160,9 @@ class SessionState:
         """Record that *record* was created or rotated; the response sets the cookie to *sid*."""
         self.record = record
         self.sid = sid
+        self.credential = sid.credential
         self.presence = Presence.LIVE
+        self.is_late = False
         self.cookie = CookieChange.SET
         self.reserved = None
         self.data.set_stored(record.data)
@@ -160,6 +190,7 @@ class SessionState:
     def set_loaded(self, record: Record) -> None:
         """Record that the store now holds *record*; unsaved changes stay."""
         self.record = record
+        self.credential = record.credential
         self.data.reload(record.data)
 
     def set_stored_value(self, key: str, raw: bytes | None) -> None:
@@ -177,6 +208,7 @@ class SessionState:
         """Record that this request ended the session."""
         self.record = None
         self.sid = None
+        self.credential = None
         self.presence = Presence.SIGNED_OUT
         self.is_signed_out = True
         self.cookie = cookie

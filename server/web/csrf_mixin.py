@@ -90,7 +90,11 @@ def _form_bases(held: HandlerState) -> list[str]:
         if present is None:
             present = held.nonce = held.nonce or mint_secret()
         return [present]
-    if state.sid is not None and state.cookie is not CookieChange.CLEAR:
+    if state.cookie is CookieChange.SET and state.sid is not None:
         return [state.sid.secret]
+    if held.sid is not None and state.cookie is CookieChange.KEEP:
+        # A stale cookie stays in the browser, unless this response begins a session.
+        may_begin = state.record is None and not state.is_late
+        return [held.sid.secret, state.reserve()] if may_begin else [held.sid.secret]
     nonce = held.request_nonce
     return [state.reserve(), nonce] if nonce else [state.reserve()]

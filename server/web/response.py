@@ -176,7 +176,8 @@ def _write_nonce(held: HandlerState, lines: CookieHeaders) -> None:
     if not (held.has_form or changes_user):
         return
     old, new = held.request_nonce, held.nonce if state is None else state.reserved
-    if held.has_form and new and (changes_user or not old):
+    is_bound = state is not None and held.sid is not None and state.cookie is CookieChange.KEEP
+    if held.has_form and new and not is_bound and (changes_user or not old):
         held.sessions.cookies.write_nonce(lines, new)
     elif old and changes_user:
         held.sessions.cookies.clear_nonce(lines)

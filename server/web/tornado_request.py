@@ -35,6 +35,11 @@ class TornadoRequest(NamedTuple):
         return self.request.method in SAFE_METHODS
 
     @property
+    def age_s(self) -> float:
+        """How many seconds ago its head arrived."""
+        return self.request.request_time()
+
+    @property
     def may_set_cookie(self) -> bool:
         """Whether it came over TLS, or over plain HTTP from this machine to itself."""
         request = self.request

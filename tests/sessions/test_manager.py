@@ -95,7 +95,7 @@ async def test_reading_alone_keeps_a_session_up_to_its_deadline(core: Core) -> N
     core.clock.advance(900)
 
     assert core.store.calls == {"load": 47, "apply": 46}
-    assert state_of(await visitor.request()).presence is Presence.ENDED
+    assert state_of(await visitor.request()).presence is Presence.NONE
 
 
 @pytest.mark.gen_test

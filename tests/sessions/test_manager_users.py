@@ -49,7 +49,7 @@ async def test_one_session_can_be_revoked(core: Core) -> None:  # C8
     again = await core.manager.revoke("ada", there.sid.handle)
 
     assert (revoked, again) == (True, False)
-    assert state_of(await there.request()).presence is Presence.ENDED
+    assert state_of(await there.request()).presence is Presence.LATE
     assert (await here.request()).user == "ada"
 
 
@@ -125,12 +125,12 @@ async def test_a_session_counts_while_its_account_stands(core: Core) -> None:  #
     session = await visitor.request()
     await core.manager.drain()
 
-    assert (before, session.user, state_of(session).presence) == ("ada", None, Presence.ENDED)
+    assert (before, session.user, state_of(session).presence) == ("ada", None, Presence.NONE)
     assert state_of(session).cookie is CookieChange.CLEAR
     assert await core.everything() == []
     assert (at_once.user, state_of(at_once).presence, state_of(at_once).cookie) == (
         None,
-        Presence.SUPERSEDED,
+        Presence.LATE,
         CookieChange.KEEP,
     )
 
@@ -228,7 +228,7 @@ async def test_a_moment_that_never_comes_ends_sessions_at_once(valid_after: Any,
     await core.manager.drain()
     accounts.users["ada"] = 0
 
-    assert state_of(session).presence is Presence.ENDED
+    assert state_of(session).presence is Presence.NONE
     assert (await visitor.request()).user is None
 
 

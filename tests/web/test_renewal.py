@@ -90,7 +90,7 @@ async def test_the_old_id_serves_for_the_grace_and_not_a_moment_longer(
 
     assert (within.code, set_names(within)) == (200, [])
     assert json.loads(after.body)["user"] is None
-    assert await presence(lab, old) is Presence.SUPERSEDED
+    assert await presence(lab, old) is Presence.NONE
     assert json.loads((await browser.get("/")).body) == {"user": "alice", "data": {"visits": 1}}
 
 
@@ -125,7 +125,7 @@ async def test_grace_ends_with_a_change_of_privilege(lab: Lab, browser: Browser)
     await post_json(browser, "/logout")
 
     assert in_grace is Presence.LIVE
-    assert await presence(lab, old) is Presence.ENDED
+    assert await presence(lab, old) is Presence.LATE
 
 
 @pytest.mark.gen_test
@@ -234,7 +234,7 @@ async def test_an_id_that_was_just_changed_is_not_changed_again(lab: Lab, browse
 
     assert set_names(response) == ["id"]
     assert lab.store.calls["rotate"] == 1
-    assert await presence(lab, old) is Presence.SUPERSEDED
+    assert await presence(lab, old) is Presence.LATE
 
 
 @pytest.mark.gen_test
@@ -254,7 +254,7 @@ async def test_a_verb_under_way_takes_the_place_of_the_renewal(lab: Lab, browser
 
     assert (response.code, set_names(response)) == (200, ["id"])
     assert lab.store.calls["rotate"] == 1
-    assert await presence(lab, old) is Presence.SUPERSEDED
+    assert await presence(lab, old) is Presence.LATE
 
 
 @pytest.mark.gen_test

@@ -130,7 +130,7 @@ async def test_a_revoked_sign_in_is_not_saved_by_a_failing_store() -> None:  # C
         Presence.SIGNED_OUT,
         CookieChange.CLEAR,
     )
-    assert not await core.manager._counts(record)
+    assert not await core.manager._accounts.counts(record)
 
 
 @pytest.mark.gen_test
@@ -150,7 +150,7 @@ async def test_an_unfinished_rotation_costs_a_new_sign_in_at_most(core: Core) ->
     await again.login("ada")
     visitor.take(again)
 
-    assert presence is Presence.SUPERSEDED
+    assert presence is Presence.LATE
     assert (await visitor.request()).user == "ada"
 
 

@@ -63,7 +63,7 @@ async def test_an_unknown_id_is_never_adopted(core: Core) -> None:  # A2, C1
     await session.login("ada")
     visitor.take(session)
 
-    assert before == (Presence.ENDED, CookieChange.CLEAR)
+    assert before == (Presence.NONE, CookieChange.CLEAR)
     assert visitor.sid is not None
     assert visitor.sid.handle != planted.handle
     assert visitor.sid.secret != planted.secret
@@ -99,7 +99,7 @@ async def test_sign_in_changes_the_id_and_kills_the_old_one(core: Core) -> None:
 
     assert visitor.sid is not None and before.sid is not None
     assert visitor.sid.secret != before.sid.secret
-    assert (state_of(old).presence, old.user, dict(old)) == (Presence.SUPERSEDED, None, {})
+    assert (state_of(old).presence, old.user, dict(old)) == (Presence.LATE, None, {})
     assert (state_of(new).presence, new.user) == (Presence.LIVE, "ada")
 
 

@@ -1,13 +1,20 @@
-"""What a request may do whose session is over, and what a form is bound to before there is one."""
+"""Requests whose session is over: late ones, and those of visitors who come back; forms before a session."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from stormcellar import SessionEnded
 from stormcellar.sessions.request_info import CookieChange, Presence
-from stormcellar.sessions.session import state_of
+from stormcellar.sessions.session import Session, state_of
+from stormcellar.stores import Delta
 from tests.support.core import SAFE, UNSAFE, Core, Visitor
+
+AGE_S = {"late": 29.999, "stale": 30.0}
+"""How long ago the session ended or its ID was rotated."""
 
 
 @pytest.fixture
@@ -16,77 +23,170 @@ def core() -> Core:
     return Core()
 
 
-async def over(core: Core, how: str) -> Visitor:
-    """Return a visitor whose cookie is superseded by a sign-in, or whose session was ended, elsewhere."""
+async def over(core: Core, how: str, *, age_s: float = 0) -> Visitor:
+    """Return a visitor whose cookie is superseded by a sign-in, or whose session ended, *age_s* ago."""
     visitor = Visitor(core)
     await visitor.writes(a=1)
     elsewhere = visitor.twin()
     await elsewhere.signs_in("ada")
     if how == "ended":
         await (await elsewhere.request()).logout()
+    elif how == "expired":
+        core.clock.advance(1800)
+    core.clock.advance(age_s)
     core.store.calls.clear()
     return visitor
 
 
+async def finish(session: Session) -> None:
+    """Save as a response does, without the handler asking for it."""
+    state = state_of(session)
+    await session._lifecycle.commit(state, state.data.pending() or Delta())
+
+
+# --- late requests ---
+
+
 @pytest.mark.gen_test
-@pytest.mark.parametrize(
-    ("how", "presence", "cookie"),
-    [
-        ("superseded", Presence.SUPERSEDED, CookieChange.KEEP),
-        ("ended", Presence.ENDED, CookieChange.CLEAR),
-    ],
-)
-async def test_what_is_over_reads_as_anonymous(
-    core: Core, how: str, presence: Presence, cookie: CookieChange
-) -> None:  # D1, D2
-    """There is no user, no handle and no data; only the cookie of an ended session is cleared."""
-    visitor = await over(core, how)
+@pytest.mark.parametrize("how", ["superseded", "ended"])
+async def test_a_late_request_reads_as_anonymous(core: Core, how: str) -> None:  # D1, D2
+    """There is no user, no handle and no data, and the cookie is left alone: there may be a newer one."""
+    visitor = await over(core, how, age_s=AGE_S["late"])
 
     session = await visitor.request(SAFE)
 
-    assert (state_of(session).presence, state_of(session).cookie) == (presence, cookie)
+    assert (state_of(session).presence, state_of(session).cookie) == (Presence.LATE, CookieChange.KEEP)
     assert (session.user, session.handle, dict(session)) == (None, None, {})
 
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("how", ["superseded", "ended"])
-async def test_a_safe_request_drops_what_it_wrote(core: Core, how: str) -> None:  # D1, D2
-    """No record is made and no cookie set; the handler can still read what it wrote."""
+async def test_a_late_safe_request_drops_what_it_wrote(
+    core: Core, how: str, caplog: pytest.LogCaptureFixture
+) -> None:  # D1, D2
+    """No record is made and no cookie set; a log line says so; the handler can still read what it wrote."""
     visitor = await over(core, how)
 
     session = await visitor.request(SAFE)
-    cookie = state_of(session).cookie
     session["visits"] = [1]
-    await session.commit()
-    counted = await session.modify("n", lambda n: (n or 0) + 1)
+    await finish(session)
     seen, delta = session["visits"], state_of(session).data.pending()
 
-    assert (seen, delta, counted, state_of(session).cookie) == ([1], None, 1, cookie)
+    assert (seen, delta, state_of(session).cookie) == ([1], None, CookieChange.KEEP)
     assert core.store.calls == {"load": 1}
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("how", ["superseded", "ended"])
-async def test_an_unsafe_request_is_told_that_its_session_ended(core: Core, how: str) -> None:  # D1, D2
-    """A write and a counter raise SessionEnded without a store call; reading alone is no error."""
-    visitor = await over(core, how)
+async def test_a_late_unsafe_request_is_refused(core: Core, how: str) -> None:  # D1, D2
+    """A write raises SessionEnded without a store call; reading alone is no error."""
+    session = await (await over(core, how)).request(UNSAFE)
+    await finish(session)
+    session["a"] = 1
+
+    with pytest.raises(SessionEnded):
+        await finish(session)
+
+    assert core.store.calls == {"load": 1}
+
+
+VERBS: dict[str, Callable[[Session], Any]] = {
+    "commit": lambda session: session.commit(),
+    "modify": lambda session: session.modify("n", lambda n: 1),
+    "renew": lambda session: session.renew(),
+    "expire_in": lambda session: session.expire_in(60),
+    "reload": lambda session: session.reload(),
+}
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("request_info", [SAFE, UNSAFE], ids=["safe", "unsafe"])
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("how", ["superseded", "ended"])
+async def test_a_verb_of_a_late_request_raises(core: Core, how: str, verb: str, request_info: Any) -> None:
+    """What was asked for cannot be done, so it does not return as if it had been."""
+    session = await (await over(core, how)).request(request_info)
+    if verb == "commit":
+        session["a"] = 1
+
+    with pytest.raises(SessionEnded):
+        await VERBS[verb](session)
+
+    assert core.store.calls == {"load": 1}
+
+
+@pytest.mark.gen_test
+async def test_a_slow_body_makes_a_request_late(core: Core) -> None:
+    """The time at which the head arrived counts, not the time of the load."""
+    visitor = await over(core, "ended", age_s=100)
+
+    slow = await visitor.request(SAFE._replace(age_s=70.1))
+    slower = await visitor.request(SAFE._replace(age_s=400))
+    quick = await visitor.request(SAFE._replace(age_s=70))
+
+    presences = [state_of(session).presence for session in (slow, slower, quick)]
+    assert presences == [Presence.LATE, Presence.LATE, Presence.NONE]
+
+
+# --- visitors who come back ---
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("how", "cookie"),
+    [("superseded", CookieChange.KEEP), ("ended", CookieChange.CLEAR), ("expired", CookieChange.CLEAR)],
+)
+async def test_a_stale_cookie_counts_as_none(core: Core, how: str, cookie: CookieChange) -> None:  # B4
+    """Its request is a visitor's. Only that of a session that is over is cleared."""
+    visitor = await over(core, how, age_s=AGE_S["stale"])
+
+    session = await visitor.request(SAFE)
+    await finish(session)
+
+    assert (state_of(session).presence, state_of(session).cookie) == (Presence.NONE, cookie)
+    assert (session.user, session.handle, dict(session)) == (None, None, {})
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("request_info", [SAFE, UNSAFE], ids=["safe", "unsafe"])
+@pytest.mark.parametrize("how", ["superseded", "ended", "expired"])
+async def test_a_visitor_who_comes_back_begins_a_session(core: Core, how: str, request_info: Any) -> None:
+    """A cart after lunch, the state of OAuth, a message about the sign-in: nothing is lost."""  # A2
+    visitor = await over(core, how, age_s=AGE_S["stale"])
+    old = visitor.sid
+
+    session = await visitor.request(request_info)
+    session["cart"] = [1]
+    session.flash("Please sign in.")
+    await visitor.answer(session)
+
+    page = await visitor.request(SAFE)
+    assert old is not None and visitor.sid is not None and old.handle != visitor.sid.handle
+    assert (page.user, dict(page), page.flashes()) == (None, {"cart": [1]}, ["Please sign in."])
+
+
+@pytest.mark.gen_test
+async def test_an_expired_session_is_never_late(core: Core) -> None:
+    """Not even a moment after its expiry: nobody signed out or in."""
+    visitor = await over(core, "expired")
 
     session = await visitor.request(UNSAFE)
-    await session.commit()
-    with pytest.raises(SessionEnded):
-        await session.modify("n", lambda n: 1)
-    session["a"] = 1
-    with pytest.raises(SessionEnded):
-        await session.commit()
+    session["cart"] = 1
+    await visitor.answer(session)
 
-    assert core.store.calls == {"load": 1}
+    assert await visitor.reads() == {"cart": 1}
+
+
+# --- in every case ---
 
 
 @pytest.mark.gen_test
-@pytest.mark.parametrize("how", ["superseded", "ended"])
-async def test_signing_in_over_what_is_over_makes_a_new_session(core: Core, how: str) -> None:  # C1, D1
-    """Sign-in alone may set a cookie then: for a new record, with what `keep` lets through."""
-    visitor = await over(core, how)
+@pytest.mark.parametrize("age", AGE_S)
+@pytest.mark.parametrize("how", ["superseded", "ended", "expired"])
+async def test_signing_in_over_what_is_over_makes_a_new_session(core: Core, how: str, age: str) -> None:
+    """A sign-in sets a cookie for a new record, with what `keep` lets through."""  # C1, D1
+    visitor = await over(core, how, age_s=AGE_S[age])
     old = visitor.sid
 
     session = await visitor.request()
@@ -100,14 +200,18 @@ async def test_signing_in_over_what_is_over_makes_a_new_session(core: Core, how:
 
 
 @pytest.mark.gen_test
-@pytest.mark.parametrize("how", ["superseded", "ended"])
-async def test_renewing_what_is_over_does_nothing(core: Core, how: str) -> None:
-    """There is no record to renew, and none is made."""
-    session = await (await over(core, how)).request()
+@pytest.mark.parametrize("message", [False, True])
+@pytest.mark.parametrize("how", ["superseded", "ended", "expired"])
+async def test_signing_out_of_what_is_over_is_no_error(core: Core, how: str, message: bool) -> None:  # C6
+    """A message of a late sign-out is dropped: it would need a cookie."""
+    session = await (await over(core, how)).request(UNSAFE)
+    await session.logout()
+    if message:
+        session.flash("You are signed out.")
+    await finish(session)
 
-    await session.renew()
-
-    assert core.store.calls == {"load": 1}
+    kept = how == "expired" and message
+    assert len(await core.everything()) == (how == "superseded") + kept
 
 
 # --- forms rendered before there is a session ---

@@ -275,8 +275,8 @@ async def test_what_one_process_does_the_other_sees_at_once(cores: tuple[Core, C
 
     assert (seen, revoked) == ({"a": 1}, True)
     assert (after_revocation, state_of(await visitor.request()).presence) == (
-        Presence.ENDED,
-        Presence.ENDED,
+        Presence.LATE,
+        Presence.LATE,
     )
 
 
@@ -293,7 +293,7 @@ async def test_a_sign_out_that_began_before_a_rotation_ends_the_session(
     await visitor.signs_in("ada")
     await leaving.logout()
 
-    assert state_of(await visitor.request()).presence is Presence.ENDED
+    assert state_of(await visitor.request()).presence is Presence.LATE
     assert await here.manager.of_user("ada") == []
 
 
@@ -308,4 +308,4 @@ async def test_expiry_is_exact_on_every_store(cores: tuple[Core, Core]) -> None:
     live = (state_of(await visitor.twin(there).request())).presence
     here.clock.advance(0.001)
 
-    assert (live, (state_of(await visitor.twin(there).request())).presence) == (Presence.LIVE, Presence.ENDED)
+    assert (live, (state_of(await visitor.twin(there).request())).presence) == (Presence.LIVE, Presence.NONE)

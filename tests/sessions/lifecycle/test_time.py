@@ -33,7 +33,7 @@ async def test_idle_sessions_end_to_the_millisecond(user: str | None, idle_s: in
 
     assert (live, state_of(ended).presence, state_of(ended).cookie) == (
         Presence.LIVE,
-        Presence.ENDED,
+        Presence.NONE,
         CookieChange.CLEAR,
     )
 
@@ -51,7 +51,7 @@ async def test_activity_keeps_a_session_up_to_its_deadline(core: Core) -> None: 
     last = state_of(await visitor.request()).presence
     core.clock.advance(0.001)
 
-    assert (last, state_of(await visitor.request()).presence) == (Presence.LIVE, Presence.ENDED)
+    assert (last, state_of(await visitor.request()).presence) == (Presence.LIVE, Presence.NONE)
 
 
 @pytest.mark.gen_test
@@ -67,7 +67,7 @@ async def test_renewal_does_not_move_the_deadline(core: Core) -> None:  # B3
         visitor.take(session)
     core.clock.advance(900)
 
-    assert state_of(await visitor.request()).presence is Presence.ENDED
+    assert state_of(await visitor.request()).presence is Presence.NONE
 
 
 @pytest.mark.gen_test
