@@ -96,6 +96,15 @@ class CountersContract(ReturnContract):
         assert kept == [3, 0]
         assert due == Tally(True, 4, NOW + 30 * SECOND)
 
+    async def test_clock_behind_the_backend_counts_as_well(self, counters: Counters) -> None:
+        """By a clock that is an hour behind, no tally is lost, so that no limit is ever without effect."""
+        now_ms = NOW - HOUR - SECOND
+
+        taken = await takes(counters, new_key(), 4, now_ms=now_ms)
+
+        assert [tally.count for tally in taken] == [1, 2, 3, 3]
+        assert taken[-1] == Tally(False, 3, now_ms + 10 * SECOND)
+
     async def test_without_a_wait_there_is_only_counting(self, counters: Counters) -> None:
         """Under a rule without waits every try is taken."""
         taken = await takes(counters, new_key(), 50, ONLY_COUNTED)

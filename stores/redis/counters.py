@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stormcellar.stores.counters import MOST_DOUBLINGS, NO_TALLY, Counters, Rule, Tally, check_key
+from stormcellar.stores.records import TOMBSTONE_MS
 from stormcellar.stores.redis.client import RedisClient
 from stormcellar.stores.redis.scripts import Script
 
@@ -16,7 +17,8 @@ local count, next, expires = tonumber(found[1]), tonumber(found[2]), tonumber(fo
 local live = count and next and expires and expires > now
 """
 
-# ARGV[2] limit, [3] first wait, [4] longest wait, [5] most doublings, [6] expiry of the tally
+# ARGV[2] limit, [3] first wait, [4] longest wait, [5] most doublings, [6] expiry of the tally,
+#     [7] how long the key stays: relative, because the clock of the caller may be behind the server's
 # Returns whether one was taken, the count, and when the next may be taken.
 _TAKE = Script(
     _PRELUDE
@@ -32,7 +34,7 @@ if limited then
   next = now + math.min(tonumber(ARGV[3]) * 2 ^ doublings, tonumber(ARGV[4]))
 end
 redis.call('HSET', key, 'count', count, 'next', string.format('%.0f', next), 'expires', ARGV[6])
-redis.call('PEXPIREAT', key, ARGV[6])
+redis.call('PEXPIRE', key, ARGV[7])
 return {1, count, limited and next or 0}
 """
 )
@@ -57,7 +59,7 @@ class RedisCounters(Counters):
     """One hash for each tally, with the fields `count`, `next` and `expires`.
 
     ============  =========================================================
-    take          EVALSHA: HMGET, HSET, PEXPIREAT; if the key holds no live tally: DEL
+    take          EVALSHA: HMGET, HSET, PEXPIRE; if the key holds no live tally: DEL
     peek          HMGET
     give_back     EVALSHA: HMGET, HSET; at 0: DEL
     forget        DEL
@@ -73,8 +75,9 @@ class RedisCounters(Counters):
     async def take(self, key: str, rule: Rule, *, now_ms: int) -> Tally:
         """Take one, unless the limit is reached and the wait is not over."""
         waits = (rule.first_wait_ms, rule.longest_wait_ms, MOST_DOUBLINGS)
+        expiry = (now_ms + rule.keep_ms, rule.keep_ms + TOMBSTONE_MS)
         taken, count, next_ms = await self._client.run(
-            "take", _TAKE, [self._place(key)], now_ms, rule.limit, *waits, now_ms + rule.keep_ms
+            "take", _TAKE, [self._place(key)], now_ms, rule.limit, *waits, *expiry
         )
         return Tally(bool(taken), count, next_ms)
 

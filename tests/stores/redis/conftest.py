@@ -51,3 +51,17 @@ def open_redis(io_loop: IOLoop) -> Iterator[OpenRedis]:
     yield open_one
     for store in stores:
         io_loop.run_sync(store.aclose)
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A prefix that no other test uses."""
+    return f"test-{token_urlsafe(6)}"
+
+
+@pytest.fixture
+def store(each_redis: Backend, prefix: str, io_loop: IOLoop) -> Iterator[RedisStore]:
+    """A store under *prefix* on each kind of Redis."""
+    opened = RedisStore.from_url(each_redis.url, StoreOptions(prefix))
+    yield opened
+    io_loop.run_sync(opened.aclose)

@@ -50,6 +50,12 @@ def redis_client(port: int) -> redis.Redis:
     return redis.Redis(port=port, protocol=2)
 
 
+def left_of(admin: redis.Redis, key: str) -> int:
+    """Return how many milliseconds *key* stays."""
+    left: Any = admin.pttl(key)
+    return int(left)
+
+
 @contextmanager
 def paused(backend: Backend) -> Iterator[None]:
     """Freeze *backend*: connections stay open and nothing answers."""

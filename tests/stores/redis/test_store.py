@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from secrets import token_urlsafe
 from typing import Any
 
 import pytest
 import redis
-from tornado.ioloop import IOLoop
 
 from stormcellar.stores import (
     TOMBSTONE_MS,
@@ -30,28 +29,8 @@ from stormcellar.stores.conformance.cases import NOTHING, NOW, UNKNOWN, new_reco
 from stormcellar.stores.redis import RedisStore
 from stormcellar.stores.redis.records import META
 from stormcellar.stores.redis.store import BIND_MS
-from tests.stores.redis.samples import collect, now, sign_in, verifier_of
+from tests.stores.redis.samples import collect, left_of, now, sign_in, verifier_of
 from tests.support.backends import Backend
-
-
-@pytest.fixture
-def prefix() -> str:
-    """A prefix that no other test uses."""
-    return f"test-{token_urlsafe(6)}"
-
-
-@pytest.fixture
-def store(each_redis: Backend, prefix: str, io_loop: IOLoop) -> Iterator[RedisStore]:
-    """A store under *prefix* on each kind of Redis."""
-    opened = RedisStore.from_url(each_redis.url, StoreOptions(prefix))
-    yield opened
-    io_loop.run_sync(opened.aclose)
-
-
-def left_of(admin: redis.Redis, key: str) -> int:
-    """Return how many milliseconds *key* stays."""
-    left: Any = admin.pttl(key)
-    return int(left)
 
 
 def everything_in(admin: redis.Redis) -> bytes:
@@ -97,45 +76,6 @@ async def test_every_write_sets_the_expiry_of_the_key(
     seen.append(left_of(admin, key) - (record.expires_ms - 60_000 - NOW))
 
     assert [0 <= TOMBSTONE_MS - slack < 1000 for slack in seen] == [True, True, True]
-
-
-@pytest.mark.gen_test
-async def test_key_of_an_expired_record_stays_ten_minutes(
-    store: RedisStore, admin: redis.Redis, prefix: str
-) -> None:
-    """Created, touched or rotated with an expiry that is over by the caller's clock: the key stays."""
-    record = new_record(expires_ms=NOW - 60_000)
-    key = f"{prefix}:s:{record.handle}"
-    seen = []
-
-    await store.create(record)
-    seen.append(left_of(admin, key))
-    await store.apply(record.credential, NOTHING, now_ms=NOW - 90_000, expires_ms=NOW - 90_001)
-    await store.apply(record.credential, NOTHING, now_ms=NOW - 90_000, expires_ms=NOW - 50_000)
-    seen.append(left_of(admin, key) - 40_000)
-    await sign_in(store, record, None, now_ms=NOW - 51_000, expires_ms=NOW - 70_000)
-    seen.append(left_of(admin, key))
-
-    assert [0 <= TOMBSTONE_MS - left < 1000 for left in seen] == [True, True, True]
-
-
-@pytest.mark.gen_test
-async def test_tombstone_is_the_time_and_leaves_after_ten_minutes(
-    store: RedisStore, admin: redis.Redis, prefix: str
-) -> None:
-    """The key then has one field, and a second destroy does not extend it."""
-    record = new_record(user="alice")
-    key = f"{prefix}:s:{record.handle}"
-    await store.create(record)
-
-    await store.destroy(record.handle, now_ms=NOW - 5)
-    first = left_of(admin, key)
-    admin.pexpire(key, 5_000)
-    await store.destroy(record.handle, now_ms=NOW)
-
-    assert 0 <= TOMBSTONE_MS - first < 1000
-    assert left_of(admin, key) <= 5_000
-    assert admin.hgetall(key) == {b"#x": b"%d" % (NOW - 5)}
 
 
 @pytest.mark.gen_test
