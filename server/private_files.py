@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+LOCK_WAIT_S = 5.0
+_RETRY_S = 0.02
+
+
+class LockHeld(OSError):
+    """Another process kept the lock for all of the time. Nothing was changed."""
+
+    def __init__(self, lock: Path) -> None:
+        advice = f"try again, or find the process with: fuser {lock}"
+        super().__init__(errno.EWOULDBLOCK, f"another process holds the lock; {advice}", str(lock))
 
 
 def read_private(path: Path) -> bytes:
@@ -18,14 +31,18 @@ def read_private(path: Path) -> bytes:
         ValueError: One line: what is wrong with its type, mode or owner, and what to do.
         OSError: The file cannot be read; FileNotFoundError if it is missing.
     """
-    # Check the opened file, not the path, which can change in between. O_NONBLOCK: a FIFO must not block.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        _require_private(path, os.fstat(descriptor))
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read()
-    finally:
-        os.close(descriptor)
+    with _opened(path, os.O_RDONLY) as descriptor:
+        status = os.fstat(descriptor)
+        _require_regular(path, status)
+        _require_private(path, status)
+        return _content(descriptor)
+
+
+def read_regular(path: Path) -> bytes:
+    """Return the content of a file that may be public. Raises as `read_private`, but not for the mode."""
+    with _opened(path, os.O_RDONLY) as descriptor:
+        _require_regular(path, os.fstat(descriptor))
+        return _content(descriptor)
 
 
 def create_private(path: Path, text: str) -> None:
@@ -53,13 +70,68 @@ def replace_private(path: Path, text: str) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock for changing the file at *path*, across processes. Creates a missing directory."""
+def locked(path: Path, *, until_s: float | None = None) -> Iterator[None]:
+    """Hold the lock for changing the file at *path*, across processes. Creates a missing directory.
+
+    The lock file has mode 0600 in every directory: whoever can open it can hold the lock.
+
+    Args:
+        until_s: When to give up, by `time.monotonic`; None: after `LOCK_WAIT_S`. One attempt is always made.
+
+    Raises:
+        LockHeld: Another process holds the lock.
+        ValueError: One line: the lock file is not a file of this user or root.
+        OSError: The lock file cannot be opened.
+    """
+    until_s = time.monotonic() + LOCK_WAIT_S if until_s is None else until_s
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # A separate file: a lock on the file itself would be lost when the file is replaced.
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = path.with_name(f".{path.name}.lock")
+    _create_lock_file(lock)
+    # For writing: NFS grants an exclusive lock for nothing else.
+    with _opened(lock, os.O_RDWR | os.O_NOFOLLOW) as descriptor:
+        _make_private(lock, descriptor)
+        # Not a blocking call: no signal and no time-out would end it in a thread.
+        while not _is_locked(descriptor):
+            if time.monotonic() >= until_s:
+                raise LockHeld(lock)
+            time.sleep(_RETRY_S)
         yield
+
+
+def _create_lock_file(lock: Path) -> None:
+    """Create the lock file if it is missing. If root does, it belongs to the owner of the directory."""
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return
+    try:
+        os.fchmod(descriptor, 0o600)
+        if os.geteuid() == 0:
+            directory = os.stat(lock.parent)
+            os.fchown(descriptor, directory.st_uid, directory.st_gid)
+    finally:
+        os.close(descriptor)
+
+
+def _make_private(lock: Path, descriptor: int) -> None:
+    """Give the lock file mode 0600. It must be a regular file with one name, and not of a stranger."""
+    status = os.fstat(descriptor)
+    _require_regular(lock, status)
+    if status.st_nlink != 1:
+        raise ValueError(f"{lock} has a second name, a hard link; remove it")
+    # The owner of the directory can replace the file in any case.
+    _require_owner(lock, status, 0, os.geteuid(), os.stat(lock.parent).st_uid)
+    if stat.S_IMODE(status.st_mode) != 0o600:
+        os.fchmod(descriptor, 0o600)
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def describe(error: OSError | ValueError) -> str:
@@ -69,12 +141,40 @@ def describe(error: OSError | ValueError) -> str:
     return " ".join(str(error).split())
 
 
-def _require_private(path: Path, status: os.stat_result) -> None:
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    """Open the file. Check the descriptor, not the path, which can change in between."""
+    try:
+        # O_NONBLOCK: a FIFO must not block.
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as exc:
+        if exc.errno == errno.ELOOP and flags & os.O_NOFOLLOW:
+            raise ValueError(f"{path} is a symbolic link; remove it") from exc
+        raise
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _content(descriptor: int) -> bytes:
+    with open(descriptor, "rb", closefd=False) as file:
+        return file.read()
+
+
+def _require_regular(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"{path} is not a regular file")
+
+
+def _require_private(path: Path, status: os.stat_result) -> None:
     if stat.S_IMODE(status.st_mode) & 0o077:
         raise ValueError(f"{path} is accessible to other users: chmod 600 {path}")
-    if status.st_uid not in (0, os.geteuid()):
+    _require_owner(path, status, 0, os.geteuid())
+
+
+def _require_owner(path: Path, status: os.stat_result, *owners: int) -> None:
+    if status.st_uid not in owners:
         raise ValueError(f"{path} belongs to another user: run this as uid {status.st_uid}, or chown it")
 
 

@@ -70,20 +70,27 @@ class AccountFile:
             reason = f"{type(exc).__name__}: {exc}"
             raise ValueError(f"{self.path} is not an account file ({reason}); repair or remove it") from None
 
-    def edit(self, change: Callable[[dict[str, Account]], None]) -> None:
-        """Read, *change* and replace the file under a lock. Writes nothing if nothing changed."""
-        with locked(self.path):
+    def edit(self, change: Callable[[dict[str, Account]], None], *, until_s: float | None = None) -> None:
+        """Read, *change* and replace the file under a lock. Writes nothing if nothing changed.
+
+        Args:
+            until_s: How long to wait for the lock, and the errors: see `private_files.locked`.
+        """
+        with locked(self.path, until_s=until_s):
             self._edit(change)
 
-    def replace(self, user: str, change: Change, *, clock: Callable[[], float]) -> Account | None:
+    def replace(
+        self, user: str, change: Change, *, clock: Callable[[], float], until_s: float | None = None
+    ) -> Account | None:
         """Replace one account by the result of *change*, and return the stored one; None removes it.
 
         Sign-ins from before the replacement become invalid.
 
         Args:
             clock: Unix time in seconds.
+            until_s: How long to wait for the lock, and the errors: see `private_files.locked`.
         """
-        with locked(self.path):
+        with locked(self.path, until_s=until_s):
             self._edit(lambda accounts: put(accounts, user, change, now_ms=int(clock() * 1000)))
             # Until the file was replaced the old password was valid, so `valid_after_ms` is set again.
             replaced_ms = int(clock() * 1000)

@@ -14,7 +14,7 @@ from stormcellar.accounts.account_file import Account, AccountFile, Change, put
 from stormcellar.accounts.account_names import canonical_name
 from stormcellar.accounts.passwords import PasswordChecker, require_good
 from stormcellar.errors import Busy, PasswordRefused, SignInRevoked
-from stormcellar.private_files import describe
+from stormcellar.private_files import LOCK_WAIT_S, LockHeld, describe
 
 __all__ = ["Account", "AccountDirectory", "AccountFile", "FileAccounts", "MemoryAccounts", "canonical_name"]
 
@@ -51,7 +51,7 @@ class AccountDirectory(Protocol):
         Raises:
             errors.PasswordRefused: *new* is too weak, or passwords cannot be changed here; see its message.
             errors.SignInRevoked: The account was removed, disabled, or changed at or after *verified_ms*.
-            errors.Busy: Too many passwords are being hashed; nothing was changed.
+            errors.Busy: Too many passwords are being hashed, or the accounts are locked; nothing was changed.
         """
 
 
@@ -192,7 +192,10 @@ class FileAccounts(MemoryAccounts):
         if not self._is_made:
             return await super()._edit(change)
         try:
-            await asyncio.to_thread(self._file.edit, change)
+            # One attempt: a sign-in does not wait for the lock, and the next one tries again.
+            await asyncio.to_thread(self._file.edit, change, until_s=0.0)
+        except LockHeld:
+            return
         except (OSError, ValueError) as exc:
             log.error("could not store a renewed password hash: %s", describe(exc))
 
@@ -201,6 +204,14 @@ class FileAccounts(MemoryAccounts):
             if not self._is_alone:
                 raise PasswordRefused("This is a demo account: its password cannot be changed.")
             return await super()._replace(user, change)
-        found = await asyncio.to_thread(self._file.replace, user, change, clock=self._clock)
+        # Counted from here, so that calls that queue for a thread do not wait one after the other.
+        until_s = time.monotonic() + LOCK_WAIT_S
+        try:
+            found = await asyncio.to_thread(
+                self._file.replace, user, change, clock=self._clock, until_s=until_s
+            )
+        except LockHeld as exc:
+            log.error("password of %s unchanged: %s", user, describe(exc))
+            raise Busy("the account file is locked") from exc
         assert found is not None
         return found

@@ -52,7 +52,7 @@ TEXTS = {
     ),
     "reauthentication_required": ProblemText("Confirm your password", "Confirm your password to continue."),
     "throttled": ProblemText("Too many attempts", "Too many attempts."),
-    "busy": ProblemText("Please try again", "Too many people are signing in. Try again in a moment."),
+    "busy": ProblemText("Please try again", "The server is busy. Nothing was done. Try again in a moment."),
     "store_unavailable": ProblemText(
         "Please try again", "The session store does not respond. Try again in a moment."
     ),

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from stormcellar.private_files import read_private
+from stormcellar.private_files import read_private, read_regular
 
 # For TLS 1.2: forward secrecy and AEAD only (RFC 9325, 4.2). All ciphers of TLS 1.3 qualify.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -95,9 +95,10 @@ def unverified_client_context() -> ssl.SSLContext:
 
 
 def _require_certificate(path: Path) -> None:
+    pem_bytes = read_regular(path)
     try:
         # Text around the PEM can be in any encoding; the PEM itself is ASCII.
-        pem = path.read_bytes().decode("ascii", "ignore")
+        pem = pem_bytes.decode("ascii", "ignore")
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
     except (ssl.SSLError, ValueError):
         raise ValueError(f"{path} has no certificate in PEM") from None

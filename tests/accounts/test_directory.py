@@ -256,7 +256,7 @@ async def test_renewal_that_cannot_be_stored_is_logged(
     path = write(tmp_path / "accounts.json", {"alice": account()})
     accounts = FileAccounts(path, checker=checker(NEWER))
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system", str(path))
 
     monkeypatch.setattr(AccountFile, "edit", fail)

@@ -9,6 +9,7 @@ import socket
 import ssl
 import struct
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -239,6 +240,18 @@ def test_phrase_that_others_may_read(authority: Authority, tmp_path: Path) -> No
     line = trouble(KeyPair(files.certificate, files.key, path))
 
     assert line == f"{path} is accessible to other users: chmod 600 {path}"
+
+
+@pytest.mark.parametrize("role", ["certificate", "key", "password_file"])
+def test_fifo_is_refused_without_waiting(authority: Authority, tmp_path: Path, role: str) -> None:
+    """A FIFO that nobody writes to stops neither the start nor a reload."""
+    files = authority.issue()
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo, 0o600)
+
+    line = trouble(replace(KeyPair(files.certificate, files.key), **{role: fifo}))
+
+    assert line == f"{fifo} is not a regular file"
 
 
 # --- dates ---
