@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,14 +14,22 @@ from typing import Any
 from stormcellar.accounts.account_names import canonical_name
 from stormcellar.private_files import locked, read_private, replace_private
 
+_ID = re.compile(r"[A-Za-z0-9_-]{0,64}")
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One account. `valid_after_ms` is Unix time in milliseconds."""
+    """One account."""
 
     hash: str = field(repr=False)
     valid_after_ms: int
+    """Unix time in milliseconds: sign-ins from before it are not valid. It never moves back."""
     disabled: bool = False
+    id: str = ""
+    """Random; another one whenever the account begins to be valid: when it is added, and when it is enabled.
+
+    A sign-in under another ID is not valid, whatever the clock said then. Empty if the file has none.
+    """
 
 
 Change = Callable[[Account | None], Account | None]
@@ -27,15 +37,24 @@ Change = Callable[[Account | None], Account | None]
 
 def put(accounts: dict[str, Account], user: str, change: Change, *, now_ms: int) -> None:
     """Replace one account by the result of *change*; None removes it. Earlier sign-ins become invalid."""
-    changed = change(accounts.pop(user, None))
-    if changed is not None:
-        # Strictly later, even if the clock was set back: ended sessions stay ended, each change shows.
-        after_ms = max(changed.valid_after_ms + 1, now_ms)
-        accounts[user] = replace(changed, valid_after_ms=after_ms)
+    before = accounts.pop(user, None)
+    changed = change(before)
+    if changed is None:
+        return
+    if not changed.disabled and (before is None or before.disabled):
+        changed = replace(changed, id=new_id())
+    # Strictly later, even if the clock was set back: ended sessions stay ended, each change shows.
+    latest_ms = max(changed.valid_after_ms, before.valid_after_ms if before else 0)
+    accounts[user] = replace(changed, valid_after_ms=max(latest_ms + 1, now_ms))
+
+
+def new_id() -> str:
+    """Return a new random ID of an account, 16 characters."""
+    return secrets.token_urlsafe(12)
 
 
 class AccountFile:
-    """`{"version": 1, "accounts": {name: {hash, valid_after_ms, disabled}}}` in a file with mode 0600."""
+    """`{"version": 1, "accounts": {name: {hash, valid_after_ms, disabled, id}}}` in a file with mode 0600."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -127,4 +146,6 @@ def _account(name: str, fields: Mapping[str, Any]) -> Account:
         raise ValueError(f"the hash of {name!r} is not argon2id")
     if type(account.valid_after_ms) is not int or type(account.disabled) is not bool:
         raise ValueError(f"a field of {name!r} has the wrong type")
+    if not isinstance(account.id, str) or not _ID.fullmatch(account.id):
+        raise ValueError(f"a field of {name!r} is not valid: its id must be at most 64 of A-Z a-z 0-9 _ -")
     return account

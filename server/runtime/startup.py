@@ -15,6 +15,7 @@ from typing import Any
 
 from tornado.netutil import bind_sockets
 
+from stormcellar.accounts.account_file import new_id
 from stormcellar.accounts.directory import Account, AccountDirectory, AccountFile, FileAccounts
 from stormcellar.accounts.passwords import PasswordChecker, hash_password
 from stormcellar.app import logging_setup
@@ -128,7 +129,7 @@ def prepare(settings: Settings) -> Startup:
         return Startup(settings, reloadable, "", {})
     password = secrets.token_urlsafe(12)
     # Valid from now on: sessions from before the start used another password.
-    account = Account(hash_password(password), valid_after_ms=int(time.time() * 1000) - 1)
+    account = Account(hash_password(password), valid_after_ms=int(time.time() * 1000) - 1, id=new_id())
     return Startup(settings, reloadable, password, {DEMO_USER: account})
 
 

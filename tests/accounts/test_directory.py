@@ -169,7 +169,7 @@ def test_when_sign_ins_of_an_account_are_valid() -> None:  # C11
 
 def test_a_hash_is_in_no_representation() -> None:  # L8
     """A log line that shows an account shows no hash."""
-    assert repr(account()) == "Account(valid_after_ms=0, disabled=False)"
+    assert repr(account()) == "Account(valid_after_ms=0, disabled=False, id='')"
 
 
 # --- new parameters ---
