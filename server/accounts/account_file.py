@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stormcellar.accounts.account_names import canonical_name
+from stormcellar.accounts.password_hashes import form_of
 from stormcellar.private_files import locked, read_private, replace_private
 
 _ID = re.compile(r"[A-Za-z0-9_-]{0,64}")
@@ -142,8 +143,10 @@ def _account(name: str, fields: Mapping[str, Any]) -> Account:
     account = Account(**fields)
     if canonical_name(name) != name:
         raise ValueError(f"{name!r} is not a valid account name")
-    if not isinstance(account.hash, str) or not account.hash.startswith("$argon2id$"):
-        raise ValueError(f"the hash of {name!r} is not argon2id")
+    try:
+        form_of(account.hash)
+    except ValueError as exc:
+        raise ValueError(f"the hash of {name!r} {exc}") from None
     if type(account.valid_after_ms) is not int or type(account.disabled) is not bool:
         raise ValueError(f"a field of {name!r} has the wrong type")
     if not isinstance(account.id, str) or not _ID.fullmatch(account.id):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Protocol
 
 from stormcellar.accounts.account_file import Account, AccountFile, Change, put
 from stormcellar.accounts.account_names import canonical_name
+from stormcellar.accounts.password_hashes import Decoys
 from stormcellar.accounts.passwords import PasswordChecker, require_good
 from stormcellar.errors import Busy, PasswordRefused, SignInRevoked
 from stormcellar.private_files import LOCK_WAIT_S, LockHeld, describe
@@ -27,8 +29,7 @@ class AccountDirectory(Protocol):
     async def verify(self, name: str, password: str) -> str | None:
         """Return the user behind *name* if *password* is theirs, else None.
 
-        Takes the same time for an unknown or disabled user as for a wrong password. Must not block the event
-        loop.
+        The time it takes must not tell whether there is an account. Must not block the event loop.
 
         Raises:
             errors.Busy: Too many passwords are being verified; this one was not.
@@ -66,6 +67,11 @@ class MemoryAccounts:
 
     Args:
         clock: Unix time in seconds; the same clock that dates sign-ins.
+        key: Secret, used for nothing else; it determines how long names without an account take, so it should
+            be the same in all processes and after a restart. None: a random one.
+
+    Raises:
+        ValueError: A hash is not valid, or costs too much: see `form_of`.
     """
 
     def __init__(
@@ -74,17 +80,21 @@ class MemoryAccounts:
         *,
         checker: PasswordChecker,
         clock: Callable[[], float] = time.time,
+        key: bytes | None = None,
     ) -> None:
         self._accounts = dict(accounts)
         self._checker = checker
         self._clock = clock
+        self._key = secrets.token_bytes(32) if key is None else key
+        self._decoys = self._make_decoys()
 
     async def verify(self, name: str, password: str) -> str | None:
         """See `AccountDirectory.verify`."""
         user = canonical_name(name)
         account = self._current().get(user) if user is not None else None
-        stored = account.hash if account is not None and not account.disabled else None
-        matches = await self._checker.verify(stored, password)
+        # Chosen for every name, and the hash of a disabled account is verified, too: the same work for all.
+        decoy = self._decoy(user or "")
+        matches = await self._checker.verify(decoy if account is None else account.hash, password)
         if not matches or account is None or user is None or not self._is_unchanged(user, account):
             return None
         if self._checker.is_outdated(account.hash):
@@ -119,6 +129,17 @@ class MemoryAccounts:
     def _current(self) -> Mapping[str, Account]:
         return self._accounts
 
+    def _decoy(self, user: str) -> str:
+        accounts, decoys = self._decoys
+        if accounts is not self._accounts:
+            accounts, decoys = self._decoys = self._make_decoys()
+        return decoys.of(user)
+
+    def _make_decoys(self) -> tuple[Mapping[str, Account], Decoys]:
+        """Return the decoys, and the accounts that they are made from: those are replaced, never changed."""
+        hashes = [account.hash for account in self._accounts.values()]
+        return self._accounts, Decoys(hashes, key=self._key, otherwise=self._checker.form)
+
     def _enabled(self, user: str) -> Account | None:
         account = self._current().get(user)
         return None if account is None or account.disabled else account
@@ -137,7 +158,9 @@ class MemoryAccounts:
         await self._edit(lambda accounts: _replace_hash(accounts, user, old=old, new=new))
 
     async def _edit(self, change: Callable[[dict[str, Account]], None]) -> None:
-        change(self._accounts)
+        accounts = dict(self._accounts)
+        change(accounts)
+        self._accounts = accounts
 
     async def _replace(self, user: str, change: Change) -> Account:
         accounts = dict(self._accounts)
@@ -175,6 +198,7 @@ class FileAccounts(MemoryAccounts):
         until_made: Mapping[str, Account] | None = None,
         is_alone: bool = True,
         clock: Callable[[], float] = time.time,
+        key: bytes | None = None,
     ) -> None:
         self._file = AccountFile(path)
         self._is_alone = is_alone
@@ -183,7 +207,8 @@ class FileAccounts(MemoryAccounts):
         self._stamp: tuple[int, ...] | None = self._file.stamp()
         self._is_made = self._stamp is not None
         accounts = self._file.read()
-        super().__init__(accounts if self._is_made else until_made or {}, checker=checker, clock=clock)
+        first = accounts if self._is_made else until_made or {}
+        super().__init__(first, checker=checker, clock=clock, key=key)
 
     def _current(self) -> Mapping[str, Account]:
         # One stat() call, 2 microseconds, for each request: changes take effect without a delay.

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import sys
 import unicodedata
-from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,6 +17,7 @@ import argon2
 from argon2.low_level import ARGON2_VERSION
 
 from stormcellar.accounts.account_names import folded
+from stormcellar.accounts.password_hashes import HashForm, form_of
 from stormcellar.errors import Busy, PasswordRefused
 
 T = TypeVar("T")
@@ -79,7 +78,7 @@ class PasswordChecker:
     """Hashes and verifies passwords; one for the whole process.
 
     Args:
-        workers: How many hashes run at once; each takes 19 MiB.
+        workers: How many hashes run at once; each takes 19 MiB, one with other parameters at most 256 MiB.
         queue: How many more can wait.
         argon2_hasher: The parameters; a hash with other parameters is outdated.
     """
@@ -91,20 +90,25 @@ class PasswordChecker:
         self._executor = ThreadPoolExecutor(workers, "password", initializer=_lower_priority)
         self._limit = workers + queue
         self._running = 0
-        # Verified for unknown and disabled users, so that they take the same time as others.
-        self._dummy = _hash_of_nothing(argon2_hasher)
+        cost = f"m={argon2_hasher.memory_cost},t={argon2_hasher.time_cost},p={argon2_hasher.parallelism}"
+        parameters = f"$argon2id$v={ARGON2_VERSION}${cost}$"
+        self.form = HashForm(parameters, argon2_hasher.salt_len, argon2_hasher.hash_len)
+        """The form of the hashes that `hash` returns."""
+        self._nothing = self.form.hash_of_nothing()
 
     async def verify(self, stored: str | None, password: str) -> bool:
-        """Whether *password* has the hash *stored*. None takes the same time and gives False.
+        """Whether *password* has the hash *stored*, with any parameters within the limits of `form_of`.
+
+        None takes as long as a hash with the current parameters, and gives False. A hash over the limits is
+        not computed: it matches nothing.
 
         Raises:
             Busy: The queue is full; nothing was hashed.
         """
-        plain = normalise(password)
-        if plain is None:
+        plain, hashed = normalise(password), self._nothing if stored is None else stored
+        if plain is None or not _is_verifiable(hashed):
             return False
-        matches = await self._run(self._matches, self._dummy if stored is None else stored, plain)
-        return matches and stored is not None
+        return await self._run(self._matches, hashed, plain) and stored is not None
 
     async def hash(self, password: str) -> str:
         """Return the hash of *password*.
@@ -144,15 +148,12 @@ class PasswordChecker:
             return False
 
 
-def _hash_of_nothing(argon2_hasher: argon2.PasswordHasher) -> str:
-    """Return a random hash that no password has. A real one would add 40 ms and 19 MiB to each start."""
-    salt, digest = secrets.token_bytes(argon2_hasher.salt_len), secrets.token_bytes(argon2_hasher.hash_len)
-    cost = f"m={argon2_hasher.memory_cost},t={argon2_hasher.time_cost},p={argon2_hasher.parallelism}"
-    return f"$argon2id$v={ARGON2_VERSION}${cost}${_unpadded(salt)}${_unpadded(digest)}"
-
-
-def _unpadded(raw: bytes) -> str:
-    return b64encode(raw).decode().rstrip("=")
+def _is_verifiable(hashed: str) -> bool:
+    try:
+        form_of(hashed)
+    except ValueError:
+        return False
+    return True
 
 
 def _lower_priority() -> None:

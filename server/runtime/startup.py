@@ -34,6 +34,7 @@ from stormcellar.runtime.reloadable import Reloadable, load_tls
 from stormcellar.runtime.server import Server, tune_garbage_collector
 from stormcellar.runtime.settings import Settings, SettingsError
 from stormcellar.runtime.signing_key_file import read_or_create_keys
+from stormcellar.sessions.signing import KeyRing
 from stormcellar.stores import StoreRefused, StoreUnavailable
 from stormcellar.stores.errors import failure_reason, refusal_message
 
@@ -60,7 +61,12 @@ class Startup:
         settings, is_alone = self.settings, self.settings.processes == 1
         try:
             return FileAccounts(
-                settings.accounts, checker=PasswordChecker(), until_made=self.demo_accounts, is_alone=is_alone
+                settings.accounts,
+                checker=PasswordChecker(),
+                until_made=self.demo_accounts,
+                is_alone=is_alone,
+                # The last key, as for the throttle: it stays in place when a key is added.
+                key=KeyRing([self.reloadable.keys[-1]]).derive("names")[0],
             )
         except (OSError, ValueError) as exc:
             raise SettingsError(describe(exc)) from exc
