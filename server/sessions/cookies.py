@@ -32,6 +32,9 @@ _MAX_VALUE = 512
 # An entry takes about 700 bytes.
 _MAX_CACHED = 8192
 
+# The nonce cookie is named after the session cookie: browsers send the cookies of a host to all its ports.
+_NONCE_SUFFIX = "-form"
+
 DEFAULT_NAME = "id"
 DEFAULT_SAMESITE = "Lax"
 SAMESITE = ("Lax", "Strict")
@@ -131,14 +134,17 @@ def check_cookie_name(name: str) -> None:
     """Raise ValueError if *name* is not valid for the session cookie."""
     if not _COOKIE_NAME.fullmatch(name):
         raise ValueError(f"cookie name {name!r} must be 1 to 64 characters of an HTTP token")
-    if name.lower().startswith(_RESERVED) or name == "pre":
+    if name.lower().startswith(_RESERVED):
         raise ValueError(f"cookie name {name!r} is reserved; the prefix __Host- is added by secure=True")
+    if name.endswith(_NONCE_SUFFIX):
+        raise ValueError(f"cookie name {name!r} is reserved: names ending in {_NONCE_SUFFIX} are for forms")
 
 
 class Cookies:
     """Reads and writes our two cookies: the session ID, and the nonce of forms before a session exists.
 
     Args:
+        name: Of the session cookie, without a prefix; the nonce cookie has `-form` after it.
         secure: Use `__Host-` names and the Secure attribute; False is for loopback only.
         max_age_s: How old a signature may be, in addition to the deadline in the store.
         samesite: `Lax`, or `Strict`: then a user who follows a link from another site is signed out there.
@@ -162,7 +168,7 @@ class Cookies:
             raise ValueError(f"samesite must be one of {', '.join(SAMESITE)}, not {samesite!r}")
         prefix = "__Host-" if secure else ""
         self.name = prefix + name
-        self.nonce_name = prefix + "pre"
+        self.nonce_name = self.name + _NONCE_SUFFIX
         self._keys = keys
         self._max_age_s = max_age_s
         self._clock = clock

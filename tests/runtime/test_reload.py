@@ -211,7 +211,7 @@ async def test_junk_against_rotated_keys_is_a_visitor(junk: str, live: Live) -> 
     live.write(THIRD, NEW, OLD)
     live.server.reload()
     browser = live.browser()
-    browser.cookies = {"id": junk, "pre": junk}
+    browser.cookies = {"id": junk, "id-form": junk}
 
     assert await who(browser) == (200, None)
     assert (await browser.get("/login")).code == 200

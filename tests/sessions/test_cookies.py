@@ -237,7 +237,7 @@ def test_signatures_of_other_kinds_are_none() -> None:  # A11
 
     assert cookies().read([f"id={signed(value)}"]) == sid
     assert cookies().read([f"id={signed(value, version=1)}"]) is None
-    assert cookies().read([f"id={signed(value, name='pre')}"]) is None
+    assert cookies().read([f"id={signed(value, name='id-form')}"]) is None
     assert cookies(OTHER).read([f"id={signed(value)}"]) is None
 
 

@@ -68,9 +68,9 @@ def test_deletion_byte_for_byte() -> None:  # A4, A6
 
     assert response == [
         f"id=; {gone}",
-        f"pre=; {gone}",
+        f"id-form=; {gone}",
         f"__Host-id=; {gone}; Secure",
-        f"__Host-pre=; {gone}; Secure",
+        f"__Host-id-form=; {gone}; Secure",
     ]
 
 
@@ -81,18 +81,18 @@ def test_nonce_byte_for_byte() -> None:  # A4
     cookies(secure=True).write_nonce(response, nonce)
 
     assert response == [
-        f"pre={nonce}; HttpOnly; Path=/; SameSite=Lax",
-        f"__Host-pre={nonce}; HttpOnly; Path=/; SameSite=Lax; Secure",
+        f"id-form={nonce}; HttpOnly; Path=/; SameSite=Lax",
+        f"__Host-id-form={nonce}; HttpOnly; Path=/; SameSite=Lax; Secure",
     ]
-    assert cookies().read_nonce([f"pre={nonce}"]) == nonce
+    assert cookies().read_nonce([f"id-form={nonce}"]) == nonce
 
 
 @pytest.mark.parametrize(
-    "value", ["", "x", "n" * 42, "n" * 44, "n" * 42 + "é", "n" * 43 + "; pre=" + "n" * 43]
+    "value", ["", "x", "n" * 42, "n" * 44, "n" * 42 + "é", "n" * 43 + "; id-form=" + "n" * 43]
 )
 def test_a_malformed_nonce_is_none(value: str) -> None:  # A7
     """A nonce has one shape and comes once."""
-    assert cookies().read_nonce([f"pre={value}"]) is None
+    assert cookies().read_nonce([f"id-form={value}"]) is None
 
 
 def test_the_cookie_is_small_and_needs_no_quotes() -> None:  # A13
@@ -121,7 +121,8 @@ def test_the_longest_name_still_works() -> None:  # A13
         "a;b",
         "é",
         "n" * 65,
-        "pre",
+        "id-form",
+        "-form",
         "__Host-id",
         "__host-id",
         "__Secure-id",

@@ -42,8 +42,8 @@ def test_secure_decides_the_name_of_the_cookie() -> None:  # A4
     plain = SessionManager(MemoryStore(), secrets=[KEY]).cookies
     secure = SessionManager(MemoryStore(), secrets=[KEY], secure=True, cookie_name="sid").cookies
 
-    assert (plain.name, plain.nonce_name) == ("id", "pre")
-    assert (secure.name, secure.nonce_name) == ("__Host-sid", "__Host-pre")
+    assert (plain.name, plain.nonce_name) == ("id", "id-form")
+    assert (secure.name, secure.nonce_name) == ("__Host-sid", "__Host-sid-form")
 
 
 # --- load and touch ---

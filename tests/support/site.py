@@ -159,7 +159,7 @@ def session_handle(site: Site, browser: Browser) -> str:
 _RANDOM = (
     (re.compile(r"(?<=\")[A-Za-z0-9_-]{86}(\.[A-Za-z0-9_-]{86})?(?=\")"), "TOKEN"),
     (re.compile(r"\b(id=)2\|[^;]+"), r"\1SIGNED"),
-    (re.compile(r"\b(pre=)[A-Za-z0-9_-]{43}"), r"\1NONCE"),
+    (re.compile(r"\b(id-form=)[A-Za-z0-9_-]{43}"), r"\1NONCE"),
 )
 
 

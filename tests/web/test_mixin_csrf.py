@@ -181,7 +181,7 @@ async def test_form_under_the_cookie_of_an_ended_session(lab, browser):
 
     page = await browser.get("/")
 
-    assert set_names(page) == ["-id", "pre"]
+    assert set_names(page) == ["-id", "id-form"]
     assert await submit(browser, _xsrf=token(page)) == 200
 
 
@@ -310,7 +310,7 @@ async def test_token_after_sign_out(lab, browser):
 
     page = await browser.post_form("/logout", before)
 
-    assert set_names(page) == ["-id", "pre"]
+    assert set_names(page) == ["-id", "id-form"]
     assert await submit(browser, _xsrf=before) == 403
 
 
@@ -318,12 +318,12 @@ async def test_token_after_sign_out(lab, browser):
 async def test_nonce_is_taken_at_sign_in(lab, browser):
     """Signing in takes the visitor's nonce away, so that its tokens never count again."""  # C15
     xsrf = await opened(browser)
-    planted = browser.cookies["pre"]
+    planted = browser.cookies["id-form"]
 
     page = await browser.post_form("/login", xsrf)
 
-    assert set_names(page) == ["id", "-pre"]
-    browser.cookies["pre"] = planted
+    assert set_names(page) == ["id", "-id-form"]
+    browser.cookies["id-form"] = planted
     assert await submit(browser, _xsrf=xsrf) == 403
 
 
@@ -331,13 +331,13 @@ async def test_nonce_is_taken_at_sign_in(lab, browser):
 async def test_nonce_does_not_outlive_a_sign_out(lab, browser):
     """A nonce held beside a session is replaced at sign-out, though the answer renders a form."""  # C15
     xsrf = await opened(browser)
-    nonce = browser.cookies["pre"]
+    nonce = browser.cookies["id-form"]
     await lab.open_session(browser, user="alice")
 
     page = await browser.post_form("/logout", await opened(browser))
 
-    assert set_names(page) == ["-id", "pre"]
-    assert browser.cookies["pre"] != nonce
+    assert set_names(page) == ["-id", "id-form"]
+    assert browser.cookies["id-form"] != nonce
     assert await submit(browser, _xsrf=xsrf) == 403
 
 
@@ -349,7 +349,7 @@ async def test_planted_nonce_is_no_secret(lab, browser):
         self.write(self.xsrf_form_html())
         self.session["a"] = 1
 
-    browser.cookies["pre"] = planted = "A" * 43
+    browser.cookies["id-form"] = planted = "A" * 43
     lab.serve("/new", get=get)
 
     await browser.get("/new")
@@ -415,11 +415,11 @@ async def test_token_with_neighbours(lab, browser):
 @pytest.mark.gen_test
 async def test_malformed_nonce(nonce, lab, browser):
     """A nonce that is not ours is none: the form gets a new one."""
-    browser.cookies["pre"] = nonce
+    browser.cookies["id-form"] = nonce
 
     page = await browser.get("/")
 
-    assert set_names(page) == ["pre"]
+    assert set_names(page) == ["id-form"]
     assert await submit(browser, _xsrf=token(page)) == 200
 
 
@@ -512,7 +512,7 @@ async def test_nonce_only_with_a_form(lab, browser):
     (line,) = cookie_lines(form)
     pair, _, attributes = line.partition("; ")
     assert cookie_lines(plain) == []
-    assert (len(pair), pair[:4]) == (47, "pre=")
+    assert (len(pair), pair[:8]) == (51, "id-form=")
     assert attributes == "HttpOnly; Path=/; SameSite=Lax"
     assert dict(lab.store.calls) == {}
 

@@ -241,7 +241,7 @@ HEADERS = {
     "Host": HOSTS,
 }
 
-OTHER_COOKIES = (b"a=b", b"x" * 5000, b"=", b"\xff=\xfe", b'pre="', b"a=\x00")
+OTHER_COOKIES = (b"a=b", b"x" * 5000, b"=", b"\xff=\xfe", b'id-form="', b"a=\x00")
 LOOKALIKES: Sequence[Callable[[bytes], bytes]] = (
     lambda name: b"\xa0" + name,
     lambda name: b"\x85" + name,

@@ -134,7 +134,7 @@ async def test_too_many_tries_are_told_when_to_come_back(open_site: OpenSite) ->
     assert b'role="alert" id="error">Too many attempts. Try again in 10 seconds.</p>' in page.body
     assert b'name="next" value="/account/sessions"' in page.body
     assert (status, body["error"]["code"]) == (429, "throttled")
-    assert browser.cookies.keys() == {"pre"}
+    assert browser.cookies.keys() == {"id-form"}
 
 
 @pytest.mark.gen_test
