@@ -37,10 +37,17 @@ def client_address(peer: str, forwarded_for: Sequence[str], proxies: Sequence[Ne
 def host_name(host: str) -> str | None:
     """Return the name in a Host header in normal form: lower case, no port, no final dot.
 
-    None if it is not a valid name or address. An IPv6 address keeps its brackets.
+    None if it is not a valid name or address. An IPv6 address keeps its brackets and is compressed.
     """
     match = _HOST.fullmatch(host.lower()) if len(host) <= 260 else None
-    return match[1].removesuffix(".") if match else None
+    if match is None:
+        return None
+    if not match[1].startswith("["):
+        return match[1].removesuffix(".")
+    try:
+        return f"[{ipaddress.IPv6Address(match[1][1:-1])}]"
+    except ValueError:
+        return None
 
 
 def is_in(address: str, networks: Sequence[Network]) -> bool:
@@ -51,10 +58,16 @@ def is_in(address: str, networks: Sequence[Network]) -> bool:
 
 @lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
-    """Whether *host*, a name or an address, is a loopback one."""
-    if host.lower() == "localhost" or host.lower().endswith(".localhost"):
+    """Whether *host*, a name or an address, is a loopback one.
+
+    Spellings such as 127.1 are not: browsers replace them by 127.0.0.1 before they send them. 0.0.0.0 is
+    not, either: it is no address of a server (RFC 1122, 3.2.1.3).
+    """
+    name = host_name(host)
+    if name is not None and (name == "localhost" or name.endswith(".localhost")):
         return True
-    address = _parsed(host.removeprefix("[").removesuffix("]"))
+    # An IPv6 address without brackets is no host name.
+    address = _parsed(host if name is None else name.strip("[]"))
     return address is not None and address.is_loopback
 
 

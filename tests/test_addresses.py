@@ -78,12 +78,17 @@ def test_a_peer_without_an_address_is_told_as_it_is() -> None:
     [
         "localhost",
         "LocalHost",
+        "localhost.",
         "app.localhost",
+        "app.localhost.",
         "127.0.0.1",
+        "127.0.0.1.",
         "127.8.9.10",
         "::1",
         "[::1]",
+        "[0:0:0:0:0:0:0:1]",
         "::ffff:127.0.0.1",
+        "[::ffff:7f00:1]",
     ],
 )
 def test_this_machine_is_known_by_its_names(host: str) -> None:
@@ -95,16 +100,23 @@ def test_this_machine_is_known_by_its_names(host: str) -> None:
     "host",
     [
         "",
+        ".",
+        ".localhost",
+        "localhost..",
         "0.0.0.0",
         "::",
         "192.168.0.1",
         "localhost.evil.example",
+        "localhost.evil.example.",
         "127.0.0.1.evil.example",
         "notlocalhost",
         "::ffff:1.2.3.4",
         "fe80::1%lo",
         "[[::1]]",
+        "[::1",
+        "[127.0.0.1]",
         "2130706433",
+        "127.1",
     ],
 )
 def test_everything_else_is_beyond_this_machine(host: str) -> None:

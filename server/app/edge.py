@@ -82,7 +82,7 @@ class Edge:
 
         Loopback names get none: a browser would require TLS of every other server on that machine too.
         """
-        if not self.is_secure or is_loopback(host_name(host) or ""):
+        if not self.is_secure or is_loopback(host):
             return None
         return f"max-age={YEAR_S}" + ("; includeSubDomains" if self.hsts_subdomains else "")
 

@@ -35,6 +35,7 @@ async def code(site: Site, path: str = "/login", **headers: str) -> int:
         ("127.0.0.1:80", "127.0.0.1"),
         ("[::1]:443", "[::1]"),
         ("[2001:DB8::1]", "[2001:db8::1]"),
+        ("[0:0:0:0:0:0:0:1]:443", "[::1]"),
         ("_my-host", "_my-host"),
         ("xn--exmple-cua.org", "xn--exmple-cua.org"),
         *(
@@ -42,7 +43,7 @@ async def code(site: Site, path: str = "/login", **headers: str) -> int:
             for each in ("", ".", "a..b", "-a", "a b", "a/b", "a@b", "a:b", "a:1:2", "::1", "a,b")
         ),
         *((each, None) for each in ("[::1", "[x]", "a\r\nb", "a\x00", "exämple.org", "a.org..", "a" * 64)),
-        ("a." * 200, None),
+        *((each, None) for each in ("[::1::]", "[127.0.0.1]", "a." * 200)),
     ],
 )
 def test_a_name_has_one_spelling(host: str, name: str | None) -> None:  # F13
