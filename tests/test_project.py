@@ -34,13 +34,15 @@ def test_pyproject_holds_the_build_system_alone() -> None:
 
 
 def test_extras_are_those_promised(setup: configparser.ConfigParser) -> None:
-    """The login server and each store's driver are extras, and `all` brings what running them needs."""
+    """The login server, each driver and the list of domains are extras; `all` is what running them needs."""
     extras = {
         name: set(filter(None, text.split("\n"))) for name, text in setup["options.extras_require"].items()
     }
 
-    assert {"server", "redis", "mongo", "uvloop", "load", "bench", "test", "all"} == set(extras)
-    assert extras["all"] == extras["server"] | extras["redis"] | extras["mongo"] | extras["uvloop"]
+    assert {"server", "redis", "mongo", "uvloop", "domain", "load", "bench", "test", "all"} == set(extras)
+    assert extras["all"] == set().union(
+        *(extras[each] for each in ("server", "redis", "mongo", "uvloop", "domain"))
+    )
 
 
 def test_every_interpreter_that_is_promised_is_tested(setup: configparser.ConfigParser) -> None:

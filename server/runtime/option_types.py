@@ -11,7 +11,7 @@ from typing import Any
 
 from stormcellar.addresses import Network, host_name
 from stormcellar.lifetime import MAX_S
-from stormcellar.sessions.cookies import check_cookie_name
+from stormcellar.sessions.cookie_attributes import check_cookie_name, parse_cookie_domain, parse_samesite
 from stormcellar.stores import StoreOptions
 from stormcellar.stores.records import check_keys
 
@@ -134,6 +134,7 @@ class OptionType:
 
 
 ADDRESS = OptionType("IP", _address)
+COOKIE_DOMAIN = OptionType("DOMAIN", parse_cookie_domain)
 COOKIE_NAME = OptionType("NAME", _cookie_name)
 COUNT = OptionType("N", _count)
 DIRECTORY = OptionType("DIR", _path)
@@ -145,6 +146,7 @@ NETWORKS = OptionType("CIDR,...", _networks)
 PORT = OptionType("PORT", _port)
 PREFIX = OptionType("TEXT", _prefix)
 PROCESSES = OptionType("N", _processes)
+SAMESITE = OptionType("MODE", parse_samesite, str.lower)
 TIME = OptionType("TIME", duration_s, duration_text)
 URL = OptionType("URL", str)
 

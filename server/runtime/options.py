@@ -10,13 +10,12 @@ from stormcellar.accounts.visitor_limit import DEFAULT_PER_ADDRESS
 from stormcellar.lifetime import Lifetime
 from stormcellar.runtime import option_types as types
 from stormcellar.runtime.option_types import OptionType
-from stormcellar.sessions import cookies
+from stormcellar.sessions.cookie_attributes import SAMESITE, CookieAttributes
 from stormcellar.stores import StoreOptions
 
 ENVIRONMENT_PREFIX = "STORMCELLAR_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
-SAMESITE = tuple(each.lower() for each in cookies.SAMESITE)
 DATA_FILES = {"secret_file": "secret.keys", "accounts": "accounts.json"}
 """The files in the data directory, by the option that overrides the path."""
 
@@ -57,6 +56,7 @@ def flag_of(name: str) -> str:
 # A default that belongs to a part of the library is read from there.
 _LIFETIME = Lifetime()
 _STORE = StoreOptions()
+_COOKIES = CookieAttributes()
 _THROTTLE = Rules()
 
 OPTIONS = (
@@ -135,14 +135,21 @@ OPTIONS = (
     Option(
         "cookie_name",
         types.COOKIE_NAME,
-        cookies.DEFAULT_NAME,
+        _COOKIES.name,
         "name of the session cookie; with TLS, __Host- is added",
     ),
     Option(
         "cookie_samesite",
-        types.one_of("MODE", SAMESITE),
-        cookies.DEFAULT_SAMESITE.lower(),
-        f"SameSite of the cookies: {', '.join(SAMESITE)}",
+        types.SAMESITE,
+        _COOKIES.samesite,
+        f"SameSite of the cookies: {', '.join(SAMESITE).lower()}",
+    ),
+    Option(
+        "cookie_domain",
+        types.COOKIE_DOMAIN,
+        _COOKIES.domain,
+        "share the cookies with the subdomains of this domain",
+        "this host only",
     ),
     Option(
         "secret_file",

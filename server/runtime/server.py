@@ -95,7 +95,8 @@ class Server:
             lifetime=settings.lifetime,
             secure=settings.secure,
             cookie_name=settings.cookie_name,
-            samesite=settings.cookie_samesite.capitalize(),
+            samesite=settings.cookie_samesite,
+            cookie_domain=settings.cookie_domain,
             accounts=accounts,
             admit=self._rate_limits.visitors.admit,
         )

@@ -66,6 +66,7 @@ class Settings:
     visitors_per_address: int
     cookie_name: str
     cookie_samesite: str
+    cookie_domain: str | None
     secret_file: Path
     accounts: Path
     data_dir: Path

@@ -6,11 +6,12 @@ from stormcellar.addresses import is_loopback
 from stormcellar.lifetime import LifetimeError, LimitProblem
 from stormcellar.runtime.option_types import duration_text
 from stormcellar.runtime.settings import LIFETIME_OPTIONS, Settings
+from stormcellar.sessions.cookie_attributes import CookieAttributes, NeedsSecure, is_within
 
 
 def find_problems(settings: Settings) -> list[str]:
     """Return one line for each problem."""
-    checks = (_plain_http_beyond_loopback, _incomplete, _invalid_lifetime, _invalid_store)
+    checks = (_plain_http_beyond_loopback, _incomplete, _refused_cookies, _invalid_lifetime, _invalid_store)
     return [line for check in checks for line in check(settings)]
 
 
@@ -33,6 +34,7 @@ def _incomplete(settings: Settings) -> list[str]:
         ("http_redirect_port", has_redirect, "--tls-cert", settings.tls_cert),
         ("http_redirect_port", has_redirect, "--allowed-hosts", settings.allowed_hosts),
         ("hsts_subdomains", settings.hsts_subdomains, "--tls-cert or --behind-proxy", settings.secure),
+        ("cookie_domain", settings.cookie_domain, "--allowed-hosts", settings.allowed_hosts),
     ]
     problems = [
         f"{settings.label(name)}: it also needs {other}"
@@ -42,6 +44,23 @@ def _incomplete(settings: Settings) -> list[str]:
     if settings.http_redirect_port and settings.http_redirect_port == settings.port:
         label = settings.label
         problems.append(f"{label('http_redirect_port')}: it must differ from {label('port')}")
+    return problems
+
+
+def _refused_cookies(settings: Settings) -> list[str]:
+    """Return a line for each reason why browsers would refuse the cookies."""
+    domain, label = settings.cookie_domain, settings.label
+    problems = [
+        f"{label('allowed_hosts')}: browsers refuse a cookie for {domain} ({label('cookie_domain')}) from "
+        f"{host}, which is not under it"
+        for host in settings.allowed_hosts
+        if domain is not None and not is_within(host, domain)
+    ]
+    try:
+        CookieAttributes(secure=settings.secure, samesite=settings.cookie_samesite, domain=domain)
+    except NeedsSecure as exc:
+        option = f"cookie_{exc.argument.removeprefix('cookie_')}"
+        problems.append(f"{label(option)}: {exc.reason}; it also needs --tls-cert or --behind-proxy")
     return problems
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 
+from stormcellar.sessions.cookie_attributes import CookieAttributes
 from stormcellar.sessions.signing import KeyRing
 from stormcellar.stores import Credential, Handle, Verifier
 
@@ -21,23 +22,12 @@ _SESSION_ID = re.compile(r"([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})")
 _HANDLE = re.compile(r"[A-Za-z0-9_-]{22}")
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _NONCE = re.compile(r"[A-Za-z0-9_-]{43}")
-# RFC 6265bis, 4.1.1: the characters of a cookie's name.
-_COOKIE_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
-# Browsers have extra rules for cookies with these prefixes (RFC 6265bis, 4.1.3).
-_RESERVED = ("__host-", "__secure-", "__http-")
 # Characters of a secret that periodic renewal keeps and that forms are bound to: 96 bits; 160 are new.
 _KEPT = 16
 # A session cookie has about 190 bytes; the signature of a longer one is not checked.
 _MAX_VALUE = 512
 # An entry takes about 700 bytes.
 _MAX_CACHED = 8192
-
-# The nonce cookie is named after the session cookie: browsers send the cookies of a host to all its ports.
-_NONCE_SUFFIX = "-form"
-
-DEFAULT_NAME = "id"
-DEFAULT_SAMESITE = "Lax"
-SAMESITE = ("Lax", "Strict")
 
 
 def is_handle(text: str) -> bool:
@@ -130,51 +120,30 @@ def _values(headers: Sequence[str], name: str) -> list[str]:
     ]
 
 
-def check_cookie_name(name: str) -> None:
-    """Raise ValueError if *name* is not valid for the session cookie."""
-    if not _COOKIE_NAME.fullmatch(name):
-        raise ValueError(f"cookie name {name!r} must be 1 to 64 characters of an HTTP token")
-    if name.lower().startswith(_RESERVED):
-        raise ValueError(f"cookie name {name!r} is reserved; the prefix __Host- is added by secure=True")
-    if name.endswith(_NONCE_SUFFIX):
-        raise ValueError(f"cookie name {name!r} is reserved: names ending in {_NONCE_SUFFIX} are for forms")
-
-
 class Cookies:
     """Reads and writes our two cookies: the session ID, and the nonce of forms before a session exists.
 
     Args:
-        name: Of the session cookie, without a prefix; the nonce cookie has `-form` after it.
-        secure: Use `__Host-` names and the Secure attribute; False is for loopback only.
+        attributes: Their names and attributes.
         max_age_s: How old a signature may be, in addition to the deadline in the store.
-        samesite: `Lax`, or `Strict`: then a user who follows a link from another site is signed out there.
-
-    Raises:
-        ValueError: *name* or *samesite* is not valid.
     """
 
     def __init__(
         self,
         keys: KeyRing,
+        attributes: CookieAttributes,
         *,
-        name: str,
-        secure: bool,
         max_age_s: float,
         clock: Callable[[], float],
-        samesite: str,
     ) -> None:
-        check_cookie_name(name)
-        if samesite not in SAMESITE:
-            raise ValueError(f"samesite must be one of {', '.join(SAMESITE)}, not {samesite!r}")
-        prefix = "__Host-" if secure else ""
-        self.name = prefix + name
-        self.nonce_name = self.name + _NONCE_SUFFIX
+        self.name = attributes.session_name
+        self.nonce_name = attributes.nonce_name
         self._keys = keys
         self._max_age_s = max_age_s
         self._clock = clock
         self._verified: dict[str, tuple[SessionId, int]] = {}
         self._verified_before: dict[str, tuple[SessionId, int]] = {}
-        self._attributes = f"; HttpOnly; Path=/; SameSite={samesite}" + ("; Secure" if secure else "")
+        self._attributes = attributes.text
 
     def read(self, headers: Sequence[str]) -> SessionId | None:
         """Return the session ID, or None unless there is exactly one, with a valid and recent signature."""

@@ -15,7 +15,8 @@ from stormcellar.events import Events, Kind
 from stormcellar.lifetime import Lifetime
 from stormcellar.sessions.absence import Absence, OnReuse
 from stormcellar.sessions.account_check import AccountCheck, Accounts
-from stormcellar.sessions.cookies import DEFAULT_NAME, DEFAULT_SAMESITE, Cookies, SessionId, is_handle
+from stormcellar.sessions.cookie_attributes import DEFAULT_NAME, DEFAULT_SAMESITE, CookieAttributes
+from stormcellar.sessions.cookies import Cookies, SessionId, is_handle
 from stormcellar.sessions.csrf import FormTokens
 from stormcellar.sessions.lifecycle import Lifecycle
 from stormcellar.sessions.record_writer import RecordWriter
@@ -42,7 +43,10 @@ class SessionManager:
             that is not loopback gets no session cookie.
         cookie_name: Without the prefix, which *secure* adds.
         accounts: If given, a session of a user counts only while `valid_after` allows it.
-        samesite: The SameSite attribute of the cookies: `Lax` or `Strict`.
+        samesite: The SameSite attribute of the cookies: `Lax`, `Strict` or `None`.
+        cookie_domain: Also send the cookies to the subdomains of this domain, such as `example.org`.
+        cookie_partitioned: Keep separate cookies under each site that shows this one in a frame.
+        cookie_priority: `Low`, `Medium` or `High`: which cookies Chromium keeps if there are too many.
         admit: Awaited before a visitor's session is created; an exception it raises refuses the session.
         on_reuse: What to do if a session ID that was renewed away comes back long after, which may be a
             stolen one: `tell` emits an event `rejected` with the reason `reused`, `end` also ends the
@@ -50,7 +54,7 @@ class SessionManager:
         clock: Returns Unix time in seconds.
 
     Raises:
-        ValueError: A key, the cookie name, *samesite* or *on_reuse* is not valid.
+        ValueError: A key or *on_reuse* is not valid, or an argument for the cookies; see `CookieAttributes`.
     """
 
     def __init__(
@@ -63,6 +67,9 @@ class SessionManager:
         cookie_name: str = DEFAULT_NAME,
         accounts: Accounts | None = None,
         samesite: str = DEFAULT_SAMESITE,
+        cookie_domain: str | None = None,
+        cookie_partitioned: bool = False,
+        cookie_priority: str | None = None,
         admit: Callable[[RequestInfo], Awaitable[None]] | None = None,
         on_reuse: OnReuse = "tell",
         clock: Callable[[], float] = time.time,
@@ -94,9 +101,14 @@ class SessionManager:
         )
         self._make_cookies = partial(
             Cookies,
-            name=cookie_name,
-            secure=secure,
-            samesite=samesite,
+            attributes=CookieAttributes(
+                cookie_name,
+                secure=secure,
+                samesite=samesite,
+                domain=cookie_domain,
+                partitioned=cookie_partitioned,
+                priority=cookie_priority,
+            ),
             # The store decides about the deadline; the signature only saves it pointless loads.
             max_age_s=lifetime.longest_s + _DAY_S,
             clock=clock,

@@ -65,7 +65,8 @@ GOOD: dict[str, tuple[str, Any]] = {
     "login_attempts_per_address": ("20", 20),
     "visitors_per_address": ("20", 20),
     "cookie_name": ("sid", "sid"),
-    "cookie_samesite": ("strict", "strict"),
+    "cookie_samesite": ("STRICT", "Strict"),
+    "cookie_domain": ("Example.org", "example.org"),
     "secret_file": ("/nowhere/keys", Path("/nowhere/keys")),
     "accounts": ("/dev/null", Path("/dev/null")),
     "data_dir": ("/nowhere/data", Path("/nowhere/data")),
@@ -95,6 +96,7 @@ COMPANIONS: dict[str, dict[str, str]] = {
     "tls_key_password_file": {"tls_cert": "/c", "tls_key": "/k"},
     "http_redirect_port": {"tls_cert": "/c", "tls_key": "/k", "allowed_hosts": "example.org"},
     "hsts_subdomains": {"behind_proxy": "10.0.0.1"},
+    "cookie_domain": {"behind_proxy": "10.0.0.1", "allowed_hosts": "login.example.org"},
 }
 
 
@@ -120,7 +122,8 @@ def test_defaults(tmp_path: Path) -> None:
         login_attempts_per_address=50,
         visitors_per_address=1000,
         cookie_name="id",
-        cookie_samesite="lax",
+        cookie_samesite="Lax",
+        cookie_domain=None,
         secret_file=tmp_path / "var" / "secret.keys",
         accounts=tmp_path / "var" / "accounts.json",
         data_dir=tmp_path / "var",
@@ -158,11 +161,36 @@ def test_defaults_are_those_of_the_parts() -> None:
         "login_attempts_per_address": rules.attempts_per_address,
         "visitors_per_address": inspect.signature(VisitorLimit).parameters["per_address"].default,
         "cookie_name": manager["cookie_name"].default,
-        "cookie_samesite": manager["samesite"].default.lower(),
+        "cookie_samesite": manager["samesite"].default,
+        "cookie_domain": manager["cookie_domain"].default,
     }
 
     assert {name: getattr(settings(), name) for name in expected} == expected
     assert set(LIFETIME_OPTIONS) == {field.name for field in dataclasses.fields(Lifetime)} - {"grace_s"}
+
+
+def test_cookies_that_browsers_refuse() -> None:  # A4
+    """Without TLS, and for a host beyond the domain: one line with the reason."""
+    domain = {"cookie_domain": "example.org", "allowed_hosts": "login.example.org,Example.org"}
+
+    assert problems({"cookie_samesite": "none"}) == [
+        "--cookie-samesite: browsers refuse SameSite=None without Secure; "
+        "it also needs --tls-cert or --behind-proxy"
+    ]
+    assert problems(domain) == [
+        "--cookie-domain: over plain HTTP, anybody on the network could set the cookies of the whole domain; "
+        "it also needs --tls-cert or --behind-proxy"
+    ]
+    assert problems({"cookie_domain": "example.org", "behind_proxy": "10.0.0.1"}) == [
+        "--cookie-domain: it also needs --allowed-hosts"
+    ]
+    assert problems(
+        {**domain, "behind_proxy": "10.0.0.1", "allowed_hosts": "login.example.org,notexample.org"}
+    ) == [
+        "--allowed-hosts: browsers refuse a cookie for example.org (--cookie-domain) from notexample.org, "
+        "which is not under it"
+    ]
+    assert settings(**domain, behind_proxy="10.0.0.1", cookie_samesite="None").cookie_samesite == "None"
 
 
 def test_table_of_options_writes_no_default_of_a_part() -> None:
@@ -319,7 +347,11 @@ BAD: list[tuple[str, str, str]] = [
             *("[::1]:443", "::1", "-a", "a..b", ".", "x" * 64, "a\r\nb", "[::1", "example.org/path"),
         )
     ),
-    *(("cookie_samesite", text, "one of lax, strict") for text in ("", "none", "Lax")),
+    *(("cookie_samesite", text, "one of 'Lax', 'Strict', 'None'") for text in ("", "loose", "Lax ")),
+    *(
+        ("cookie_domain", text, "cookie domain")
+        for text in ("", ".example.org", "example.org:443", "127.0.0.1", "localhost", "org", "co.uk")
+    ),
     *(("log_format", text, "one of text, json") for text in ("", "xml")),
     *(("hsts_subdomains", text, "true or false") for text in ("", "maybe")),
     *(("processes", text, "a whole number from 1 to 256") for text in ("0", "-1", "257", "two")),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from typing import Any
 
 from tornado.web import create_signed_value
 
 from stormcellar.lifetime import Lifetime
+from stormcellar.sessions.cookie_attributes import CookieAttributes
 from stormcellar.sessions.cookies import Cookies, SessionId
 from stormcellar.sessions.signing import KeyRing
 from tests.support.fakes import Clock
@@ -27,19 +29,15 @@ class Response(list[str]):
 
 def cookies(
     *keys: bytes,
-    name: str = "id",
-    secure: bool = False,
     clock: Clock | None = None,
-    samesite: str = "Lax",
+    **attributes: Any,
 ) -> Cookies:
-    """Return a `Cookies` with these settings."""
+    """Return a `Cookies` with these arguments of `CookieAttributes`."""
     return Cookies(
         KeyRing(keys or [KEY]),
-        name=name,
-        secure=secure,
+        CookieAttributes(**attributes),
         max_age_s=MAX_AGE_S,
         clock=clock or Clock(),
-        samesite=samesite,
     )
 
 
