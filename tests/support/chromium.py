@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -51,9 +51,13 @@ class Chromium:
     """One browser for one site, with a new profile; a context manager.
 
     It accepts any certificate, because the CA is one of the tests.
+
+    Args:
+        base: The base URL of the site.
+        names: Host names that lead to this machine; `*` stands for any part of a name.
     """
 
-    def __init__(self, profile: Path, base: str) -> None:
+    def __init__(self, profile: Path, base: str, *, names: Sequence[str] = ()) -> None:
         binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
         require(binary, "chromium")
         require(driver, "chromedriver")
@@ -61,7 +65,8 @@ class Chromium:
         options.binary_location = str(binary)
         options.accept_insecure_certs = True
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        for switch in (*SWITCHES, f"user-data-dir={profile}"):
+        rules = ",".join(f"MAP {name} 127.0.0.1" for name in names)
+        for switch in (*SWITCHES, f"user-data-dir={profile}", f"host-resolver-rules={rules}"):
             options.add_argument(f"--{switch}")
         service = ChromeService(str(driver), log_output=subprocess.DEVNULL)
         self.driver = Chrome(options, service)
