@@ -10,6 +10,7 @@ from stormcellar.stores import Record
 MAX_S = 10 * 366 * 86_400
 # Browsers keep no cookie longer (RFC 6265bis, 5.5).
 MAX_COOKIE_S = 400 * 86_400
+_DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,9 @@ class Lifetime:
     """How recent the last proof of identity must be for `@reauthenticated`."""
     max_per_user: int | None = None
     """Sessions per user; a sign-in ends the oldest ones beyond it. None: any number."""
+    anonymous_remember_s: float | None = None
+    """A visitor's session outlives the browser, ends after this long without activity, and 400 days after its
+    creation. It replaces `anonymous_s` and, for visitors, `absolute_s`. None: it ends with the browser."""
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -93,7 +97,8 @@ class Lifetime:
             raise LifetimeError(*problems)
 
     def _out_of_range(self) -> Iterator[LimitProblem]:
-        limits = {"remember_s": MAX_COOKIE_S, "remember_idle_s": MAX_COOKIE_S, "renew_s": MAX_S}
+        limits = dict.fromkeys(("remember_s", "remember_idle_s", "anonymous_remember_s"), MAX_COOKIE_S)
+        limits["renew_s"] = MAX_S
         limits |= dict.fromkeys(("idle_s", "absolute_s", "anonymous_s", "grace_s", "reauth_s"), MAX_S)
         for name, most_s in limits.items():
             seconds = getattr(self, name)
@@ -112,6 +117,9 @@ class Lifetime:
                 yield LimitProblem(name, limit_s, "at most", self.absolute_s, "absolute_s")
             if self.touch_after_s >= limit_s:
                 yield LimitProblem("touch_after_s", self.touch_after_s, "shorter than", limit_s, name)
+        visitor_s = self.anonymous_remember_s
+        if visitor_s is not None and visitor_s < self.anonymous_s:
+            yield LimitProblem("anonymous_remember_s", visitor_s, "at least", self.anonymous_s, "anonymous_s")
         remember_s, idle_s = self.remember_s, self.remember_idle_s
         if remember_s is not None and remember_s < self.absolute_s:
             yield LimitProblem("remember_s", remember_s, "at least", self.absolute_s, "absolute_s")
@@ -125,19 +133,22 @@ class Lifetime:
     @property
     def longest_s(self) -> float:
         """The longest absolute limit."""
-        return max(self.absolute_s, self.remember_s or 0)
+        return max(self.absolute_s, self.remember_s or 0, self._visitor_absolute_s)
 
-    def deadline_ms(self, now_ms: int, *, is_remembered: bool = False) -> int:
+    @property
+    def _visitor_absolute_s(self) -> float:
+        return self.absolute_s if self.anonymous_remember_s is None else MAX_COOKIE_S
+
+    def deadline_ms(self, now_ms: int, *, is_remembered: bool = False, is_visitor: bool = False) -> int:
         """Return the deadline of a session that is created or signs in now."""
-        return now_ms + round(
-            1000 * (self.remember_s if is_remembered and self.remember_s else self.absolute_s)
-        )
+        absolute_s = self._visitor_absolute_s if is_visitor else self.absolute_s
+        return now_ms + round(1000 * (self.remember_s if is_remembered and self.remember_s else absolute_s))
 
     def expires_ms(
         self, *, user: str | None, now_ms: int, deadline_ms: int, is_remembered: bool = False
     ) -> int:
         """Return when a session that is active now expires if nothing more happens."""
-        idle_s = self.anonymous_s if user is None else self.idle_s
+        idle_s = (self.anonymous_remember_s or self.anonymous_s) if user is None else self.idle_s
         if is_remembered:
             idle_s = self.remember_idle_s or self.remember_s or idle_s
         return min(now_ms + round(idle_s * 1000), deadline_ms)
@@ -145,6 +156,22 @@ class Lifetime:
     def wants_renewal(self, record: Record, *, now_ms: int) -> bool:
         """Whether the session ID is old enough for a periodic renewal."""
         return self.renew_s is not None and now_ms - record.rotated_ms >= self.renew_s * 1000
+
+    def wants_cookie_again(self, record: Record, *, signed_s: int, now_ms: int) -> bool:
+        """Whether to send a visitor's cookie again, so that it stays in the browser while it is used.
+
+        That is due after a day, or after a tenth of `anonymous_remember_s` if that is less.
+
+        Args:
+            signed_s: When the cookie was signed. Before the last rotation, the cookie is an old one.
+        """
+        if (
+            self.anonymous_remember_s is None
+            or record.user is not None
+            or signed_s < record.rotated_ms // 1000
+        ):
+            return False
+        return now_ms - 1000 * signed_s >= 1000 * min(_DAY_S, self.anonymous_remember_s / 10)
 
     def wants_touch(self, record: Record, *, now_ms: int) -> bool:
         """Whether a read should record activity.

@@ -32,6 +32,7 @@ def test_the_defaults_are_those_documented() -> None:
     assert (lifetime.touch_after_s, lifetime.max_per_user) == (60, None)
     assert (lifetime.remember_s, lifetime.remember_idle_s, lifetime.renew_s) == (None, None, None)
     assert (lifetime.grace_s, lifetime.reauth_s) == (60, 600)
+    assert lifetime.anonymous_remember_s is None
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,9 @@ def test_the_defaults_are_those_documented() -> None:
         ({"remember_s": 401 * 86_400}, "remember_s"),
         ({"remember_idle_s": 60}, "remember_idle_s"),
         ({"remember_s": 86_400, "remember_idle_s": 86_401}, "remember_idle_s"),
+        ({"anonymous_remember_s": 1799}, "anonymous_remember_s"),
+        ({"anonymous_remember_s": 401 * 86_400}, "anonymous_remember_s"),
+        ({"anonymous_remember_s": float("nan")}, "anonymous_remember_s"),
         ({"renew_s": 60}, "grace_s"),
         ({"renew_s": 0}, "renew_s"),
         ({"grace_s": 0}, "grace_s"),
@@ -113,6 +117,34 @@ def test_who_is_kept_signed_in_has_limits_of_their_own() -> None:  # B2
         for each in (one, both)
     ] == [NOW + 24 * HOUR, NOW + HOUR]
     assert (one.longest_s, Lifetime().longest_s) == (86_400, 43_200)
+
+
+def test_visitor_who_is_kept_has_own_limits() -> None:  # B2, B11
+    """Both of a visitor's limits change, and none of a user's; signatures are valid for as long."""
+    kept = Lifetime(anonymous_remember_s=30 * 86_400)
+    deadline_ms = kept.deadline_ms(NOW, is_visitor=True)
+
+    assert deadline_ms == NOW + 400 * 24 * HOUR
+    assert kept.expires_ms(user=None, now_ms=NOW, deadline_ms=deadline_ms) == NOW + 30 * 24 * HOUR
+    assert kept.deadline_ms(NOW) == Lifetime().deadline_ms(NOW)
+    assert kept.expires_ms(user="ada", now_ms=NOW, deadline_ms=deadline_ms) == NOW + HOUR // 2
+    assert kept.longest_s == 400 * 86_400
+    assert Lifetime().deadline_ms(NOW, is_visitor=True) == Lifetime().deadline_ms(NOW)
+
+
+@pytest.mark.parametrize(("limit_s", "due_s"), [(30 * 86_400, 86_400), (36_000, 3600)])
+def test_visitors_cookie_is_due_again_after_a_day_or_a_tenth(limit_s: float, due_s: int) -> None:  # A12
+    """Whichever is less; a cookie from before the last rotation is never sent again, nor is a user's."""
+    lifetime = Lifetime(anonymous_remember_s=limit_s)
+    user = record(seen_ms=NOW, expires_ms=NOW + HOUR, deadline_ms=NOW + HOUR)
+    visitor = dataclasses.replace(user, user=None)
+    signed_s, later_ms = NOW // 1000, NOW + 1000 * due_s
+
+    assert not lifetime.wants_cookie_again(visitor, signed_s=signed_s, now_ms=later_ms - 1)
+    assert lifetime.wants_cookie_again(visitor, signed_s=signed_s, now_ms=later_ms)
+    assert not lifetime.wants_cookie_again(visitor, signed_s=signed_s - 1, now_ms=later_ms)
+    assert not lifetime.wants_cookie_again(user, signed_s=signed_s, now_ms=later_ms)
+    assert not Lifetime().wants_cookie_again(visitor, signed_s=signed_s, now_ms=later_ms)
 
 
 def test_a_renewal_is_due_after_its_period() -> None:  # C13

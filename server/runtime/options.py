@@ -84,6 +84,13 @@ OPTIONS = (
     ),
     Option("anonymous_idle", types.TIME, _LIFETIME.anonymous_s, "the same as --idle, for visitors"),
     Option(
+        "anonymous_remember",
+        types.TIME,
+        _LIFETIME.anonymous_remember_s,
+        "keep the sessions of visitors this long after their last visit",
+        "until the browser closes",
+    ),
+    Option(
         "touch_after",
         types.TIME,
         _LIFETIME.touch_after_s,

@@ -18,6 +18,7 @@ LIFETIME_OPTIONS = {
     "idle_s": "idle",
     "absolute_s": "absolute",
     "anonymous_s": "anonymous_idle",
+    "anonymous_remember_s": "anonymous_remember",
     "touch_after_s": "touch_after",
     "remember_s": "remember",
     "remember_idle_s": "remember_idle",
@@ -55,6 +56,7 @@ class Settings:
     idle: float
     absolute: float
     anonymous_idle: float
+    anonymous_remember: float | None
     touch_after: float
     remember: float | None
     remember_idle: float | None

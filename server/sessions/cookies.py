@@ -155,6 +155,12 @@ class Cookies:
             return None
         return verified[0]
 
+    def signed_s(self, headers: Sequence[str]) -> int | None:
+        """Return when the session cookie was signed, in Unix seconds; None if its signature is invalid."""
+        value = extract(headers, self.name) or ""
+        verified = self._verified.get(value) or self._verify(value)
+        return None if verified is None else verified[1]
+
     def _verify(self, value: str) -> tuple[SessionId, int] | None:
         """Return the session ID in *value* and when it was signed; cache both if they are valid."""
         verified = self._verified_before.get(value)

@@ -83,6 +83,8 @@ class SessionManager:
         """Session and sign-in events; see `stormcellar.events`."""
         self._clock = clock
         self._touch_after_ms = 1000 * lifetime.touch_after_s
+        self.sends_unasked = lifetime.renew_s is not None or lifetime.anonymous_remember_s is not None
+        """Whether a response may set the cookie although the handler changed nothing."""
         self._accounts = AccountCheck(accounts, now_ms=self.now_ms)
         self._writer = RecordWriter(
             store, lifetime=lifetime, events=self.events, admit=admit, now_ms=self.now_ms
@@ -205,7 +207,10 @@ class SessionManager:
 
     def cookie_max_age_s(self, state: SessionState) -> int | None:
         """Return how long the browser keeps the session cookie, in seconds; None: until it closes."""
-        return self._deadline_left_s(state.record) if self._writer.is_remembered(state) else None
+        record, now_ms = state.record, self.now_ms()
+        if record is not None and record.user is None and self.lifetime.anonymous_remember_s is not None:
+            return (self._writer.expires_ms(state, now_ms=now_ms) - now_ms) // 1000
+        return self._deadline_left_s(record) if self._writer.is_remembered(state) else None
 
     def _deadline_left_s(self, record: Record | None) -> int | None:
         return None if record is None else max(0, record.deadline_ms - self.now_ms()) // 1000

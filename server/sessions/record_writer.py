@@ -77,7 +77,9 @@ class RecordWriter:
         self._require_transport(state)
         require_size(data, before={})
         sid, now_ms = state.mint(), self._now_ms()
-        deadline_ms = self._lifetime.deadline_ms(now_ms, is_remembered=marks.is_remembered)
+        deadline_ms = self._lifetime.deadline_ms(
+            now_ms, is_remembered=marks.is_remembered, is_visitor=user is None
+        )
         deadline_ms = state.limited(deadline_ms, now_ms)
         expires_ms = self._lifetime.expires_ms(
             user=user, now_ms=now_ms, deadline_ms=deadline_ms, is_remembered=marks.is_remembered

@@ -26,7 +26,8 @@ from stormcellar.web.error_responses import answer_of
 from stormcellar.web.login_required import require_login
 from stormcellar.web.reauthentication import ReauthenticationMixin
 from stormcellar.web.response import send_when_saved, settle_cookies, write_session_headers
-from stormcellar.web.session_handler import SETTING, HandlerState, SessionHandler, request_info
+from stormcellar.web.sent_again import commit_with_cookie
+from stormcellar.web.session_handler import SETTING, SessionHandler, request_info
 
 
 def session_settings(manager: SessionManager, **settings: Any) -> dict[str, Any]:
@@ -104,15 +105,13 @@ class SessionMixin(ReauthenticationMixin, CsrfMixin):
             return super().finish(chunk)
         if chunk is not None:
             self.write(chunk)
-        if not state.is_unchanged or held.sessions.lifetime.renew_s is not None:
+        if not state.is_unchanged or held.sessions.sends_unasked:
             if self._write_buffer and _has_no_body(self._status_code):
                 return super().finish()  # it raises, which must happen before the session is saved
             delta = _delta_to_save(self, state)
-            renew = self.session_activity and self._status_code < 500 and _wants_renewal(held)
-            if delta is not None or renew or state.is_busy:
-                lifecycle = held.sessions.lifecycle
-                commit = lifecycle.commit_and_renew if renew else lifecycle.commit
-                save = partial(commit, state, delta or Delta())
+            commit = commit_with_cookie(held) if self.session_activity and self._status_code < 500 else None
+            if delta is not None or commit is not None or state.is_busy:
+                save = partial(commit or held.sessions.lifecycle.commit, state, delta or Delta())
                 return send_when_saved(self, held, save, super().finish)
         return super().finish()
 
@@ -217,10 +216,6 @@ def _drop_late_changes(state: SessionState) -> None:
 
 def _has_no_body(status_code: int) -> bool:
     return status_code in (204, 304) or 100 <= status_code < 200
-
-
-def _wants_renewal(held: HandlerState) -> bool:
-    return held.state is not None and not held.state.sealed and held.sessions.wants_renewal(held.state)
 
 
 def _require_saved(state: SessionState) -> None:

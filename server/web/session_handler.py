@@ -76,6 +76,11 @@ class HandlerState:
         return self.sessions.cookies.read_nonce(self._cookie_headers)
 
     @property
+    def cookie_signed_s(self) -> int | None:
+        """When the request's session cookie was signed, in Unix seconds."""
+        return self.sessions.cookies.signed_s(self._cookie_headers)
+
+    @property
     def has_cookie(self) -> bool:
         """Whether the request has a session cookie, valid or not."""
         return self.sessions.cookies.is_presented(self._cookie_headers)
