@@ -5,13 +5,14 @@
     StoreError
     ├── StoreUnavailable    no reply; the outcome of a write is unknown; the driver's error is __cause__
     │   └── StoreFull       the backend is out of memory; nothing was written
-    ├── StoreRefused        the backend refuses the credentials or the rights; the configuration must change
+    ├── StoreRefused        the backend refuses the credentials, the rights or an index; somebody must act
     └── DuplicateSession    create() found an existing handle
 """
 
 from __future__ import annotations
 
 import os
+from typing import ClassVar
 
 
 class StoreError(Exception):
@@ -32,15 +33,17 @@ class StoreFull(StoreUnavailable):
 class StoreRefused(StoreError):
     """The backend refuses the credentials or the operation. A retry does not help."""
 
+    advice: ClassVar[str] = "check the user and password in its URL, and the rights of the user"
+    """What the operator does about it; empty if the message says it."""
+
 
 class DuplicateSession(StoreError):
     """A record with this handle exists already. It was not changed."""
 
 
 def refusal_message(exc: StoreRefused) -> str:
-    """Return one line for the operator: that the store refuses access, and what to check."""
-    advice = "check the user and password in its URL, and the rights of the user"
-    return f"the store refuses access ({exc}): {advice}"
+    """Return one line for the operator: that the store refuses, and what to do."""
+    return f"the store refuses access ({exc}): {exc.advice}" if exc.advice else f"the store refuses: {exc}"
 
 
 def failure_reason(exc: StoreError) -> str:

@@ -29,6 +29,12 @@ _ADDED = {"v", "ns", "background"}
 Index = Mapping[str, Any]
 
 
+class IndexDiffers(StoreRefused):
+    """Another index is in the place of ours."""
+
+    advice = ""
+
+
 class Indexes:
     """The indexes *models* of *collection*, created once per process."""
 
@@ -42,7 +48,7 @@ class Indexes:
         """Create the indexes, unless that is done, within the caller's time limit.
 
         Raises:
-            StoreRefused: There is another index in the place of ours.
+            IndexDiffers: Another index is in the place of ours.
         """
         async with self._lock:
             if not self._exist:
@@ -101,6 +107,6 @@ def _key(index: Index) -> list[tuple[str, Any]]:
     return list(index["key"].items())
 
 
-def _refusal(collection: str, found: Index, what: str) -> StoreRefused:
+def _refusal(collection: str, found: Index, what: str) -> IndexDiffers:
     place = f"the index {found['name']!r} of the collection {collection!r}"
-    return StoreRefused(f"{place} differs from ours in: {what}; drop it, and it is created anew")
+    return IndexDiffers(f"{place} differs from ours in: {what}; drop it, and it is created anew")
