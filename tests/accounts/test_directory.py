@@ -85,10 +85,12 @@ def spoil(path: Path, content: str | bytes) -> None:
         ("a.b_c@d+e-f0", "a.b_c@d+e-f0"),
         ("stra\u00dfe", "strasse"),
         ("x" * 64, "x" * 64),
+        # A telephone adds a space after a word that it completes; a copied name may bring more along.
+        *((typed, "alice") for typed in ("alice ", " Alice", "alice\n", "alice\t", "\xa0alice")),
     ],
 )
 def test_ways_to_type_a_name(typed: str, name: str) -> None:
-    """Case, width and compatibility forms make no difference."""
+    """Case, width, compatibility forms and white space around the name make no difference."""
     assert canonical_name(typed) == name
     assert canonical_name(name) == name
 
@@ -96,7 +98,7 @@ def test_ways_to_type_a_name(typed: str, name: str) -> None:
 @pytest.mark.parametrize(
     "typed",
     [
-        *("", " ", "alice ", " alice", "al ice", "alice\n", "alice\0", "alice\t", "\N{NO-BREAK SPACE}alice"),
+        *("", " ", "al ice", "al\tice", "alice\0", "alice \u200b"),
         *("x" * 65, "x" * 1_000_000, "\N{LATIN SMALL LIGATURE FFI}" * 64),
         # Turkish: a dotless i is another letter, a dotted capital one folds to two characters.
         *("al\u0131ce", "AL\u0130CE"),

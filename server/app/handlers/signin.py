@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stormcellar.accounts.account_names import MAX_TYPED
 from stormcellar.app.error_texts import Problem
 from stormcellar.app.handlers.base import BaseHandler
 from stormcellar.app.handlers.bodies import JSON, is_plain_type, json_object, text_fields
@@ -17,6 +18,7 @@ class Login(FormPage):
 
     page = "/login"
     _next_page = "/"
+    _name = ""
     _remember = False
 
     async def get(self) -> None:
@@ -29,10 +31,11 @@ class Login(FormPage):
         """Check the password, then bind the user to the session under a new ID."""
         fields = text_fields(self.request, "username", "password", optional=("next",))
         self._next_page = safe_next(fields.get("next"))
+        self._name = fields["username"]
         self._remember = self._wants_remember()
         # Taken before the hash is read: a password change after this time invalidates the sign-in.
         auth_ms = self.sessions.now_ms()
-        user = await self.check_password(fields["username"], fields["password"])
+        user = await self.check_password(self._name, fields["password"])
         if user is None:
             raise WrongPassword(401)
         try:
@@ -46,11 +49,12 @@ class Login(FormPage):
             self.see_other(self._next_page)
 
     def show(self, error: str | None = None) -> None:
-        """Render the form."""
+        """Render the form, with what was typed, but never with a password."""
         remember_s = self.sessions.lifetime.remember_s
         self.render(
             "login.html",
             next_page=self._next_page,
+            username=self._name if len(self._name) <= MAX_TYPED else "",
             error=error,
             remember_for=duration(round(remember_s)) if remember_s else None,
             remember=self._remember,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
@@ -61,10 +62,16 @@ async def sign_in_form(browser: Browser, body: str) -> HTTPResponse:
 
 @pytest.mark.gen_test
 async def test_every_wrong_credential_gets_the_same_page(site: Site) -> None:
-    """Status, headers, cookies and page tell nothing about which part was wrong, or whether a user exists."""
-    answers = [seen(await sign_in(site.browser(), name, password=pw)) for name, pw in WRONG.values()]
+    """But for the name in its field, nothing tells which part was wrong, or whether a user exists."""
+    answers = []
+    for name, password in WRONG.values():
+        status, headers, page = seen(await sign_in(site.browser(), name, password=password))
+        alike = [header for header in headers if header[0] != "Content-Length"]
+        if 0 < len(name) <= 256:
+            assert f' value="{name}"' in page
+            answers.append((status, alike, page.replace(f' value="{name}"', ' value="alice"')))
+        assert (status, alike) == (401, answers[0][1])
 
-    assert [answer[0] for answer in answers] == [401] * len(WRONG)
     assert all(answer == answers[0] for answer in answers)  # E1
 
 
@@ -98,14 +105,35 @@ async def test_an_account_disabled_during_sign_in_is_refused_like_any_other(site
 
 
 @pytest.mark.gen_test
-async def test_a_refused_sign_in_shows_nothing_of_what_was_typed(site: Site) -> None:
-    """Neither the name nor the password comes back, in the page or in JSON."""
-    page = await sign_in(site.browser(), "typed-name-7", password="typed-password-7")
+async def test_a_refused_sign_in_keeps_the_name_and_never_the_password(site: Site) -> None:
+    """The name is in its field again, as text; the password is nowhere, and JSON repeats neither."""
+    page = await sign_in(site.browser(), 'typed-"><b>7', password="typed-password-7")
     body = json.dumps({"username": "typed-name-7", "password": "typed-password-7"})
     answer = await sign_in_json(site.browser(), body)
 
-    assert b"typed-" not in page.body + answer.body  # E20
+    assert b' value="typed-&quot;&gt;&lt;b&gt;7"' in page.body  # F9
+    assert b"typed-password" not in page.body + answer.body  # E20
+    assert b"typed-" not in answer.body
     assert "typed-" not in str(page.headers) + str(answer.headers)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("name", ["", "x" * 257])
+async def test_a_name_that_nobody_can_have_leaves_an_empty_field(name: str, site: Site) -> None:
+    """The cursor is where the person types next: in the field of the name, else in that of the password."""
+    empty = (await sign_in(site.browser(), name, password="wrong")).body.decode()
+    named = (await sign_in(site.browser(), "alice", password="wrong")).body.decode()
+
+    focused = [re.findall(r'<input id="(\w+)"[^>]* autofocus', page) for page in (empty, named)]
+    assert focused == [["username"], ["password"]]
+    assert 'id="username" name="username" value=""' in empty
+
+
+@pytest.mark.gen_test
+async def test_a_name_is_trimmed_and_a_password_is_not(site: Site) -> None:
+    """A space that a telephone adds to the name changes nothing; one at the password is wrong."""
+    assert (await sign_in(site.browser(), " Alice ")).code == 303
+    assert (await sign_in(site.browser(), "alice", password=PASSWORD + " ")).code == 401
 
 
 @pytest.mark.gen_test
@@ -144,7 +172,9 @@ async def test_a_throttled_try_does_not_tell_who_exists(open_site: OpenSite) -> 
     answers = []
     for name in ("alice", "dora", "mallory"):
         await sign_in(site.browser(), name, password="wrong")
-        answers.append(seen(await sign_in(site.browser(), name)))
+        status, headers, page = seen(await sign_in(site.browser(), name))
+        alike = [header for header in headers if header[0] != "Content-Length"]
+        answers.append((status, alike, page.replace(f' value="{name}"', ' value="typed"')))
 
     assert answers[0][0] == 429
     assert all(answer == answers[0] for answer in answers)  # E1
