@@ -15,6 +15,14 @@ MAX_DEPTH = 64
 """Maximum nesting of lists and objects: far below Python's recursion limit, so stored values can be read."""
 
 
+def is_private_key(key: str) -> bool:
+    """Whether *key* begins with `_`: what the server keeps, such as flash messages.
+
+    An endpoint where clients read or write session data by key must leave these keys out.
+    """
+    return key.startswith("_")
+
+
 def merge(data: Mapping[str, bytes], delta: Delta) -> dict[str, bytes]:
     """Return *data* as it is after *delta*."""
     merged = {**data, **delta.put}

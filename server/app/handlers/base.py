@@ -19,6 +19,7 @@ from stormcellar.app.handlers.bodies import FORM, JSON, require_type
 from stormcellar.app.handlers.negotiation import is_local, prefers_json, safe_next
 from stormcellar.app.security_headers import CACHING, CLEAR_ALL
 from stormcellar.events import Kind
+from stormcellar.sessions.data_limits import is_private_key
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.stores import StoreUnavailable
 from stormcellar.stores.errors import failure_reason
@@ -194,8 +195,8 @@ class PageHandler(SessionMixin, BaseHandler):
         BaseHandler.log_exception(self, typ, value, tb)
 
     def session_data(self) -> dict[str, Any]:
-        """Return the session's data sorted by key, so that the output is the same for every store."""
-        return dict(sorted(self.session.items()))
+        """Return what a client may see of the session's data, sorted by key: the same for every store."""
+        return {key: self.session[key] for key in sorted(self.session) if not is_private_key(key)}
 
 
 class NotFound(PageHandler):

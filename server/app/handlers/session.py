@@ -8,6 +8,7 @@ from typing import Any
 from stormcellar.app.error_texts import Problem
 from stormcellar.app.handlers.base import PageHandler
 from stormcellar.app.handlers.bodies import JSON, json_object
+from stormcellar.sessions.data_limits import is_private_key
 from stormcellar.stores.records import check_keys
 from stormcellar.timestamps import iso_utc
 from stormcellar.web.tornado_request import SAFE_METHODS
@@ -78,6 +79,8 @@ def _require_keys(keys: dict[str, Any]) -> None:
         check_keys(keys)
     except ValueError as exc:
         raise Problem(400, str(exc)) from None
+    if any(map(is_private_key, keys)):
+        raise Problem(400, "Keys that begin with _ are private to the server. Choose another name.")
 
 
 def _sum(stored: object, by: int) -> int:
