@@ -35,7 +35,9 @@ TEXTS = {
         "Session ended", "Your session has ended. Nothing was saved. Try again, or sign in."
     ),
     "session_changed": ProblemText(
-        "Session changed", "Your session changed during this request. Nothing was saved. Try again."
+        "Session changed",
+        "Your session changed at the same time, maybe by a double click. Look at the result; try again if you"
+        " have to.",
     ),
     "session_too_large": ProblemText(
         "Too much data", "The session cannot hold this much data. Nothing was saved."
@@ -56,11 +58,14 @@ TEXTS = {
     "store_unavailable": ProblemText(
         "Please try again", "The session store does not respond. Try again in a moment."
     ),
+    "done": ProblemText("Done", "This was done."),
+    "password_changed": ProblemText("Password changed", "Your password was changed."),
     "insecure_transport": ProblemText(
         "HTTPS required", "This connection is not secure. Open the address with https://."
     ),
     "internal": ProblemText(
-        "Something went wrong", "An error occurred on the server. Nothing was saved. Try again later."
+        "Something went wrong",
+        "An error occurred on the server, and your change may not be saved. Try again later.",
     ),
 }
 
@@ -84,6 +89,11 @@ class Problem(HTTPError):
         super().__init__(status)
         self.code = code or _CODES.get(status, "internal")
         self.message = message or TEXTS[self.code].message
+
+
+def done(message: str) -> Problem:
+    """Return what `PageHandler.done` tells after a success: *message*, with status 200."""
+    return Problem(200, message, code="done")
 
 
 def describe(status: int, error: BaseException | None) -> tuple[str, str]:

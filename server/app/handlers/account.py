@@ -72,6 +72,9 @@ class Revoke(ConfirmingPage):
     """`POST /account/sessions/<handle>/revoke`."""
 
     page = "/account/sessions"
+    store_down = (
+        "The session store does not respond, so the session may still be signed in. Try again in a moment."
+    )
 
     @signed_in
     @shows_errors_in_form
@@ -97,6 +100,10 @@ class RevokeOthers(ConfirmingPage):
     """`POST /account/sessions/revoke-others`."""
 
     page = "/account/sessions"
+    store_down = (
+        "The session store does not respond, so some of the other sessions may still be signed in. Try again"
+        " in a moment."
+    )
 
     @signed_in
     @shows_errors_in_form

@@ -173,6 +173,15 @@ def _is_cross_origin(error: BaseException | None) -> bool:
 class PageHandler(SessionMixin, BaseHandler):
     """A handler with a session."""
 
+    done: Problem | None = None
+    """What this request has done for good; the response tells it instead of a later error."""
+
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        """Answer with `done` if there is one, else with the error."""
+        if self.done is not None:
+            status_code, kwargs = self.done.status_code, {"exc_info": (Problem, self.done, None)}
+        super().send_error(status_code, **kwargs)
+
     async def prepare(self) -> None:
         """Answer what needs no session, else load it."""
         BaseHandler.prepare(self)

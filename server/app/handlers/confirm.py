@@ -12,7 +12,7 @@ from stormcellar.app.handlers.pages import FormPage, WrongPassword, shows_errors
 from stormcellar.errors import ReauthenticationRequired
 from stormcellar.web.tornado_request import SAFE_METHODS
 
-WRONG = "The password is wrong. Nothing was changed. Try again."
+WRONG = "The password is wrong. Try again."
 
 
 class ConfirmingPage(FormPage):
@@ -83,6 +83,8 @@ def _repeated(given: dict[str, list[bytes]]) -> list[tuple[str, str]]:
 class Confirm(ConfirmingPage):
     """`GET` and `POST /account/confirm`: the password on a page of its own."""
 
+    # "may": if the reply of a rotation was lost, the browser has the old session ID.
+    store_down = "The session store does not respond. Try again in a moment; you may have to sign in again."
     _next_page = "/"
 
     @signed_in

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from stormcellar.app.error_texts import Problem, describe
+from stormcellar.app.error_texts import Problem, describe, done
 from stormcellar.app.handlers import idle
 from stormcellar.app.handlers.base import PageHandler
 from stormcellar.app.handlers.negotiation import is_local
@@ -29,11 +29,15 @@ class Page(PageHandler):
         return [] if self.request.method == "HEAD" else self.session.flashes()
 
     def answer_form(self, page: str, message: str | None = None) -> None:
-        """Answer a form that succeeded: redirect to *page* and show *message* there once; 204 in JSON."""
+        """Answer a form that succeeded: redirect to *page* and show *message* there once; 204 in JSON.
+
+        If the store fails when the message is saved, the response itself shows it.
+        """
         if self.wants_json:
             self.set_status(204)
             return
         if message is not None:
+            self.done = done(message)
             self.session.flash(message)
         self.see_other(page)
 

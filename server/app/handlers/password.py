@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from stormcellar.app.error_texts import Problem
+from stormcellar.app.error_texts import Problem, done
 from stormcellar.app.handlers.base import BaseHandler, signed_in
 from stormcellar.app.handlers.bodies import text_fields
 from stormcellar.app.handlers.pages import FormPage, WrongPassword, shows_errors_in_form
-from stormcellar.errors import SessionChanged, SignInRevoked
+from stormcellar.errors import SignInRevoked
 from stormcellar.events import Kind
+from stormcellar.stores import StoreUnavailable
 
-WRONG = "The current password is wrong. Nothing was changed. Try again."
+WRONG = "The current password is wrong. Try again."
 ACCOUNT_CHANGED = (
     "Your account was changed at the same time, maybe by a double click. Sign in with your current password."
 )
-SIGNED_OUT = "Your password was changed, and you were signed out. Sign in with the new password."
+SIGNED_OUT = "Your password was changed, and you were signed out. Sign in with the new one."
 CHANGED = "Your password was changed. You are signed out everywhere else."
 
 
@@ -39,14 +40,20 @@ class Password(FormPage):
             raise WrongPassword(403, WRONG)
         valid_after = await self._set_password(user, fields["new"], verified_ms)
         self.emit(Kind.PASSWORD_CHANGED, user=user)
+        self.done = Problem(409, SIGNED_OUT, code="password_changed")
         # Sign-ins up to valid_after no longer count, also those during this request: date this one later.
-        try:
-            await self.session.login(user, auth_ms=valid_after + 1, afresh=False)
-        except SessionChanged:
-            raise Problem(409, SIGNED_OUT, code="session_changed") from None
-        assert self.session.handle is not None
-        await self.sessions.revoke_others(user, than=self.session.handle, address=self.client_address())
+        await self.session.login(user, auth_ms=valid_after + 1, afresh=False)
+        self.done = done(CHANGED)
+        await self._end_others(user)
         self.answer_form("/", CHANGED)
+
+    async def _end_others(self, user: str) -> None:
+        """Delete the records of the other sessions; if that fails, they stay without counting."""
+        assert self.session.handle is not None
+        try:
+            await self.sessions.revoke_others(user, than=self.session.handle, address=self.client_address())
+        except StoreUnavailable as error:
+            self.log_exception(StoreUnavailable, error, error.__traceback__)
 
     async def _set_password(self, user: str, new: str, verified_ms: int) -> int:
         try:

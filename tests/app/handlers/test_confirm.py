@@ -128,7 +128,7 @@ async def test_a_wrong_password_does_nothing(site: Site) -> None:
     wrong = await browser.post_form(OTHERS, token(asked), password="typed-password-7")
 
     assert wrong.code == 403
-    assert b'role="alert" id="error">The password is wrong. Nothing was changed. Try again.' in wrong.body
+    assert b'role="alert" id="error">The password is wrong. Try again.' in wrong.body
     assert b"typed-password-7" not in wrong.body  # E20
     assert browser.cookies == before
     assert await user_of(other) == "alice"

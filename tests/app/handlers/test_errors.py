@@ -238,7 +238,7 @@ async def test_an_unforeseen_error_tells_nothing(site: Site) -> None:
     assert json.loads(answer.body) == {
         "error": {
             "code": "internal",
-            "message": "An error occurred on the server. Nothing was saved. Try again later.",
+            "message": "An error occurred on the server, and your change may not be saved. Try again later.",
         }
     }
 
