@@ -37,7 +37,7 @@ def make_app(manager: SessionManager, context: Context) -> Application:
             ("/login", signin.Login, given),
             ("/logout", signin.Logout, given),
             ("/signed-out", signin.SignedOut, given),
-            ("/forget.css", signin.ClearCache, given),
+            ("/forget.css", signin.Forget, given),
             ("/idle.css", idle.IdleStyle, given),
             ("/session", session.SessionData, given),
             ("/session/increment", session.Increment, given),

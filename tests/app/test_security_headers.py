@@ -231,17 +231,3 @@ async def test_stock_handlers_carry_them_too(world: World) -> None:  # F7 F8 F10
         assert each.headers["Strict-Transport-Security"] == HSTS
         assert "Server" not in each.headers
         assert b"hunter2" not in each.body
-
-
-# --- at a sign-out ---
-
-
-@pytest.mark.gen_test
-async def test_a_sign_out_clears_the_site(world: World, open_site: OpenSite) -> None:  # C7
-    """Over TLS the browser is told to forget all it holds; over plain HTTP it would not obey."""
-    alice, direct = await world.signed_in(), await open_site().signed_in()
-    over_tls = await alice.submit("/", "/logout")
-    over_http = await direct.submit("/", "/logout")
-
-    assert over_tls.headers["Clear-Site-Data"] == '"cache", "cookies", "storage"'
-    assert "Clear-Site-Data" not in over_http.headers

@@ -54,10 +54,11 @@ class Chromium:
 
     Args:
         base: The base URL of the site.
+        switches: Further switches of Chromium.
         names: Host names that lead to this machine; `*` stands for any part of a name.
     """
 
-    def __init__(self, profile: Path, base: str, *, names: Sequence[str] = ()) -> None:
+    def __init__(self, profile: Path, base: str, *switches: str, names: Sequence[str] = ()) -> None:
         binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
         require(binary, "chromium")
         require(driver, "chromedriver")
@@ -65,8 +66,9 @@ class Chromium:
         options.binary_location = str(binary)
         options.accept_insecure_certs = True
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        rules = ",".join(f"MAP {name} 127.0.0.1" for name in names)
-        for switch in (*SWITCHES, f"user-data-dir={profile}", f"host-resolver-rules={rules}"):
+        rules = f"host-resolver-rules={','.join(f'MAP {name} 127.0.0.1' for name in names)}"
+        mapping = [rules] if names else []
+        for switch in (*SWITCHES, *switches, *mapping, f"user-data-dir={profile}"):
             options.add_argument(f"--{switch}")
         service = ChromeService(str(driver), log_output=subprocess.DEVNULL)
         self.driver = Chrome(options, service)

@@ -82,7 +82,6 @@ class Revoke(ConfirmingPage):
         """End one of the user's sessions; any but the current one requires a recent sign-in."""
         if handle == self.session.handle:
             await self.session.logout()
-            self.clear_site()
             self.answer_form("/signed-out")
         else:
             await self._revoke_other(handle)

@@ -17,7 +17,7 @@ from stormcellar.app.edge import EdgeHandler
 from stormcellar.app.error_texts import TEXTS, Problem, describe
 from stormcellar.app.handlers.bodies import FORM, JSON, require_type
 from stormcellar.app.handlers.negotiation import is_local, prefers_json, safe_next
-from stormcellar.app.security_headers import CACHING, CLEAR_ALL
+from stormcellar.app.security_headers import CACHING
 from stormcellar.events import Kind
 from stormcellar.sessions.data_limits import is_private_key
 from stormcellar.sessions.manager import SessionManager
@@ -113,11 +113,6 @@ class BaseHandler(EdgeHandler):
     def see_other(self, target: str) -> None:
         """Redirect with 303, so that the browser requests *target* with GET."""
         self.redirect(target, status=303)
-
-    def clear_site(self) -> None:
-        """Send Clear-Site-Data, so that the browser deletes all data of this site; it works over TLS only."""
-        if self.edge.is_secure:
-            self.set_header("Clear-Site-Data", CLEAR_ALL)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer with `{"error": {"code", "message"}}` or an error page; never with a traceback."""

@@ -9,7 +9,7 @@ from stormcellar.app.handlers.bodies import JSON, is_plain_type, json_object, te
 from stormcellar.app.handlers.display import duration
 from stormcellar.app.handlers.negotiation import safe_next
 from stormcellar.app.handlers.pages import FormPage, Page, WrongPassword, shows_errors_in_form
-from stormcellar.app.security_headers import CLEAR_CACHE
+from stormcellar.app.security_headers import CLEAR
 from stormcellar.errors import SignInRevoked
 
 
@@ -93,24 +93,24 @@ class Logout(Page):
             super().check_xsrf_cookie()
 
     async def post(self) -> None:
-        """End the session in the store, then clear the browser's data; also succeed without a session."""
+        """End the session in the store; also succeed without a session."""
         await self.session.logout()
-        self.clear_site()
         self.answer_form("/signed-out")
 
 
-class ClearCache(BaseHandler):
-    """`GET /forget.css`: an empty style sheet whose Clear-Site-Data header clears the browser's cache.
+class Forget(BaseHandler):
+    """`GET /forget.css`: an empty style sheet whose Clear-Site-Data header clears what the browser keeps.
 
     Chromium keeps pages for the back button in spite of `no-store`. It stores the last page before a sign-out
-    only when the next one has loaded, after the header of the sign-out itself was applied. So the next page
-    loads this style sheet.
+    only when the next one has loaded, so the signed-out page loads this style sheet. It is one for printing:
+    clearing takes seconds with a large cache, and a browser shows a page without waiting for those.
     """
 
     def get(self) -> None:
-        """Answer with the header and no rules."""
+        """Answer without rules; clear nothing for a page of another site."""
         self.set_header("Content-Type", "text/css; charset=UTF-8")
-        self.set_header("Clear-Site-Data", CLEAR_CACHE)
+        if self.request.headers.get("Sec-Fetch-Site") == "same-origin":
+            self.set_header("Clear-Site-Data", CLEAR)
 
 
 class SignedOut(Page):

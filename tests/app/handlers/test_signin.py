@@ -184,15 +184,42 @@ async def test_a_throttled_try_does_not_tell_who_exists(open_site: OpenSite) -> 
 
 
 @pytest.mark.gen_test
-async def test_signing_out_clears_the_browser(open_site: OpenSite) -> None:
-    """Over TLS it is told to forget all it holds of this site, over plain HTTP just the cookie."""
-    secure = open_site(edge=Edge(is_secure=True))
-    answers = [await (await each.signed_in()).submit("/", "/logout") for each in (secure, open_site())]
+async def test_signing_out_clears_our_cookies_by_name(open_site: OpenSite) -> None:
+    """The session cookie and the nonce; those of sibling subdomains are not ours to clear."""
+    for site in (open_site(edge=Edge(is_secure=True)), open_site()):
+        browser = site.browser()
+        await sign_in(browser)
+        browser.cookies[site.sessions.cookies.nonce_name] = "A" * 43
+        response = await browser.submit("/", "/logout")
 
-    told = [each.headers.get("Clear-Site-Data") for each in answers]
-    assert told == ['"cache", "cookies", "storage"', None]  # C7
-    assert [each.headers["Cache-Control"] for each in answers] == ["no-store"] * 2
-    assert [each.headers["Location"] for each in answers] == ["/signed-out"] * 2
+        assert "Clear-Site-Data" not in response.headers  # C7
+        assert (response.headers["Location"], browser.cookies) == ("/signed-out", {})
+        assert response.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.gen_test
+async def test_the_signed_out_page_alone_clears_the_browser(site: Site) -> None:
+    """By a style sheet for printing, for which no browser waits before it shows the page."""
+    visitor, user = site.browser(), await site.signed_in()
+    link = b'<link rel="stylesheet" href="/forget.css" media="print">'
+    pages = [await visitor.get(path) for path in ("/signed-out", "/", "/login")]
+    others = [await user.get(path) for path in ("/", "/login", "/account/sessions", "/account/password")]
+
+    assert [link in page.body for page in pages] == [True, False, False]  # C7
+    assert not any(b"forget.css" in page.body for page in (*pages[1:], *others))
+    assert not any("Clear-Site-Data" in page.headers for page in (*pages, *others))
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("asked_by", ["same-origin", "same-site", "cross-site", "none", None])
+async def test_nobody_else_clears_the_browser(asked_by: str | None, site: Site) -> None:
+    """A page of another site, a sibling subdomain and a typed address get the style sheet without effect."""
+    headers = {"Sec-Fetch-Site": asked_by} if asked_by else {}
+    response = await site.browser().fetch("GET", "/forget.css", headers=headers)
+
+    expected = '"cache", "storage"' if asked_by == "same-origin" else None
+    assert (response.code, response.headers.get("Clear-Site-Data")) == (200, expected)  # C7
+    assert response.headers["Content-Type"] == "text/css; charset=UTF-8"
 
 
 @pytest.mark.gen_test
