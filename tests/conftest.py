@@ -36,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the fuzz test run for longer, or differently, and leave out tests that need a server."""
     parser.addoption("--fuzz-examples", type=int, default=10_000, help="requests of the fuzz test (10000)")
     parser.addoption("--fuzz-seed", default="0", help="a number or `random` (0: always the same requests)")
+    parser.addoption("--race-rounds", type=int, default=50, help="rounds of each race of requests (50)")
     parser.addoption("--no-databases", action="store_true", help="leave out Redis, MongoDB and Chromium")
 
 

@@ -115,9 +115,10 @@ class FixedRequestInfo(NamedTuple):
 def arrival_ms(request: RequestInfo, now_ms: int) -> int:
     """Return when the head of *request* arrived, at most `TOMBSTONE_MS` before *now_ms*.
 
-    The session is judged at that time: a slow upload, or a handler that runs for long, must not end it.
+    The session is judged at that time: a slow upload, or a handler that runs for long, must not end it. Only
+    whole seconds count, so that times in a record do not depend on how busy the server is.
     """
-    return now_ms - min(round(1000 * request.age_s), TOMBSTONE_MS)
+    return now_ms - min(1000 * int(request.age_s), TOMBSTONE_MS)
 
 
 def _text(sent: str, limit: int) -> str:

@@ -18,7 +18,7 @@ from stormcellar import SessionManager, SessionMixin, session_settings
 from stormcellar.sessions.cookies import SessionId
 from stormcellar.sessions.request_info import Client, FixedRequestInfo
 from stormcellar.sessions.session import state_of
-from stormcellar.stores import Handle, Record
+from stormcellar.stores import Handle, Record, Scannable, Store
 from stormcellar.stores.memory import MemoryStore
 from tests.support.browser import Browser
 from tests.support.fakes import Clock, SteeredStore
@@ -28,16 +28,19 @@ JSON = {"Content-Type": "application/json"}
 
 
 class Lab:
-    """An application with a session manager on a steered memory store; tests add the handlers.
+    """An application with a session manager on a steered store; tests add the handlers.
 
     Args:
+        store: None: a memory store.
         settings: Settings of the application.
         manager: Arguments of the session manager.
     """
 
-    def __init__(self, *, settings: dict[str, Any] | None = None, **manager: Any) -> None:
+    def __init__(
+        self, *, store: Store | None = None, settings: dict[str, Any] | None = None, **manager: Any
+    ) -> None:
         self.clock = Clock()
-        self.inner = MemoryStore()
+        self.inner = MemoryStore() if store is None else store
         self.store = SteeredStore(self.inner)
         self.sessions = SessionManager(self.store, secrets=[KEY], clock=self.clock, **manager)
         self.access: list[int] = []
@@ -90,6 +93,7 @@ class Lab:
 
     async def records(self) -> list[Record]:
         """Return every live record."""
+        assert isinstance(self.inner, Scannable)
         return [record async for record in self.inner.scan(now_ms=self.sessions.now_ms())]
 
     async def data(self, handle: Handle | None = None) -> dict[str, Any] | None:

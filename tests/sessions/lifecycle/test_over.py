@@ -121,9 +121,9 @@ async def test_a_slow_body_makes_a_request_late(core: Core) -> None:
     """The time at which the head arrived counts, not the time of the load."""
     visitor = await over(core, "ended", age_s=100)
 
-    slow = await visitor.request(SAFE._replace(age_s=70.1))
+    slow = await visitor.request(SAFE._replace(age_s=71))
     slower = await visitor.request(SAFE._replace(age_s=400))
-    quick = await visitor.request(SAFE._replace(age_s=70))
+    quick = await visitor.request(SAFE._replace(age_s=70.9))
 
     presences = [state_of(session).presence for session in (slow, slower, quick)]
     assert presences == [Presence.LATE, Presence.LATE, Presence.NONE]
