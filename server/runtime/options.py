@@ -112,6 +112,12 @@ OPTIONS = (
     ),
     Option("renew", types.TIME, _LIFETIME.renew_s, "give a session in use a new ID after this time", "never"),
     Option(
+        "on_reuse",
+        types.one_of("POLICY", ("tell", "end")),
+        "tell",
+        "if an ID that --renew replaced comes back later: log it, or end the session",
+    ),
+    Option(
         "reauth", types.TIME, _LIFETIME.reauth_s, "ask for the password again this long after the last proof"
     ),
     Option(

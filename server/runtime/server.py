@@ -99,6 +99,7 @@ class Server:
             cookie_domain=settings.cookie_domain,
             accounts=accounts,
             admit=self._rate_limits.visitors.admit,
+            on_reuse=settings.on_reuse,
         )
         self.sessions.events.subscribe(reloadable.audit)
         authenticator = Authenticator(accounts, self._rate_limits.throttle, self.sessions.events)

@@ -11,6 +11,7 @@ from stormcellar.addresses import Network
 from stormcellar.app.edge import Edge
 from stormcellar.lifetime import Lifetime
 from stormcellar.runtime.options import DATA_FILES, OPTIONS, flag_of
+from stormcellar.sessions.absence import OnReuse
 from stormcellar.stores import Store, open_store
 
 _DEFAULT = Lifetime()
@@ -61,6 +62,7 @@ class Settings:
     remember: float | None
     remember_idle: float | None
     renew: float | None
+    on_reuse: OnReuse
     reauth: float
     max_sessions_per_user: int | None
     login_attempts: int

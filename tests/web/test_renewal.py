@@ -335,6 +335,7 @@ async def test_a_proof_in_the_grace_counts_once_and_revives_nothing(meanwhile: s
     old, new = await in_grace(core)
     sessions = [await old.request() for _ in range(2 if meanwhile == "another proof" else 1)]
     gates = [core.store.gate("rotate") for _ in sessions]
+    before = core.store.calls.total()
     proofs = asyncio.gather(
         *[session.login("ada", afresh=False) for session in sessions], return_exceptions=True
     )
@@ -348,6 +349,8 @@ async def test_a_proof_in_the_grace_counts_once_and_revives_nothing(meanwhile: s
     failed = [type(result) for result in await proofs if result is not None]
 
     assert failed == [SessionChanged]
+    # One step each, so that nothing can come between two halves.
+    assert core.store.calls.total() == before + len(sessions)
     assert len(await core.everything()) == (1 if meanwhile == "another proof" else 0)
 
 
