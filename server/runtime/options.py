@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from stormcellar.accounts.throttle import Rules
 from stormcellar.accounts.visitor_limit import DEFAULT_PER_ADDRESS
 from stormcellar.lifetime import Lifetime
 from stormcellar.runtime import option_types as types
 from stormcellar.runtime.option_types import OptionType
+from stormcellar.sessions.absence import DEFAULT_ON_REUSE, OnReuse
 from stormcellar.sessions.cookie_attributes import SAMESITE, CookieAttributes
 from stormcellar.stores import StoreOptions
 
@@ -113,8 +114,8 @@ OPTIONS = (
     Option("renew", types.TIME, _LIFETIME.renew_s, "give a session in use a new ID after this time", "never"),
     Option(
         "on_reuse",
-        types.one_of("POLICY", ("tell", "end")),
-        "tell",
+        types.one_of("POLICY", get_args(OnReuse)),
+        DEFAULT_ON_REUSE,
         "if an ID that --renew replaced comes back later: log it, or end the session",
     ),
     Option(

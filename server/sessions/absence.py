@@ -18,6 +18,7 @@ RACE_MS = 30_000
 """How long the response with a newer cookie may take to reach the browser."""
 
 OnReuse = Literal["tell", "end"]
+DEFAULT_ON_REUSE: OnReuse = "tell"
 
 
 class Absence:

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from stormcellar.errors import SessionEnded
 from stormcellar.events import Events, Kind
 from stormcellar.lifetime import Lifetime
-from stormcellar.sessions.absence import Absence, OnReuse
+from stormcellar.sessions.absence import DEFAULT_ON_REUSE, Absence, OnReuse
 from stormcellar.sessions.account_check import AccountCheck, Accounts
 from stormcellar.sessions.cookie_attributes import DEFAULT_NAME, DEFAULT_SAMESITE, CookieAttributes
 from stormcellar.sessions.cookies import Cookies, SessionId, is_handle
@@ -71,7 +71,7 @@ class SessionManager:
         cookie_partitioned: bool = False,
         cookie_priority: str | None = None,
         admit: Callable[[RequestInfo], Awaitable[None]] | None = None,
-        on_reuse: OnReuse = "tell",
+        on_reuse: OnReuse = DEFAULT_ON_REUSE,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if on_reuse not in get_args(OnReuse):
@@ -207,8 +207,9 @@ class SessionManager:
 
     def cookie_max_age_s(self, state: SessionState) -> int | None:
         """Return how long the browser keeps the session cookie, in seconds; None: until it closes."""
-        record, now_ms = state.record, self.now_ms()
+        record = state.record
         if record is not None and record.user is None and self.lifetime.anonymous_remember_s is not None:
+            now_ms = self.now_ms()
             return (self._writer.expires_ms(state, now_ms=now_ms) - now_ms) // 1000
         return self._deadline_left_s(record) if self._writer.is_remembered(state) else None
 

@@ -41,7 +41,8 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     """One browser for all tests."""
-    with Chromium(tmp_path_factory.mktemp("profile"), "", names=["*.example.org"]) as browser:
+    rules = "host-resolver-rules=MAP *.example.org 127.0.0.1"
+    with Chromium(tmp_path_factory.mktemp("profile"), "", rules) as browser:
         yield browser
 
 

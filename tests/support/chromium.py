@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -50,15 +50,10 @@ def _missing(what: str) -> NoReturn:
 class Chromium:
     """One browser for one site, with a new profile; a context manager.
 
-    It accepts any certificate, because the CA is one of the tests.
-
-    Args:
-        base: The base URL of the site.
-        switches: Further switches of Chromium.
-        names: Host names that lead to this machine; `*` stands for any part of a name.
+    It accepts any certificate, because the CA is one of the tests. *switches* are further ones of Chromium.
     """
 
-    def __init__(self, profile: Path, base: str, *switches: str, names: Sequence[str] = ()) -> None:
+    def __init__(self, profile: Path, base: str, *switches: str) -> None:
         binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
         require(binary, "chromium")
         require(driver, "chromedriver")
@@ -66,9 +61,7 @@ class Chromium:
         options.binary_location = str(binary)
         options.accept_insecure_certs = True
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        rules = f"host-resolver-rules={','.join(f'MAP {name} 127.0.0.1' for name in names)}"
-        mapping = [rules] if names else []
-        for switch in (*SWITCHES, *switches, *mapping, f"user-data-dir={profile}"):
+        for switch in (*SWITCHES, *switches, f"user-data-dir={profile}"):
             options.add_argument(f"--{switch}")
         service = ChromeService(str(driver), log_output=subprocess.DEVNULL)
         self.driver = Chrome(options, service)

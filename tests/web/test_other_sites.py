@@ -125,8 +125,8 @@ def open_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenApp]:
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     """One browser for all tests."""
-    names = ["*.example.org", "*.example.com"]
-    with Chromium(tmp_path_factory.mktemp("profile"), "", names=names) as browser:
+    rules = "host-resolver-rules=MAP *.example.org 127.0.0.1,MAP *.example.com 127.0.0.1"
+    with Chromium(tmp_path_factory.mktemp("profile"), "", rules) as browser:
         yield browser
 
 
