@@ -24,8 +24,8 @@ TEXTS = {
     "bad_credentials": ProblemText("Sign-in failed", "The user name or the password is wrong. Try again."),
     "unauthenticated": ProblemText("Sign in required", "Sign in to continue."),
     "forbidden": ProblemText(
-        "Form expired",
-        "The form has expired or came from another site. Nothing was changed. Reload the page and try again.",
+        "Request refused",
+        "The request came from another site, or its form has expired. Open the page again, then try again.",
     ),
     "not_found": ProblemText("Page not found", "There is nothing at this address."),
     "method_not_allowed": ProblemText(

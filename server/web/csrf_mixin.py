@@ -51,7 +51,19 @@ class CsrfMixin(SessionHandler):
         if not token or basis is None or not _is_valid(held, token, basis):
             handle = held.sid.handle if held.sid is not None else None
             held.sessions.events.emit(Kind.FORM_REJECTED, handle=handle, address=self.client_address())
-            raise HTTPError(403, "the form token is missing, or was made for another session")
+            raise InvalidFormToken(has_cookie=held.has_cookie or held.request_nonce is not None)
+
+
+class InvalidFormToken(HTTPError):
+    """The form token is missing, or was made for another session.
+
+    Args:
+        has_cookie: Whether the browser sent a session cookie or a nonce, valid or not.
+    """
+
+    def __init__(self, *, has_cookie: bool) -> None:
+        super().__init__(403, "the form token is missing, or was made for another session")
+        self.has_cookie = has_cookie
 
 
 class InvalidOrigin(HTTPError):

@@ -292,7 +292,7 @@ def test_a_form_of_another_site_fails(host: str, browser: Chromium, elsewhere: i
         browser.press(action)
         answers.append((browser.path, browser.heading))
 
-    assert answers == [(action, "Form expired") for action in FORMS]  # F1, F2
+    assert answers == [(action, "Request refused") for action in FORMS]  # F1, F2
     assert browser.cookies()["__Host-id"]["value"] == before
     browser.open("/")
     assert browser.heading == "Hello, carol"

@@ -9,7 +9,7 @@ from stormcellar.app.error_texts import Problem
 from stormcellar.app.handlers.base import signed_in
 from stormcellar.app.handlers.confirm import ConfirmingPage
 from stormcellar.app.handlers.display import agent_name, ago
-from stormcellar.app.handlers.pages import Page, shows_errors_in_form
+from stormcellar.app.handlers.pages import STALE, Page, shows_errors_in_form
 from stormcellar.sessions.request_info import decoded_client
 from stormcellar.stores import Record
 from stormcellar.timestamps import iso_utc
@@ -36,42 +36,23 @@ class Sessions(Page):
 
     @signed_in
     async def get(self) -> None:
-        """List the user's sessions: the current one first, then by sign-in, latest first."""
-        assert self.session.user is not None
-        records = await self.sessions.of_user(self.session.user)
-        records.sort(key=lambda record: record.handle != self.session.handle)
-        listed = [self._listed(record) for record in records]
-        if self.wants_json:
-            self.write({"sessions": listed})
-            return
-        shown = [{**item, **self._as_text(record)} for item, record in zip(listed, records, strict=True)]
-        self.render("sessions.html", sessions=shown)
-
-    def _listed(self, record: Record) -> dict[str, Any]:
-        is_current = record.handle == self.session.handle
-        return {
-            "handle": record.handle,
-            "created_at": iso_utc(record.created_ms),
-            "authenticated_at": iso_utc(record.auth_ms or record.created_ms),
-            # This request is activity that the store records at the same time.
-            "seen_at": iso_utc(self.sessions.now_ms() if is_current else record.seen_ms),
-            **_client(record),
-            "current": is_current,
-        }
-
-    def _as_text(self, record: Record) -> dict[str, str]:
-        now_ms = self.sessions.now_ms()
-        return {
-            "client": agent_name(_client(record)["agent"]),
-            "seen": "now" if record.handle == self.session.handle else ago(now_ms - record.seen_ms),
-            "signed_in": ago(now_ms - (record.auth_ms or record.created_ms)),
-        }
+        """List the user's sessions."""
+        await _list_sessions(self)
 
 
-class Revoke(ConfirmingPage):
-    """`POST /account/sessions/<handle>/revoke`."""
+class ListedForm(ConfirmingPage):
+    """A form of the page that lists the sessions."""
 
     page = "/account/sessions"
+
+    async def show_again(self) -> None:
+        """List the sessions: some may have ended, or belong to another user than before."""
+        await _list_sessions(self, f"{STALE} These are your sessions now.")
+
+
+class Revoke(ListedForm):
+    """`POST /account/sessions/<handle>/revoke`."""
+
     store_down = (
         "The session store does not respond, so the session may still be signed in. Try again in a moment."
     )
@@ -95,10 +76,9 @@ class Revoke(ConfirmingPage):
         self.answer_form(self.page, "The session was signed out.")
 
 
-class RevokeOthers(ConfirmingPage):
+class RevokeOthers(ListedForm):
     """`POST /account/sessions/revoke-others`."""
 
-    page = "/account/sessions"
     store_down = (
         "The session store does not respond, so some of the other sessions may still be signed in. Try again"
         " in a moment."
@@ -113,6 +93,42 @@ class RevokeOthers(ConfirmingPage):
         here, address = self.session.handle, self.client_address()
         await self.sessions.revoke_others(self.session.user, than=here, address=address)
         self.answer_form(self.page, "All other sessions were signed out.")
+
+
+async def _list_sessions(page: Page, error: str | None = None) -> None:
+    """Answer with the user's sessions: the current one first, then by sign-in, latest first."""
+    here, user = page.session.handle, page.session.user
+    assert user is not None
+    records = await page.sessions.of_user(user)
+    records.sort(key=lambda record: record.handle != here)
+    now_ms = page.sessions.now_ms()
+    listed = [_listed(record, here, now_ms) for record in records]
+    if page.wants_json:
+        page.write({"sessions": listed})
+        return
+    shown = [{**item, **_as_text(item, record, now_ms)} for item, record in zip(listed, records, strict=True)]
+    page.render("sessions.html", sessions=shown, error=error)
+
+
+def _as_text(item: dict[str, Any], record: Record, now_ms: int) -> dict[str, str]:
+    return {
+        "client": agent_name(item["agent"]),
+        "seen": "now" if item["current"] else ago(now_ms - record.seen_ms),
+        "signed_in": ago(now_ms - (record.auth_ms or record.created_ms)),
+    }
+
+
+def _listed(record: Record, here: str | None, now_ms: int) -> dict[str, Any]:
+    is_current = record.handle == here
+    return {
+        "handle": record.handle,
+        "created_at": iso_utc(record.created_ms),
+        "authenticated_at": iso_utc(record.auth_ms or record.created_ms),
+        # This request is activity that the store records at the same time.
+        "seen_at": iso_utc(now_ms if is_current else record.seen_ms),
+        **_client(record),
+        "current": is_current,
+    }
 
 
 def _client(record: Record) -> dict[str, str]:

@@ -23,7 +23,7 @@ from stormcellar.sessions.data_limits import is_private_key
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.stores import StoreUnavailable
 from stormcellar.stores.errors import failure_reason
-from stormcellar.web.csrf_mixin import InvalidOrigin, require_origin
+from stormcellar.web.csrf_mixin import InvalidFormToken, InvalidOrigin, require_origin
 from stormcellar.web.mixin import SessionMixin, load_session
 from stormcellar.web.session_handler import SETTING
 from stormcellar.web.tornado_request import SAFE_METHODS
@@ -171,32 +171,55 @@ class PageHandler(SessionMixin, BaseHandler):
     done: Problem | None = None
     """What this request has done for good; the response tells it instead of a later error."""
 
+    refused: InvalidFormToken | None = None
+    """Why this form has no effect; `prepare` answers it, so that the method does not run."""
+
+    async def prepare(self) -> None:
+        """Answer what needs no session, else load it; then it is known how to answer a refused form."""
+        BaseHandler.prepare(self)
+        if self._finished:
+            return
+        await load_session(self)
+        if self.refused is not None:
+            await self.answer_refused(self.refused)
+            if not self._finished:
+                raise self.refused
+
+    async def answer_refused(self, refused: InvalidFormToken) -> None:
+        """Answer a form whose token is not valid, without any effect; by default with the error."""
+        raise refused
+
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Answer with `done` if there is one, else with the error."""
         if self.done is not None:
             status_code, kwargs = self.done.status_code, {"exc_info": (Problem, self.done, None)}
         super().send_error(status_code, **kwargs)
 
-    async def prepare(self) -> None:
-        """Answer what needs no session, else load it."""
-        BaseHandler.prepare(self)
-        if not self._finished:
-            await load_session(self)
-
     def client_address(self) -> str:
         """Return the client's address as `BaseHandler` does, not as `SessionMixin` does."""
         return BaseHandler.client_address(self)
 
     def check_xsrf_cookie(self) -> None:
-        """Check method, origin and media type first, then the form token."""
+        """Check method, origin and media type first, then the form token; `prepare` answers without one."""
         BaseHandler.check_xsrf_cookie(self)
-        SessionMixin.check_xsrf_cookie(self)
+        try:
+            SessionMixin.check_xsrf_cookie(self)
+        except InvalidFormToken as error:
+            if self.wants_json:
+                raise
+            self.refused = error
 
     def log_exception(
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
         """Log and emit events as `BaseHandler` does."""
         BaseHandler.log_exception(self, typ, value, tb)
+
+    def ask_to_sign_in(self) -> None:
+        """Redirect to sign-in; it leads back to this page, or to the page of this form."""
+        is_safe = self.request.method in SAFE_METHODS
+        next_page = safe_next(self.request.uri if is_safe else self.page)
+        self.see_other("/login?" + urlencode({"next": next_page}))
 
     def session_data(self) -> dict[str, Any]:
         """Return what a client may see of the session's data, sorted by key: the same for every store."""
@@ -234,8 +257,6 @@ def signed_in(
         elif handler.wants_json:
             raise Problem(401)
         else:
-            is_safe = handler.request.method in SAFE_METHODS
-            next_page = safe_next(handler.request.uri if is_safe else handler.page)
-            handler.see_other("/login?" + urlencode({"next": next_page}))
+            handler.ask_to_sign_in()
 
     return wrapper

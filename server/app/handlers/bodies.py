@@ -73,6 +73,11 @@ def text_fields(request: HTTPServerRequest, *names: str, optional: tuple[str, ..
     return found
 
 
+def form_field(request: HTTPServerRequest, name: str) -> str:
+    """Return a field of a form that is to be filled in again; empty if it was not sent once, as text."""
+    return _only_text(request.body_arguments.get(name, [])) or ""
+
+
 def _only_text(sent: list[bytes]) -> str | None:
     # get_body_argument() replaces control characters by spaces, which would change a password.
     try:

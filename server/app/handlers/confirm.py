@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 from stormcellar.app.error_texts import Problem
 from stormcellar.app.handlers.base import signed_in
-from stormcellar.app.handlers.bodies import FORM, is_plain_type, text_fields
+from stormcellar.app.handlers.bodies import FORM, form_field, is_plain_type, text_fields
 from stormcellar.app.handlers.negotiation import safe_next
 from stormcellar.app.handlers.pages import FormPage, WrongPassword, shows_errors_in_form
 from stormcellar.errors import ReauthenticationRequired
@@ -101,6 +101,11 @@ class Confirm(ConfirmingPage):
         self._next_page = safe_next(fields.get("next"))
         await self.confirm_password(fields["password"])
         self.answer_form(self._next_page)
+
+    async def show_again(self) -> None:
+        """Show the form with its target."""
+        self._next_page = safe_next(form_field(self.request, "next"))
+        await super().show_again()
 
     def show(self, error: str | None = None) -> None:
         """Render the form."""

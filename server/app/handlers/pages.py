@@ -12,6 +12,7 @@ from stormcellar.app.handlers import idle
 from stormcellar.app.handlers.base import PageHandler
 from stormcellar.app.handlers.negotiation import is_local
 from stormcellar.errors import PasswordRefused, Throttled
+from stormcellar.web.csrf_mixin import InvalidFormToken
 from stormcellar.web.tornado_request import SAFE_METHODS
 
 
@@ -25,8 +26,8 @@ class Page(PageHandler):
         return idle.expiry(self.sessions, self.session, continue_url=url)
 
     def flashes(self) -> list[str]:
-        """Return and remove the flash messages, for the template; HEAD leaves them in place."""
-        return [] if self.request.method == "HEAD" else self.session.flashes()
+        """Return and remove the flash messages, for the template; HEAD and refused forms leave them."""
+        return [] if self.request.method == "HEAD" or self.refused else self.session.flashes()
 
     def answer_form(self, page: str, message: str | None = None) -> None:
         """Answer a form that succeeded: redirect to *page* and show *message* there once; 204 in JSON.
@@ -42,6 +43,9 @@ class Page(PageHandler):
         self.see_other(page)
 
 
+STALE = "This form was out of date, so it was not used."
+
+
 class WrongPassword(Problem):
     """User name or password are wrong; the response does not reveal which."""
 
@@ -55,6 +59,18 @@ class FormPage(Page):
     @abstractmethod
     def show(self, error: str | None = None) -> None:
         """Render the form, with the error of the last attempt."""
+
+    async def answer_refused(self, refused: InvalidFormToken) -> None:
+        """Show the form again; without a user, lead to sign-in."""
+        if self.session.user is None:
+            self.ask_to_sign_in()
+        else:
+            self.set_status(refused.status_code)
+            await self.show_again()
+
+    async def show_again(self) -> None:
+        """Show the form of this request, which was not used."""
+        self.show(f"{STALE} Fill it in again if you still need to.")
 
     async def check_password(self, name: str, password: str) -> str | None:
         """Return the user if name and password match, else None.

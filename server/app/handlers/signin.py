@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from stormcellar.accounts.account_names import MAX_TYPED
+from stormcellar.accounts.account_names import MAX_TYPED, canonical_name
 from stormcellar.app.error_texts import Problem
 from stormcellar.app.handlers.base import BaseHandler
-from stormcellar.app.handlers.bodies import JSON, is_plain_type, json_object, text_fields
+from stormcellar.app.handlers.bodies import JSON, form_field, is_plain_type, json_object, text_fields
 from stormcellar.app.handlers.display import duration
 from stormcellar.app.handlers.negotiation import safe_next
-from stormcellar.app.handlers.pages import FormPage, Page, WrongPassword, shows_errors_in_form
+from stormcellar.app.handlers.pages import STALE, FormPage, Page, WrongPassword, shows_errors_in_form
 from stormcellar.app.security_headers import CLEAR
 from stormcellar.errors import SignInRevoked
+from stormcellar.web.csrf_mixin import InvalidFormToken
+
+NO_COOKIE = (
+    "Your browser did not send the cookie of this page. Try again. If this message appears again, allow"
+    " cookies for this site."
+)
 
 
 class Login(FormPage):
@@ -25,6 +31,17 @@ class Login(FormPage):
         """Render the form."""
         self._next_page = safe_next(self.get_query_argument("next", None, strip=False))
         self.show()
+
+    async def answer_refused(self, refused: InvalidFormToken) -> None:
+        """Lead the person on who is signed in already; else show the form with what was typed."""
+        self._next_page = safe_next(form_field(self.request, "next"))
+        self._name = form_field(self.request, "username")
+        self._remember = form_field(self.request, "remember") == "yes"
+        if self.session.user is not None and self.session.user == canonical_name(self._name):
+            self.see_other(self._next_page)
+        else:
+            self.set_status(refused.status_code)
+            self.show(f"{STALE} Enter your password again." if refused.has_cookie else NO_COOKIE)
 
     @shows_errors_in_form
     async def post(self) -> None:
@@ -91,6 +108,14 @@ class Logout(Page):
             BaseHandler.check_xsrf_cookie(self)
         else:
             super().check_xsrf_cookie()
+
+    async def answer_refused(self, refused: InvalidFormToken) -> None:
+        """Ask once more, with a new form; without a user there is nothing to end."""
+        if self.session.user is None:
+            self.see_other("/signed-out")
+        else:
+            self.set_status(refused.status_code)
+            self.render("sign-out.html")
 
     async def post(self) -> None:
         """End the session in the store; also succeed without a session."""

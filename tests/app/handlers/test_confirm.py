@@ -115,7 +115,7 @@ async def test_sending_it_again_does_nothing(site: Site) -> None:
     again = await browser.post_form(OTHERS, token(asked), password=PASSWORD)
 
     assert again.code == 403
-    assert b"The form has expired" in again.body
+    assert b"This form was out of date" in again.body
     assert await user_of(other) == "alice"  # D7
 
 
@@ -174,10 +174,13 @@ async def test_an_account_disabled_meanwhile_is_signed_out(site: Site) -> None:
 async def test_a_form_still_needs_its_token(site: Site) -> None:
     """The password alone is no proof that the form is ours."""
     browser = await old_session(site)
+    before = dict(browser.cookies)
     answers = [await browser.post_form(path, "", password=PASSWORD) for path in (OTHERS, "/account/confirm")]
 
     assert [each.code for each in answers] == [403, 403]  # F1
-    assert all(b"Confirm your password" not in each.body for each in answers)
+    assert all(b"This form was out of date, so it was not used." in each.body for each in answers)
+    assert browser.cookies == before
+    assert [each.kind for each in site.events].count(Kind.AUTHENTICATED) == 1
 
 
 @pytest.mark.gen_test
