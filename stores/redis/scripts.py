@@ -74,27 +74,38 @@ end
 """
 )
 
-# Shared by CREATE, ROTATE and INDEX.
+SAMPLE = 4
+"""How many entries of a user's index are checked when one is added."""
+
+# Shared by CREATE, ROTATE and INDEX. Returns a sample of the index, empty as long as the index is small.
 # GT: a writer with a slow clock must not make a fresh entry look old.
-_INDEX = """
+_INDEX = (
+    f"""
+local size = {SAMPLE}
+"""
+    + """
 local function index(name, handle, added, stays)
   redis.call('ZADD', name, 'GT', added, handle)
   if tonumber(stays) > redis.call('PTTL', name) then redis.call('PEXPIRE', name, stays) end
+  if redis.call('ZCARD', name) <= 2 * size then return {} end
+  return redis.call('ZRANDMEMBER', name, size)
 end
 """
+)
 
 # KEYS[1] the record, KEYS[2] the index of its user, if the script adds to it
 # ARGV[1] how long the key stays, [2] handle, [3] time of the addition, [4] how long the index stays at least,
 #     then the fields and values
+# Returns 'created' or 'duplicate', and the sample of the index.
 CREATE = Script(
     _PRELUDE
     + _INDEX
     + """
-if redis.call('EXISTS', key) == 1 then return 'duplicate' end
-if KEYS[2] then index(KEYS[2], ARGV[2], ARGV[3], ARGV[4]) end
+if redis.call('EXISTS', key) == 1 then return {'duplicate', {}} end
+local sample = KEYS[2] and index(KEYS[2], ARGV[2], ARGV[3], ARGV[4]) or {}
 put(5, #ARGV)
 redis.call('PEXPIRE', key, ARGV[1])
-return 'created'
+return {'created', sample}
 """
 )
 
@@ -129,8 +140,8 @@ return 'applied'
 #     [8] expires, [9] deadline, [10] end of the grace or '', [11] how long the key stays,
 #     [12] 1 if the user's index covers this binding, [13] how long the index stays at least, [14] channel,
 #     [15] handle, then the keys expected, kept (-1: all), put and dropped
-# Returns the outcome and the user bound before. 'unindexed': nothing was written; the caller adds to the
-#     index and runs the script again.
+# Returns the outcome, the user bound before, and the sample of the index. 'unindexed': nothing was written;
+#     the caller adds to the index and runs the script again.
 # The pcall: a refused PUBLISH (an ACL without the channel) must not fail the script after its writes.
 ROTATE = Script(
     _PRELUDE
@@ -138,14 +149,14 @@ ROTATE = Script(
     + _INDEX
     + """
 local found, current = live()
-if not found then return {'gone', ''} end
+if not found then return {'gone', '', {}} end
 local holds, at = expected(16)
 local graced = ARGV[10] ~= ''
-if not holds or graced and not current then return {'conflict', ''} end
-local covered = found[4] == ARGV[5] and tonumber(ARGV[9]) <= tonumber(found[9])
+if not holds or graced and not current then return {'conflict', '', {}} end
+local covered, sample = found[4] == ARGV[5] and tonumber(ARGV[9]) <= tonumber(found[9]), {}
 if ARGV[5] ~= '' and ARGV[12] == '0' and not covered then
-  if not KEYS[2] then return {'unindexed', ''} end
-  index(KEYS[2], ARGV[15], ARGV[4], ARGV[13])
+  if not KEYS[2] then return {'unindexed', '', {}} end
+  sample = index(KEYS[2], ARGV[15], ARGV[4], ARGV[13])
 end
 local seen = tonumber(ARGV[4]) > tonumber(found[7]) and ARGV[4] or found[7]
 local set = {'#v', ARGV[3], '#r', ARGV[4], '#m', ARGV[7], '#s', seen, '#e', ARGV[8], '#d', ARGV[9]}
@@ -177,7 +188,7 @@ put(at + 2, last)
 drop(last + 2, #ARGV)
 redis.call('PEXPIRE', key, ARGV[11])
 if not graced then redis.pcall('PUBLISH', ARGV[14], ARGV[15]) end
-return {'applied', found[4] or ''}
+return {'applied', found[4] or '', sample}
 """
 )
 
@@ -198,15 +209,29 @@ return {{1, found[1] or ''}}
 
 # KEYS[1] the user's index
 # ARGV[1] handle, [2] time of the addition, [3] how long the index stays at least
-INDEX = Script(_INDEX + "index(KEYS[1], ARGV[1], ARGV[2], ARGV[3])\nreturn 'indexed'\n")
+INDEX = Script(_INDEX + "return index(KEYS[1], ARGV[1], ARGV[2], ARGV[3])\n")
+
+# KEYS[1] the user's index, ARGV[1] cursor, [2] how many entries
+# Returns the next cursor and handles. ZSCAN returns each entry that stays meanwhile; a handle may come twice.
+PAGE = Script("""
+local page = redis.pcall('ZSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])
+if page.err then return {'0', {}} end
+local handles = {}
+for i = 1, #page[2], 2 do handles[#handles + 1] = page[2][i] end
+return {page[1], handles}
+""")
 
 # KEYS[1] the user's index
 # ARGV[1] remove entries with a score below this, [2...] handles
-# The script reads the score itself: a login may have added the entry again since the caller read it.
+# The script reads the scores itself: a login may have added an entry again since the caller read it.
 PRUNE = Script("""
-for i = 2, #ARGV do
-  local added = redis.call('ZSCORE', KEYS[1], ARGV[i])
-  if added and tonumber(added) < tonumber(ARGV[1]) then redis.call('ZREM', KEYS[1], ARGV[i]) end
+for first = 2, #ARGV, 4000 do
+  local scores = redis.call('ZMSCORE', KEYS[1], unpack(ARGV, first, math.min(first + 3999, #ARGV)))
+  local stale = {}
+  for i, added in ipairs(scores) do
+    if added and tonumber(added) < tonumber(ARGV[1]) then stale[#stale + 1] = ARGV[first + i - 1] end
+  end
+  if #stale > 0 then redis.call('ZREM', KEYS[1], unpack(stale)) end
 end
 return 'pruned'
 """)

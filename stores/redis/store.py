@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
@@ -10,7 +9,7 @@ from contextlib import aclosing, suppress
 from typing import Any, Self
 
 from stormcellar.stores.base import Announcing, Scannable
-from stormcellar.stores.errors import DuplicateSession, StoreError, StoreRefused, StoreUnavailable
+from stormcellar.stores.errors import DuplicateSession, StoreRefused, StoreUnavailable
 from stormcellar.stores.records import (
     Absent,
     Credential,
@@ -22,7 +21,7 @@ from stormcellar.stores.records import (
     StoreOptions,
     check_record,
 )
-from stormcellar.stores.redis.client import BATCH, RedisClient, is_foreign
+from stormcellar.stores.redis.client import BATCH, RedisClient
 from stormcellar.stores.redis.counters import RedisCounters
 from stormcellar.stores.redis.records import (
     META,
@@ -37,13 +36,11 @@ from stormcellar.stores.redis.records import (
     user_bytes,
     write_arguments,
 )
-from stormcellar.stores.redis.scripts import APPLY, CREATE, DESTROY, INDEX, PRUNE, ROTATE
+from stormcellar.stores.redis.scripts import APPLY, CREATE, DESTROY, ROTATE
 from stormcellar.stores.redis.url import connect
+from stormcellar.stores.redis.user_index import BIND_MS, UserIndex
 
 LOG = logging.getLogger(__name__)
-
-BIND_MS = 60_000
-"""How long an index entry may exist before its record. Longer than any call and any clock difference."""
 
 RECONNECT_S, RECONNECT_MOST_S = 0.1, 2.0
 
@@ -60,12 +57,13 @@ class RedisStore(Announcing, Scannable):
     apply         EVALSHA: HMGET, HGET of each expected key, HSET, HDEL, PEXPIRE
     rotate        EVALSHA: as apply, HKEYS, PUBLISH; with a new user or deadline: index
     destroy       EVALSHA: HMGET, DEL, HSET and PEXPIRE of the tombstone, PUBLISH; with a user: then ZREM
-    of_user       ZRANGE, HMGET of each handle; with stale entries: then EVALSHA: ZSCORE, ZREM
+    of_user       for each 1000 entries EVALSHA: ZSCAN; HMGET of each handle, on one server only if EXISTS of
+                  all of them finds any; with stale entries: then EVALSHA: ZMSCORE, ZREM
     alive         HMGET of each handle
     gone          SUBSCRIBE
     scan          SCAN with MATCH and COUNT on each primary node, HGETALL of each handle
     ping          EVALSHA of `destroy` on a handle that cannot exist; INFO memory, once
-    (index)       ZADD GT, PTTL, PEXPIRE
+    (index)       ZADD GT, PTTL, PEXPIRE, ZCARD; with more than 8 entries ZRANDMEMBER of 4, then as of_user
     ============  =====================================================================================
 
     Keys are `{prefix}:s:{handle}` and `{prefix}:u:{SHA-256 of the user}`, the channel is `{prefix}:gone`. A
@@ -83,6 +81,7 @@ class RedisStore(Announcing, Scannable):
         self._prefix = prefix
         self._channel = f"{prefix}:gone"
         self._reader = Reader()
+        self._index = UserIndex(client, prefix, self._reader)
         self._has_read_policy = False
 
     @classmethod
@@ -99,18 +98,20 @@ class RedisStore(Announcing, Scannable):
     async def create(self, record: Record) -> None:
         """Insert *record*. A key of another type at its place counts as a duplicate."""
         check_record(record)
-        added_ms = max(record.created_ms, record.rotated_ms, record.seen_ms)
+        added_ms, until = max(record.created_ms, record.rotated_ms, record.seen_ms), self._client.until()
         entry = (record.handle, added_ms, kept_ms(record.deadline_ms, now_ms=added_ms) + BIND_MS)
         arguments = [kept_ms(record.expires_ms, now_ms=added_ms), *entry, *record_arguments(record)]
-        keys = self._bound_keys(record.handle, record.user)
+        keys, sample = self._bound_keys(record.handle, record.user), []
         if record.user is None or len(keys) > 1:
-            reply = await self._client.run("create", CREATE, keys, *arguments)
+            reply, sample = await self._client.run("create", CREATE, keys, *arguments)
         else:
-            async with self._client.within("create"):
-                await self._index(record.user, *entry)
-                reply = await self._client.run("create", CREATE, keys, *arguments)
+            async with self._client.within("create", until=until):
+                sample = await self._index.add(record.user, *entry)
+                reply, _ = await self._client.run("create", CREATE, keys, *arguments)
         if reply == b"duplicate":
             raise DuplicateSession(record.handle)
+        if record.user is not None and sample:
+            await self._index.trim(user_bytes(record.user), sample, added_ms, until)
 
     async def load(self, credential: Credential, *, now_ms: int) -> Record | Absent:
         """Return one atomic snapshot of the live session, or why there is none."""
@@ -157,14 +158,16 @@ class RedisStore(Announcing, Scannable):
             *write_arguments(rotation.delta),
         ]
         keys, until = self._bound_keys(handle, user), self._client.until()
-        outcome, previous = await self._client.run("rotate", ROTATE, keys, *before, 0, *after)
+        outcome, previous, sample = await self._client.run("rotate", ROTATE, keys, *before, 0, *after)
         if outcome == b"unindexed":
             assert user is not None
             async with self._client.within("rotate", until=until):
-                await self._index(user, handle, added_ms, indexed_ms)
-                outcome, previous = await self._client.run("rotate", ROTATE, keys, *before, 1, *after)
+                sample = await self._index.add(user, handle, added_ms, indexed_ms)
+                outcome, previous, _ = await self._client.run("rotate", ROTATE, keys, *before, 1, *after)
         if previous not in (b"", bound):
-            await self._prune(previous, [handle], added_ms, until)
+            await self._index.prune(previous, [handle], added_ms, until)
+        if sample:
+            await self._index.trim(bound, sample, added_ms, until)
         return _OUTCOMES[outcome]
 
     async def destroy(self, handle: Handle, *, now_ms: int) -> bool:
@@ -173,26 +176,12 @@ class RedisStore(Announcing, Scannable):
         arguments = (self._channel, handle, now_ms)
         removed, user = await self._client.run("destroy", DESTROY, [self._key(handle)], *arguments)
         if user:
-            # Handles are never reused, so nothing can have bound it since.
-            with suppress(StoreError):
-                async with self._client.within("destroy", until=until):
-                    await self._client.write("destroy", "ZREM", self._user_key(user), handle)
+            await self._index.discard(user, handle, until)
         return bool(removed)
 
     async def of_user(self, user: str, *, now_ms: int) -> list[Record]:
         """Return every live session of *user* bound before the call, each once, `data` left empty."""
-        async with self._client.within("of_user") as until:
-            replies = await self._indexed(wanted := user_bytes(user))
-        found, stale = [], []
-        for handle, reply in replies.items():
-            stored = self._reader.read_meta(handle, reply)
-            if not isinstance(stored, Stored) or stored.record.user != user:
-                stale.append(handle)
-            elif stored.record.expires_ms > now_ms:
-                found.append(stored.record)
-        if stale:
-            await self._prune(wanted, stale, now_ms, until)
-        return found
+        return await self._index.records(user, now_ms=now_ms)
 
     async def alive(self, credentials: Iterable[Credential], *, now_ms: int) -> set[Credential]:
         """Return which of any number of *credentials* are live; exact for each, not one snapshot."""
@@ -256,34 +245,11 @@ class RedisStore(Announcing, Scannable):
     def _key(self, handle: Handle) -> str:
         return f"{self._prefix}:s:{handle}"
 
-    def _user_key(self, user: bytes) -> str:
-        # A user is untrusted text of any length; its hash is neither.
-        return f"{self._prefix}:u:{hashlib.sha256(user).hexdigest()}"
-
     def _bound_keys(self, handle: Handle, user: str | None) -> list[str]:
-        """Return the keys that binding *user* changes. In a cluster only the record; see `_index`."""
+        """Return the keys that binding *user* changes. In a cluster only the record; see `UserIndex`."""
         if user is None or self._client.is_cluster:
             return [self._key(handle)]
-        return [self._key(handle), self._user_key(user_bytes(user))]
-
-    async def _index(self, user: str, handle: Handle, added_ms: int, stays_ms: int) -> None:
-        await self._client.run("index", INDEX, [self._user_key(user_bytes(user))], handle, added_ms, stays_ms)
-
-    async def _prune(self, user: bytes, handles: Sequence[Handle], now_ms: int, until: float) -> None:
-        """Remove from the index of *user* those of *handles* that are too old to be waiting for a record.
-
-        Best effort: an entry that stays is harmless, and the next reader tries again.
-        """
-        with suppress(StoreError):
-            async with self._client.within("prune", until=until):
-                await self._client.run("prune", PRUNE, [self._user_key(user)], now_ms - BIND_MS, *handles)
-
-    async def _indexed(self, user: bytes) -> dict[Handle, Any]:
-        reply = await self._client.read("of_user", "ZRANGE", self._user_key(user), 0, -1)
-        handles = [] if is_foreign(reply) else [Handle(name.decode(errors="replace")) for name in reply]
-        keys = [self._key(handle) for handle in handles]
-        replies = await self._client.read_each("of_user", "HMGET", keys, *META)
-        return dict(zip(handles, replies, strict=True))
+        return [self._key(handle), self._index.key(user_bytes(user))]
 
     async def _load_each(self, handles: Sequence[Handle]) -> list[Record]:
         async with self._client.within("scan"):

@@ -56,6 +56,11 @@ def left_of(admin: redis.Redis, key: str) -> int:
     return int(left)
 
 
+def index_key(prefix: str, user: str) -> str:
+    """Return the key of the index of *user*."""
+    return f"{prefix}:u:{hashlib.sha256(user.encode()).hexdigest()}"
+
+
 @contextmanager
 def paused(backend: Backend) -> Iterator[None]:
     """Freeze *backend*: connections stay open and nothing answers."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,14 +20,12 @@ from stormcellar.stores import (
     DuplicateSession,
     Handle,
     Outcome,
-    StoreOptions,
     open_store,
 )
 from stormcellar.stores.conformance import StoreContract
 from stormcellar.stores.conformance.cases import NOTHING, NOW, UNKNOWN, new_record, new_verifier
 from stormcellar.stores.redis import RedisStore
 from stormcellar.stores.redis.records import META
-from stormcellar.stores.redis.store import BIND_MS
 from tests.stores.redis.samples import collect, left_of, now, sign_in, verifier_of
 from tests.support.backends import Backend
 
@@ -43,11 +40,6 @@ def everything_in(admin: redis.Redis) -> bytes:
         }.get(admin.type(key), admin.dump)
         parts += [key, repr(read(key)).encode()]
     return b"\n".join(parts)
-
-
-def index_key(prefix: str, user: str) -> str:
-    """Return the key of the index of *user*."""
-    return f"{prefix}:u:{hashlib.sha256(user.encode()).hexdigest()}"
 
 
 class TestContract(StoreContract):
@@ -257,117 +249,6 @@ async def test_thousands_of_keys_are_put_and_dropped_by_activity(store: RedisSto
     assert not isinstance(put, Absent) and not isinstance(kept, Absent)
     assert (put.data, put.expires_ms) == ({"before": b"1", **data}, later)
     assert kept.data == {"k1": b"1"}
-
-
-@pytest.mark.gen_test
-async def test_a_reader_between_index_and_bind_loses_no_login(redis_cluster: Backend, prefix: str) -> None:
-    """Whoever lists a user's sessions while one is being bound leaves its index entry alone.
-
-    Only in a cluster are the two a step each.
-    """
-
-    class Watched(RedisStore):
-        async def _index(self, *arguments: Any) -> None:
-            await super()._index(*arguments)
-            listed.append(await store.of_user("alice", now_ms=NOW))
-
-    listed: list[Any] = []
-    store = RedisStore.from_url(redis_cluster.url, StoreOptions(prefix))
-    watched = Watched.from_url(redis_cluster.url, StoreOptions(prefix))
-    anonymous, direct = new_record(), new_record(user="alice")
-    await store.create(anonymous)
-
-    await watched.create(direct)
-    await sign_in(watched, anonymous, "alice")
-    await watched.aclose()
-
-    found = {record.handle for record in await store.of_user("alice", now_ms=NOW)}
-    await store.aclose()
-    assert (len(listed), found) == (2, {direct.handle, anonymous.handle})
-
-
-@pytest.mark.gen_test
-async def test_a_stale_index_entry_leaves_after_a_minute(
-    store: RedisStore, admin: redis.Redis, prefix: str
-) -> None:
-    """An entry without its record stays for 60 s of the caller's clock and is then removed by a reader."""
-    record = new_record(user="alice")
-    await store.create(record)
-    admin.delete(f"{prefix}:s:{record.handle}")
-    key, added_ms = index_key(prefix, "alice"), record.seen_ms
-
-    await store.of_user("alice", now_ms=added_ms + 60_000)
-    kept = admin.zcard(key)
-    await store.of_user("alice", now_ms=added_ms + 60_001)
-
-    assert (kept, admin.zcard(key)) == (1, 0)
-
-
-@pytest.mark.gen_test
-async def test_binding_again_refreshes_the_index_entry(
-    store: RedisStore, admin: redis.Redis, prefix: str
-) -> None:
-    """Away from a user and back: the entry counts from the last binding, and never from an older clock."""
-    record = new_record(user="alice")
-    away, back, behind = new_verifier(), new_verifier(), new_verifier()
-    later = record.seen_ms + 120_000
-    await store.create(record)
-
-    await sign_in(store, record, "bob", verifier=away)
-    await sign_in(store, replace(record, verifier=away), "alice", verifier=back, now_ms=later)
-    refreshed = admin.zscore(index_key(prefix, "alice"), record.handle)
-    await sign_in(
-        store,
-        replace(record, verifier=back),
-        "alice",
-        verifier=behind,
-        deadline_ms=record.deadline_ms + 1_000,
-    )
-
-    assert refreshed == later
-    assert admin.zscore(index_key(prefix, "alice"), record.handle) == later
-
-
-@pytest.mark.gen_test
-async def test_a_late_removal_spares_a_session_bound_again(
-    store: RedisStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Bound to another user and back: the first rotation's removal from the old index loses nothing."""
-    record, away, back = new_record(user="alice"), new_verifier(), new_verifier()
-    returning = replace(record, verifier=away)
-    await store.create(record)
-    held = asyncio.Event()
-    prune = store._prune
-
-    async def late(*arguments: Any) -> None:
-        if not held.is_set():
-            held.set()
-            assert await sign_in(store, returning, "alice", verifier=back) is Outcome.APPLIED
-        await prune(*arguments)
-
-    monkeypatch.setattr(store, "_prune", late)
-    await sign_in(store, record, "bob", verifier=away)
-
-    assert held.is_set()
-    assert [found.verifier for found in await store.of_user("alice", now_ms=now())] == [back]
-
-
-@pytest.mark.gen_test
-async def test_an_index_lives_as_long_as_its_latest_deadline(
-    store: RedisStore, admin: redis.Redis, prefix: str
-) -> None:
-    """A binding extends the expiry of the user's index and never shortens it."""
-    long, short = new_record(user="alice"), new_record(user="alice", deadline_ms=now() + 700_000)
-    await store.create(long)
-    first = left_of(admin, index_key(prefix, "alice")) - (long.deadline_ms - NOW)
-
-    await store.create(short)
-    second = left_of(admin, index_key(prefix, "alice")) - (long.deadline_ms - NOW)
-    await sign_in(store, short, "alice", deadline_ms=long.deadline_ms + 300_000)
-    third = left_of(admin, index_key(prefix, "alice")) - (long.deadline_ms - NOW) - 300_000
-
-    slack_ms = TOMBSTONE_MS + BIND_MS
-    assert [0 <= slack_ms - slack < 1000 for slack in (first, second, third)] == [True, True, True]
 
 
 @pytest.mark.gen_test

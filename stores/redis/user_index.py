@@ -1,0 +1,103 @@
+"""`UserIndex`: the sorted set of the handles of each user. A score is when the entry was added."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+
+from stormcellar.stores.errors import StoreError
+from stormcellar.stores.records import Handle, Record
+from stormcellar.stores.redis.client import BATCH, RedisClient
+from stormcellar.stores.redis.records import META, Reader, Stored, user_bytes
+from stormcellar.stores.redis.scripts import INDEX, PAGE, PRUNE
+
+BIND_MS = 60_000
+"""How long an index entry may exist before its record. Longer than any call and any clock difference."""
+
+PAGE_SIZE = 1000
+"""About how many entries a reader takes at a time: it is fast, and no other command waits for long."""
+
+
+class UserIndex:
+    """Reads the indexes, and removes stale entries: those without a record, or of another user's session.
+
+    A session that expires leaves its entry behind. Two rules keep an index small, whatever its size. A reader
+    removes what is stale page by page, so one that times out has made the index smaller for the next. And
+    whoever adds an entry checks `SAMPLE` others, chosen at random: the more of them are stale, the more it
+    removes, so that stale entries stay fewer than the others.
+
+    An entry without a record stays for `BIND_MS`: in a cluster, its record may still be on its way.
+    """
+
+    def __init__(self, client: RedisClient, prefix: str, reader: Reader) -> None:
+        self._client = client
+        self._prefix = prefix
+        self._reader = reader
+
+    def key(self, user: bytes) -> str:
+        """Return the key of the index of *user*: untrusted text of any length, which its hash is not."""
+        return f"{self._prefix}:u:{hashlib.sha256(user).hexdigest()}"
+
+    async def add(self, user: str, handle: Handle, added_ms: int, stays_ms: int) -> list[bytes]:
+        """Add an entry, where no script can do it with the record; return the sample to `trim`."""
+        sample: list[bytes] = await self._client.run(
+            "index", INDEX, [self.key(user_bytes(user))], handle, added_ms, stays_ms
+        )
+        return sample
+
+    async def discard(self, user: bytes, handle: Handle, until: float) -> None:
+        """Remove the entry of a destroyed session: handles are never reused, so nothing can have bound it."""
+        with suppress(StoreError):
+            async with self._client.within("destroy", until=until):
+                await self._client.write("destroy", "ZREM", self.key(user), handle)
+
+    async def records(self, user: str, *, now_ms: int) -> list[Record]:
+        """Return the live sessions of *user*, each once, `data` left empty; remove what is stale."""
+        wanted, found, cursor = user_bytes(user), dict[Handle, Record](), b"0"
+        async with self._client.within("of_user") as until:
+            while True:
+                cursor, names = await self._client.run_as_read(
+                    "of_user", PAGE, [self.key(wanted)], cursor, PAGE_SIZE
+                )
+                records, stale = await self._read(wanted, names)
+                found.update((record.handle, record) for record in records)
+                if stale:
+                    await self.prune(wanted, stale, now_ms, until)
+                if cursor == b"0":
+                    return [record for record in found.values() if record.expires_ms > now_ms]
+
+    async def trim(self, user: bytes, sample: Sequence[bytes], now_ms: int, until: float) -> None:
+        """Remove what is stale in *sample*. Best effort, after a sign-in that is complete."""
+        with suppress(StoreError):
+            async with self._client.within("prune", until=until):
+                _, stale = await self._read(user, sample)
+                if stale:
+                    await self.prune(user, stale, now_ms, until)
+
+    async def prune(self, user: bytes, names: Sequence[str | bytes], now_ms: int, until: float) -> None:
+        """Remove from the index of *user* those of *names* that are too old to be waiting for a record.
+
+        Best effort: an entry that stays is harmless, and the next reader tries again.
+        """
+        with suppress(StoreError):
+            async with self._client.within("prune", until=until):
+                await self._client.run("prune", PRUNE, [self.key(user)], now_ms - BIND_MS, *names)
+
+    async def _read(self, user: bytes, names: Sequence[bytes]) -> tuple[list[Record], list[bytes]]:
+        """Return the records of *user* behind the entries *names*, live or expired, and the stale entries."""
+        handles = [Handle(name.decode(errors="replace")) for name in names]
+        keys = [f"{self._prefix}:s:{handle}" for handle in handles]
+        # One command for all: where an index is large, most of it is stale.
+        is_alone = len(keys) > BATCH and not self._client.is_cluster
+        if is_alone and await self._client.read("of_user", "EXISTS", *keys) == 0:
+            return [], [*names]
+        replies = await self._client.read_each("of_user", "HMGET", keys, *META)
+        records, stale = [], []
+        for name, handle, reply in zip(names, handles, replies, strict=True):
+            stored = self._reader.read_meta(handle, reply)
+            if isinstance(stored, Stored) and (stored.record.user or "").encode() == user:
+                records.append(stored.record)
+            else:
+                stale.append(name)
+        return records, stale
