@@ -57,13 +57,13 @@ class RedisStore(Announcing, Scannable):
     apply         EVALSHA: HMGET, HGET of each expected key, HSET, HDEL, PEXPIRE
     rotate        EVALSHA: as apply, HKEYS, PUBLISH; with a new user or deadline: index
     destroy       EVALSHA: HMGET, DEL, HSET and PEXPIRE of the tombstone, PUBLISH; with a user: then ZREM
-    of_user       for each 1000 entries EVALSHA: ZSCAN; HMGET of each handle, on one server only if EXISTS of
-                  all of them finds any; with stale entries: then EVALSHA: ZMSCORE, ZREM
+    of_user       for each 1000 entries EVALSHA: ZSCAN; EXISTS, if there are many; HMGET of each handle, if
+                  any exists; with stale entries: then EVALSHA: ZMSCORE, ZREM
     alive         HMGET of each handle
     gone          SUBSCRIBE
     scan          SCAN with MATCH and COUNT on each primary node, HGETALL of each handle
     ping          EVALSHA of `destroy` on a handle that cannot exist; INFO memory, once
-    (index)       ZADD GT, PTTL, PEXPIRE, ZCARD; with more than 8 entries ZRANDMEMBER of 4, then as of_user
+    (index)       ZADD GT, PTTL, PEXPIRE, ZCARD; with more than 8 entries ZRANDMEMBER of 4, then EXISTS
     ============  =====================================================================================
 
     Keys are `{prefix}:s:{handle}` and `{prefix}:u:{SHA-256 of the user}`, the channel is `{prefix}:gone`. A

@@ -71,8 +71,8 @@ class UserIndex:
         """Remove what is stale in *sample*. Best effort, after a sign-in that is complete."""
         with suppress(StoreError):
             async with self._client.within("prune", until=until):
-                _, stale = await self._read(user, sample)
-                if stale:
+                if await self._exist(sample) < len(sample):
+                    _, stale = await self._read(user, sample)
                     await self.prune(user, stale, now_ms, until)
 
     async def prune(self, user: bytes, names: Sequence[str | bytes], now_ms: int, until: float) -> None:
@@ -86,18 +86,26 @@ class UserIndex:
 
     async def _read(self, user: bytes, names: Sequence[bytes]) -> tuple[list[Record], list[bytes]]:
         """Return the records of *user* behind the entries *names*, live or expired, and the stale entries."""
-        handles = [Handle(name.decode(errors="replace")) for name in names]
-        keys = [f"{self._prefix}:s:{handle}" for handle in handles]
-        # One command for all: where an index is large, most of it is stale.
-        is_alone = len(keys) > BATCH and not self._client.is_cluster
-        if is_alone and await self._client.read("of_user", "EXISTS", *keys) == 0:
+        # Where an index is large, most of it is stale.
+        if len(names) > BATCH and await self._exist(names) == 0:
             return [], [*names]
-        replies = await self._client.read_each("of_user", "HMGET", keys, *META)
+        replies = await self._client.read_each("of_user", "HMGET", self._keys(names), *META)
         records, stale = [], []
-        for name, handle, reply in zip(names, handles, replies, strict=True):
-            stored = self._reader.read_meta(handle, reply)
+        for name, reply in zip(names, replies, strict=True):
+            stored = self._reader.read_meta(Handle(name.decode(errors="replace")), reply)
             if isinstance(stored, Stored) and (stored.record.user or "").encode() == user:
                 records.append(stored.record)
             else:
                 stale.append(name)
         return records, stale
+
+    async def _exist(self, names: Sequence[bytes]) -> int:
+        """Return how many of the entries *names* have a record; on one server with one command."""
+        keys = self._keys(names)
+        if self._client.is_cluster:
+            return sum(await self._client.read_each("of_user", "EXISTS", keys))
+        found: int = await self._client.read("of_user", "EXISTS", *keys)
+        return found
+
+    def _keys(self, names: Sequence[bytes]) -> list[str]:
+        return [f"{self._prefix}:s:{name.decode(errors='replace')}" for name in names]
