@@ -39,6 +39,7 @@ MUTATIONS: dict[str, tuple[bytes, Call]] = {
 }
 READS: dict[str, Call] = {
     "load": lambda store, record: store.load(record.credential, now_ms=NOW),
+    "find": lambda store, record: store.find(record.handle, now_ms=NOW),
     "alive": lambda store, record: store.alive([record.credential], now_ms=NOW),
     "of_user": lambda store, record: store.of_user(str(record.user), now_ms=NOW),
 }
