@@ -7,6 +7,7 @@ import pickle
 import pytest
 
 from stormcellar import Lifetime, errors
+from stormcellar.app.error_texts import describe
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,18 @@ def test_errors_survive_pickling() -> None:
     again = [pickle.loads(pickle.dumps(error)) for error in known]
 
     assert [(type(error), str(error)) for error in again] == [(type(error), str(error)) for error in known]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wait"),
+    [
+        *((1, "1 second"), (60, "60 seconds"), (61, "2 minutes"), (7200, "120 minutes"), (7201, "3 hours")),
+        *((86_400, "24 hours"), (172_801, "3 days"), (604_800, "7 days")),
+    ],
+)
+def test_wait_is_told_in_a_unit_that_fits(seconds: int, wait: str) -> None:
+    """Rounded up, so that whoever comes back then is not refused again."""
+    assert describe(429, errors.Throttled(seconds)) == (
+        "throttled",
+        f"Too many attempts. Try again in {wait}.",
+    )

@@ -30,8 +30,9 @@ class Authenticator:
             Busy: Too many passwords are being verified; this attempt is not counted.
             StoreUnavailable: The attempt cannot be counted; the password was not verified.
         """
+        changed_ms = self._accounts.valid_after(canonical_name(name) or "")
         try:
-            admission = await self._throttle.admit(name, address)
+            admission = await self._throttle.admit(name, address, since_ms=changed_ms or 0)
         except Throttled:
             self._emit(Kind.SIGN_IN_THROTTLED, name, address)
             raise

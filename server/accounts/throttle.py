@@ -1,42 +1,49 @@
 """The throttle on sign-in: attempts are counted before the password is hashed, in the sessions' backend.
 
-====================  =====  ==========================================================================
-account and address   hard   `attempts` free, then a wait of 10 s that doubles up to 15 min; a sign-in
-                             resets the count
-address               hard   `attempts_per_address` free, then a wait of 10 s that doubles up to 5 min;
-                             IPv6 by /64
-account               soft   above `soft_per_account` an hour, each pair of account and address has 1
-                             free attempt
-all                   soft   above `soft_overall` an hour, the same for every account, and each address
-                             has 10 free attempts
-====================  =====  ==========================================================================
+===================  =====  ===========================================================================
+account and address  hard   `attempts` free, then a wait of 10 s that doubles up to 15 min; a sign-in
+                            resets the count
+network              hard   `attempts_per_address` free, then a wait of 10 s that doubles up to 5 min;
+                            for IPv6 its /64, and 1.5 and 2 times as many for its /56 and /48
+account              hard   `attempts_per_account` free since the last sign-in or change of the account,
+                            then a wait of 1 min that doubles up to a week; not for known addresses
+account              soft   above `soft_per_account` an hour, each pair of account and address has 1
+                            free attempt
+all                  soft   above `soft_overall` an hour, the same for every account, and each address
+                            has 10 free attempts
+===================  =====  ===========================================================================
 
-A hard limit refuses the right password too. A soft limit only lowers the hard ones: the first attempt from a
-new address is always accepted, so attacks from elsewhere lock no user out. Only failed attempts stay counted;
-a refused one is not counted. Sources: OWASP ASVS 5.0 V6.1.1 and V6.3.1, NIST SP 800-63B-4.
+An address is known to an account if somebody signed in to the account from there in the last 60 to 90 days.
+It is exempt from the limits of the account and of the wide networks, so that others cannot lock the owner
+out. A hard limit refuses the right password, too; a soft one only lowers the hard ones. Only failed attempts
+stay counted; a refused one is not counted. Sources: OWASP ASVS 5.0 V6.1.1 and V6.3.1, NIST SP 800-63B-4.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 import logging
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from stormcellar.accounts.account_names import canonical_name
+from stormcellar.accounts.networks import Network, networks_of, take_each
 from stormcellar.errors import Throttled
 from stormcellar.stores import Counters, Rule, Store, StoreError, Tally, open_store
 
 log = logging.getLogger("stormcellar.throttle")
 
-_SECOND_MS, _MINUTE_MS, _HOUR_MS = 1_000, 60_000, 3_600_000
+_SECOND_MS, _MINUTE_MS, _HOUR_MS, _DAY_MS = 1_000, 60_000, 3_600_000, 86_400_000
 
 # A limit that is never reached: soft limits only count.
-_COUNTED = Rule(limit=2**31, first_wait_ms=0, longest_wait_ms=0, keep_ms=_HOUR_MS)
+_NEVER = 2**31
+_COUNTED = Rule(limit=_NEVER, first_wait_ms=0, longest_wait_ms=0, keep_ms=_HOUR_MS)
+_FAILURES_COUNTED = Rule(limit=_NEVER, first_wait_ms=0, longest_wait_ms=0, keep_ms=30 * _DAY_MS)
+# The wait keeps a sign-in from writing it again within 30 days.
+_KNOWN = Rule(limit=1, first_wait_ms=30 * _DAY_MS, longest_wait_ms=30 * _DAY_MS, keep_ms=90 * _DAY_MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,42 +58,56 @@ class Rules:
     """Free attempts on one account from one address."""
     attempts_per_address: int = 50
     """Free attempts from one address, on any account."""
+    attempts_per_account: int = 50
+    """Free attempts in a row on one account, from all addresses that are not known to it."""
     soft_per_account: int = 30
     """Attempts per hour on one account, from any address, above which each pair has one free attempt."""
     soft_overall: int = 1000
     """Attempts per hour on all accounts, above which every pair has one free attempt."""
 
     def __post_init__(self) -> None:
-        for name in ("attempts", "attempts_per_address", "soft_per_account", "soft_overall"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for field in fields(self):
+            if getattr(self, field.name) < 1:
+                raise ValueError(f"{field.name} must be at least 1, not {getattr(self, field.name)}")
 
     def for_pair(self, *, is_reduced: bool) -> Rule:
         """Return the rule for one account from one address."""
         return Rule(1 if is_reduced else self.attempts, 10 * _SECOND_MS, 15 * _MINUTE_MS, _HOUR_MS)
 
-    def for_address(self, *, is_reduced: bool) -> Rule:
-        """Return the rule for one address."""
-        free = self.attempts_per_address
-        return Rule(min(10, free) if is_reduced else free, 10 * _SECOND_MS, 5 * _MINUTE_MS, _HOUR_MS)
+    def for_network(self, network: Network, *, is_reduced: bool) -> Rule:
+        """Return the rule for a network of the address."""
+        free = min(10, self.attempts_per_address) if is_reduced else self.attempts_per_address
+        return Rule(network.limit(free), 10 * _SECOND_MS, 5 * _MINUTE_MS, _HOUR_MS)
+
+    def for_account(self) -> Rule:
+        """Return the rule for one account from all addresses that are not known to it."""
+        # 50 attempts, 14 more in the first twelve days, then one a week: 100 after about nine months.
+        return Rule(self.attempts_per_account, _MINUTE_MS, 7 * _DAY_MS, 30 * _DAY_MS)
 
 
 @dataclass(frozen=True, slots=True)
 class _TallyKeys:
-    """The keys of the four tallies that count one attempt."""
+    """The keys of the tallies of one attempt."""
 
     pair: str
-    address: str
+    networks: Mapping[str, Network]
+    """From the narrowest to the widest."""
+    failures: str
     account: str
     overall: str
+    known: str
+    """The tally that exists if the address is known to the account."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
     """An attempt that was accepted, and the tallies that counted it."""
 
-    pair: str
     charged: Mapping[str, Tally]
+    forgotten: frozenset[str]
+    """Those that a success removes; it takes one off the others."""
+    known: str | None
+    """The tally that a success takes, so that the address is known; None if it was taken lately."""
 
 
 class Throttle:
@@ -125,7 +146,7 @@ class Throttle:
         """Return 12 hexadecimal digits that identify *name* without revealing it."""
         return self._mac("name", canonical_name(name) or name).hex()[:12]
 
-    async def admit(self, name: str, address: str) -> Admission:
+    async def admit(self, name: str, address: str, *, since_ms: int = 0) -> Admission:
         """Count one attempt for *name* from *address*.
 
         After it, call `record_success` if the password was right, `give_back` if it was not verified, and
@@ -133,43 +154,69 @@ class Throttle:
 
         Args:
             address: The client's address, as far as trusted proxies confirm it.
+            since_ms: When the account was changed last. With another number the failures of the account start
+                again at zero.
 
         Raises:
             Throttled: The attempt is refused and was not counted.
             StoreUnavailable: The store gave no answer; some of the tallies may have counted the attempt.
         """
         now_ms = self.now_ms()
-        keys = self._keys(name, address, now_ms)
-        account, overall = await asyncio.gather(
-            *(self._counters.peek(key, now_ms=now_ms) for key in (keys.account, keys.overall))
+        keys = self._keys(name, address, since_ms, now_ms)
+        peeked = (keys.account, keys.overall, keys.failures, keys.known)
+        account, overall, failures, known = await asyncio.gather(
+            *(self._counters.peek(key, now_ms=now_ms) for key in peeked)
         )
-        is_reduced = overall.count >= self._rules.soft_overall
-        at_address = self._rules.for_address(is_reduced=is_reduced)
-        of_pair = self._rules.for_pair(is_reduced=is_reduced or account.count >= self._rules.soft_per_account)
-        pair = await self._counters.take(keys.pair, of_pair, now_ms=now_ms)
-        if not pair.taken:
-            there = await self._counters.peek(keys.address, now_ms=now_ms)
-            raise _throttled(
-                pair.next_ms, there.next_ms if there.count >= at_address.limit else 0, now_ms=now_ms
-            )
-        there = await self._counters.take(keys.address, at_address, now_ms=now_ms)
-        if not there.taken:
-            await self.give_back(Admission(keys.pair, {keys.pair: pair}))
-            raise _throttled(there.next_ms, now_ms=now_ms)
+        # No account has a name that is not valid, so there is nothing to guess.
+        is_exempt = known.count > 0 or canonical_name(name) is None
+        limits = self._limits(keys, account, overall, is_known=known.count > 0, is_exempt=is_exempt)
+        # First, so that an attack from many addresses writes nothing.
+        if failures.count >= limits[keys.failures].limit and now_ms < failures.next_ms:
+            raise await self._refusal(limits, now_ms)
+        charged = await take_each(self._counters, {keys.pair: limits[keys.pair]}, now_ms=now_ms)
+        if charged[keys.pair].taken:
+            shared = {key: rule for key, rule in limits.items() if key != keys.pair}
+            charged |= await take_each(self._counters, shared, now_ms=now_ms)
+            if not all(tally.taken for tally in charged.values()):
+                await self._counters.give_back(keys.pair, charged[keys.pair], now_ms=now_ms)
+        if refused := [tally for tally in charged.values() if not tally.taken]:
+            raise await self._refusal(limits, now_ms, *refused)
         # Last, so that refused attempts do not lower the limits of others.
-        account, overall = await asyncio.gather(
-            *(self._counters.take(key, _COUNTED, now_ms=now_ms) for key in (keys.account, keys.overall))
-        )
-        charged = {keys.pair: pair, keys.address: there, keys.account: account, keys.overall: overall}
-        return Admission(keys.pair, charged)
+        soft = dict.fromkeys((keys.account, keys.overall), _COUNTED)
+        charged |= await take_each(self._counters, soft, now_ms=now_ms)
+        forgotten = frozenset({keys.pair, keys.failures})
+        return Admission(charged, forgotten, keys.known if known.next_ms <= now_ms else None)
+
+    def _limits(
+        self, keys: _TallyKeys, account: Tally, overall: Tally, *, is_known: bool, is_exempt: bool
+    ) -> dict[str, Rule]:
+        """Return the hard limits of an attempt, by the keys of their tallies."""
+        rules, is_reduced = self._rules, overall.count >= self._rules.soft_overall
+        networks = list(keys.networks.items())[: 1 if is_known else None]
+        return {
+            keys.pair: rules.for_pair(is_reduced=is_reduced or account.count >= rules.soft_per_account),
+            **{key: rules.for_network(network, is_reduced=is_reduced) for key, network in networks},
+            keys.failures: _FAILURES_COUNTED if is_exempt else rules.for_account(),
+        }
+
+    async def _refusal(self, limits: Mapping[str, Rule], now_ms: int, *refused: Tally) -> Throttled:
+        """Return the error with the whole seconds until the last wait of all *limits* is over."""
+        tallies = await asyncio.gather(*(self._counters.peek(key, now_ms=now_ms) for key in limits))
+        waiting = [t for t, rule in zip(tallies, limits.values(), strict=True) if t.count >= rule.limit]
+        until_ms = max((tally.next_ms for tally in (*waiting, *refused)), default=now_ms)
+        return Throttled(max(1, -((now_ms - until_ms) // 1000)))
 
     async def record_success(self, admission: Admission) -> None:
-        """Reset the tally of this pair, and take the attempt off the other tallies.
+        """Reset the failures of the account and of the pair, and take the attempt off the other tallies.
 
-        Best effort: if the store does not answer, the attempt expires with its tally.
+        From then on the address is known to the account. Best effort: if the store does not answer, the
+        attempt expires with its tally.
         """
-        others = {key: tally for key, tally in admission.charged.items() if key != admission.pair}
-        await self._undo(self._counters.forget(admission.pair), *self._returns(others))
+        others = {key: tally for key, tally in admission.charged.items() if key not in admission.forgotten}
+        steps: list[Awaitable[object]] = [self._counters.forget(key) for key in admission.forgotten]
+        if admission.known is not None:
+            steps.append(self._counters.take(admission.known, _KNOWN, now_ms=self.now_ms()))
+        await self._undo(*steps, *self._returns(others))
 
     async def give_back(self, admission: Admission) -> None:
         """Take the attempt off every tally. Best effort."""
@@ -179,22 +226,25 @@ class Throttle:
         now_ms = self.now_ms()
         return [self._counters.give_back(key, tally, now_ms=now_ms) for key, tally in charged.items()]
 
-    async def _undo(self, *steps: Awaitable[None]) -> None:
+    async def _undo(self, *steps: Awaitable[object]) -> None:
         for result in await asyncio.gather(*steps, return_exceptions=True):
             if isinstance(result, StoreError):
                 log.warning("a sign-in attempt stays counted for an hour: %s", result)
             elif isinstance(result, BaseException):
                 raise result
 
-    def _keys(self, name: str, address: str, now_ms: int) -> _TallyKeys:
-        account, origin = canonical_name(name) or "", origin_of(address)
+    def _keys(self, name: str, address: str, since_ms: int, now_ms: int) -> _TallyKeys:
+        account, networks = canonical_name(name) or "", networks_of(address)
+        origin = networks[0].name
         # Soft limits count by the clock hour: a window that each failure extends would never end.
         hour = str(now_ms // _HOUR_MS)
         return _TallyKeys(
             pair=self._tally_key("pair", account, origin),
-            address=self._tally_key("address", origin),
+            networks={self._tally_key("address", each.name): each for each in networks},
+            failures=self._tally_key("failures", account, str(since_ms)),
             account=self._tally_key("account", account, hour),
             overall=self._tally_key("overall", hour),
+            known=self._tally_key("known", account, origin),
         )
 
     def _tally_key(self, kind: str, *parts: str) -> str:
@@ -204,28 +254,6 @@ class Throttle:
         # A length before each part makes the message unambiguous.
         message = "".join(f"{len(part)}:{part}" for part in parts)
         return hmac.digest(self._key, message.encode(errors="surrogatepass"), "sha256")
-
-
-def _throttled(*next_ms: int, now_ms: int) -> Throttled:
-    """Return the error with the whole seconds until the last of these waits is over."""
-    return Throttled(max(1, -((now_ms - max(next_ms)) // 1000)))
-
-
-def origin_of(address: str) -> str:
-    """Return what *address* is counted as: IPv4 as it is, IPv6 by its /64, which one customer has.
-
-    Anything else, such as the peer of a Unix socket, is counted as written.
-    """
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    # From the number, without the scope (`%eth0`), which the client chooses.
-    return str(ipaddress.IPv6Address(int(parsed) >> 64 << 64)) + "/64"
 
 
 def counters_of(store: Store) -> Counters:

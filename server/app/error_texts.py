@@ -119,6 +119,9 @@ def _code(status: int, error: BaseException | None) -> str:
 
 
 def _wait_text(seconds: int) -> str:
-    """Return *seconds* as text; more than 60 as minutes, rounded up."""
-    count, name = (seconds, "second") if seconds <= 60 else (-(-seconds // 60), "minute")
+    """Return *seconds* as text, in the largest unit that fits, rounded up."""
+    count, name = seconds, "second"
+    for least_s, unit_s, unit in ((60, 60, "minute"), (7200, 3600, "hour"), (172_800, 86_400, "day")):
+        if seconds > least_s:
+            count, name = -(-seconds // unit_s), unit
     return f"{count} {name}" + ("s" if count != 1 else "")
