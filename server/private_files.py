@@ -135,10 +135,23 @@ def _is_locked(descriptor: int) -> bool:
 
 
 def describe(error: OSError | ValueError) -> str:
-    """Return *error* in one line for an operator: the file, then the reason."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    return " ".join(str(error).split())
+    """Return *error* in one line for an operator: the file or directory, if it exists, then the reason.
+
+    A name that does not exist is not repeated: it may be a secret in the wrong place.
+    """
+    if not isinstance(error, OSError) or error.strerror is None:
+        return " ".join(str(error).split())
+    found = None if error.filename is None else _existing(Path(os.fsdecode(error.filename)), error)
+    return f"{found}: {error.strerror}" if found else error.strerror
+
+
+def _existing(path: Path, error: OSError) -> Path | None:
+    """Return *path* if it exists; if a directory above it caused *error*, return that directory."""
+    if os.path.lexists(path):
+        return path
+    if error.errno not in (errno.ENOTDIR, errno.EACCES):
+        return None
+    return next((each for each in path.parents if os.path.lexists(each)), None)
 
 
 @contextmanager

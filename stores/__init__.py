@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 
 from stormcellar.stores.base import Announcing, Scannable, Store
 from stormcellar.stores.counters import Counters, Rule, Tally
@@ -105,19 +104,24 @@ def _store_class(url: str) -> type[Store]:
         module_name, class_name, extra = scheme, rest.partition("?")[0], None
     else:
         known = ", ".join([*WORDS, *(f"{name}:" for name in SCHEMES), "package.module:Class"])
-        # Repeat only what looks like a scheme: the text before another colon can be a password.
-        shown = repr(scheme + colon) if re.fullmatch(r"[\w+.-]*", scheme) else "in that URL"
-        raise ValueError(f"unknown store {shown}: it must be one of {known}")
+        # Without any part of the URL: each can be a password.
+        raise ValueError(f"unknown store: it must be one of {known}")
     try:
         module = importlib.import_module(module_name)
     except ImportError as exc:
         if extra is None or (exc.name or "").startswith("stormcellar"):
-            advice = "; is its folder on PYTHONPATH?" if _is_missing(module_name, exc) else ""
+            is_missing = _is_missing(module_name, exc)
+            # A name without a dot can be the user or the password of a URL that lacks its scheme.
+            if is_missing and "." not in module_name:
+                raise ValueError("there is no module of the name before the colon of that store") from None
+            advice = "; is its folder on PYTHONPATH?" if is_missing else ""
             raise ValueError(f"cannot import {module_name!r}: {exc}{advice}") from exc
         raise ValueError(f"{scheme} needs its driver: pip install 'stormcellar[{extra}]'") from exc
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, Store)):
-        raise ValueError(f"{module_name}:{class_name} is not a stormcellar.stores.Store")
+        is_secret = found is None and "." not in module_name
+        told = f"the name after {module_name}:" if is_secret else f"{module_name}:{class_name}"
+        raise ValueError(f"{told} is not a stormcellar.stores.Store")
     return found
 
 

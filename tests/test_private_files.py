@@ -236,11 +236,15 @@ def test_killed_in_the_middle_leaves_the_old_file_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (PermissionError(13, "Permission denied", "/a/file"), "/a/file: Permission denied"),
+        (PermissionError(13, "Permission denied", "/dev/null"), "/dev/null: Permission denied"),
+        (PermissionError(13, "Permission denied", "/dev/hunter2/file"), "/dev: Permission denied"),
+        (NotADirectoryError(20, "Not a directory", "/dev/null/hunter2"), "/dev/null: Not a directory"),
+        (FileNotFoundError(2, "No such file or directory", "/dev/hunter2"), "No such file or directory"),
+        (OSError(36, "File name too long", "/dev/hunter2"), "File name too long"),
         (OSError("something odd"), "something odd"),
         (ValueError("two\nlines"), "two lines"),
     ],
 )
-def test_error_is_told_in_one_line(error: OSError | ValueError, line: str) -> None:
-    """A person is shown the file and the reason, not an errno."""
+def test_error_is_told_in_one_line(error: OSError | ValueError, line: str) -> None:  # L8
+    """A person is shown the file and the reason, not an errno, and no name that does not exist."""
     assert files.describe(error) == line

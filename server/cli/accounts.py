@@ -30,7 +30,8 @@ def run(action: str, path: Path, name: str | None, *, password_stdin: bool) -> s
         return _list(file)
     user = canonical_name(name or "")
     if user is None:
-        raise ActionRefused(f"{name!r} is not a valid account name: use 1 to 64 of a-z 0-9 . _ @ + -")
+        # Without the name: it can be a password that was typed too early.
+        raise ActionRefused("NAME is not a valid account name: use 1 to 64 of a-z 0-9 . _ @ + -")
     if action in ("add", "passwd"):
         _require(file, user, exists=action == "passwd")
         hashed = _new_hash(user, stdin=password_stdin)
@@ -69,7 +70,7 @@ def _require(file: AccountFile, user: str, *, exists: bool) -> None:
 
 def _check(account: Account | None, user: str, *, exists: bool) -> None:
     if exists and account is None:
-        raise ActionRefused(f"account {user!r} does not exist")
+        raise ActionRefused("this account does not exist; show the accounts with: accounts list")
     if not exists and account is not None:
         raise ActionRefused(
             f"account {user!r} already exists; change its password with: accounts passwd {user}"

@@ -13,7 +13,6 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 
 from stormcellar.accounts.directory import AccountFile
-from stormcellar.private_files import describe
 from stormcellar.runtime.reloadable import key_pair
 from stormcellar.runtime.settings import Settings
 from stormcellar.runtime.signing_key_file import read_keys
@@ -46,20 +45,20 @@ def _report(check: Callable[[Settings], str], settings: Settings) -> int:
         print(f"problem  {exc}")
         return 1
     except (OSError, ValueError) as exc:
-        print(f"problem  {describe(exc)}")
+        print(f"problem  {settings.describe(exc)}")
         return 1
     return 0
 
 
 def _data_dir(settings: Settings) -> str:
-    path, label = settings.data_dir, settings.label("data_dir")
+    path, label, place = settings.data_dir, settings.label("data_dir"), settings.place("data_dir")
     nearest = next(each for each in (path, *path.parents) if os.path.lexists(each))
     if not nearest.is_dir():
-        raise Problem(f"data directory {path}: {nearest} is not a directory; choose another with {label}")
+        raise Problem(f"data directory {place}: {nearest} is not a directory; choose another with {label}")
     if not os.access(nearest, os.W_OK | os.X_OK):
         advice = f"change its owner, or choose another with {label}"
-        raise Problem(f"data directory {path}: {nearest} is not writable; {advice}")
-    return f"data directory {path}" + ("" if nearest == path else " will be created")
+        raise Problem(f"data directory {place}: {nearest} is not writable; {advice}")
+    return f"data directory {place}" + ("" if nearest == path else " will be created")
 
 
 def _secrets(settings: Settings) -> str:
@@ -67,7 +66,7 @@ def _secrets(settings: Settings) -> str:
     try:
         return f"signing keys: {len(read_keys(path))} in {path}"
     except FileNotFoundError:
-        return f"signing keys: {path} will be created on the first start"
+        return f"signing keys: {settings.place('secret_file')} will be created on the first start"
 
 
 def _certificate(settings: Settings) -> str:
@@ -85,7 +84,7 @@ def _accounts(settings: Settings) -> str:
     if settings.demo:
         return "accounts: none, so there will be a demo account"
     if not count:
-        raise Problem(f"no accounts in {settings.accounts}; add one with: accounts add NAME")
+        raise Problem(f"no accounts in {settings.place('accounts')}; add one with: accounts add NAME")
     return f"accounts: {count} in {settings.accounts}"
 
 
@@ -140,8 +139,9 @@ def _audit_log(settings: Settings) -> str:
     assert path is not None
     exists = path.exists()
     if not os.access(path if exists else path.parent, os.W_OK):
-        raise Problem(f"audit log {path} is not writable; choose another with {settings.label('audit_log')}")
-    return f"audit log {path}" + ("" if exists else " will be created")
+        advice = f"choose another with {settings.label('audit_log')}"
+        raise Problem(f"audit log {settings.place('audit_log')} is not writable; {advice}")
+    return f"audit log {settings.place('audit_log')}" + ("" if exists else " will be created")
 
 
 def _store(settings: Settings) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -29,7 +30,11 @@ TIME has a unit: 500ms, 90s, 30m, 12h, 7d. FILE and DIR are relative to the curr
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the problem in one line and exit with 2."""
-        self.exit(2, f"stormcellar: {message}; see --help\n")
+        # argparse repeats a value in quotes, after the option or at the end.
+        told, *quoted = re.split("['\"]", message, maxsplit=1)
+        if quoted:
+            told = f"{told.partition(': ')[0]}: it takes no value"
+        self.exit(2, f"stormcellar: {told}; see --help\n")
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse *arguments*. Unknown ones raise SettingsError, with one line for each.
@@ -42,10 +47,17 @@ class _Parser(argparse.ArgumentParser):
             return parsed
         flags = [each.partition("=")[0] for each in unknown if each.startswith("-")]
         known = [each for each in self._option_string_actions if each.startswith("--")]
-        problems = [f"{flag}: unknown option{did_you_mean(flag, known, prefix='--')}" for flag in flags]
+        problems = [
+            f"{_shown(flag)}: unknown option{did_you_mean(flag, known, prefix='--')}" for flag in flags
+        ]
         raise SettingsError(
             *(problems or ["too many arguments; a command and its name must come first; see --help"])
         )
+
+
+def _shown(flag: str) -> str:
+    """Return *flag* if it looks like the name of an option; else it can be a secret that begins with -."""
+    return flag if re.fullmatch(r"-[a-z]|--[a-z]+(-[a-z]+)*", flag) and len(flag) < 40 else "-…"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -89,7 +89,7 @@ def drop(path: Path, which: str) -> str:
         ValueError, OSError: See `run`.
     """
     with locked(path):
-        keys = read_keys(path)
+        keys = _existing_keys(path)
         key = _named(keys, which)
         if key == keys[0]:
             raise ValueError(
@@ -97,6 +97,13 @@ def drop(path: Path, which: str) -> str:
             )
         _write(path, [line for line in read_lines(path) if line.strip() != key])
         return key_version(key)
+
+
+def _existing_keys(path: Path) -> list[str]:
+    try:
+        return read_keys(path)
+    except FileNotFoundError:
+        raise ValueError("there is no file of signing keys; the first start creates one") from None
 
 
 def _named(keys: list[str], which: str) -> str:

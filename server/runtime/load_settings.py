@@ -13,8 +13,6 @@ from stormcellar.runtime.options import DATA_FILES, ENVIRONMENT_PREFIX, OPTIONS,
 from stormcellar.runtime.settings import Settings, SettingsError
 from stormcellar.runtime.settings_checks import find_problems
 
-_MAX_SHOWN = 80
-
 
 def load_settings(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Settings:
     """Return the settings: a flag overrides a variable of *environment*, which overrides the default.
@@ -55,8 +53,8 @@ def _parse(
         try:
             parsed[option.name] = option.type.parse(text) if text is not None else None
         except ValueError as exc:
-            shown = repr(text if len(text or "") <= _MAX_SHOWN else f"{text:.{_MAX_SHOWN}}…")
-            problems.append(f"{where}: {shown} is not valid: {exc}")
+            # Without the value: it can be a password that was meant for another option.
+            problems.append(f"{where}: {exc}")
     if problems:
         raise SettingsError(*problems)
     return parsed
@@ -101,7 +99,7 @@ def _set_dependent_defaults(parsed: dict[str, Any], given: Mapping[str, str]) ->
     problems = []
     is_named, path = parsed["accounts"] is not None, _file_path("accounts", parsed)
     if is_named and not os.path.exists(path):
-        problems.append(f"{given['accounts']}: {path} does not exist; create it with: accounts add NAME")
+        problems.append(f"{given['accounts']}: the file does not exist; create it with: accounts add NAME")
     parsed["accounts"] = path
     parsed["secret_file"] = _file_path("secret_file", parsed)
     reasons = _reasons_against_demo(parsed)

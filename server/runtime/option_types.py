@@ -63,8 +63,10 @@ def _address(text: str) -> str:
 def _networks(text: str) -> tuple[Network, ...]:
     try:
         networks = tuple(ipaddress.ip_network(part.strip()) for part in text.split(",")) if text else ()
-    except ValueError as exc:
-        raise ValueError(f"it must be networks such as 127.0.0.1/32,10.0.0.0/8 ({exc})") from None
+    except ValueError:
+        raise ValueError(
+            "it must be networks such as 127.0.0.1/32,10.0.0.0/8, without bits set behind the prefix"
+        ) from None
     if any(network.prefixlen == 0 for network in networks):
         raise ValueError("it includes every address; name only those of the proxy")
     return networks
@@ -89,12 +91,22 @@ def _processes(text: str) -> int:
 
 def _keys(text: str) -> frozenset[str]:
     keys = frozenset(key.strip() for key in text.split(",")) if text else frozenset()
-    check_keys(keys)
+    try:
+        check_keys(keys)
+    except ValueError:
+        raise ValueError(
+            "it must be keys such as cart,lang: a letter or _, then at most 63 letters, digits, _ : or -"
+        ) from None
     return keys
 
 
 def _cookie_name(text: str) -> str:
-    check_cookie_name(text)
+    try:
+        check_cookie_name(text)
+    except ValueError:
+        raise ValueError(
+            "it must be 1 to 64 characters of an HTTP token; pre, __Host-… and __Secure-… are reserved"
+        ) from None
     return text
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from stormcellar.app.audit_log import AuditLog
-from stormcellar.private_files import describe
 from stormcellar.runtime.settings import Settings
 from stormcellar.runtime.signing_key_file import read_keys
 from stormcellar.runtime.tls import KeyPair, valid_until
@@ -42,7 +41,7 @@ class Reloadable:
         try:
             step(self)
         except (OSError, ValueError) as exc:
-            log.error("%s unchanged: %s", name, describe(exc))
+            log.error("%s unchanged: %s", name, self.settings.describe(exc))
             return False
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -10,6 +11,8 @@ from pathlib import Path
 from stormcellar.addresses import Network
 from stormcellar.app.edge import Edge
 from stormcellar.lifetime import Lifetime
+from stormcellar.private_files import describe
+from stormcellar.runtime import option_types as types
 from stormcellar.runtime.options import DATA_FILES, OPTIONS, flag_of
 from stormcellar.sessions.absence import OnReuse
 from stormcellar.stores import Store, open_store
@@ -28,6 +31,9 @@ LIFETIME_OPTIONS = {
     "max_per_user": "max_sessions_per_user",
 }
 """The fields of `Lifetime`, each with the option that sets it."""
+
+PATHS = tuple(option.name for option in OPTIONS if option.type in (types.FILE, types.DIRECTORY))
+"""The options whose value is the path of a file or directory."""
 
 
 class SettingsError(ValueError):
@@ -98,6 +104,26 @@ class Settings:
         """Return the label of the option that determines the path of the file *option*."""
         in_data_dir = option in DATA_FILES and option not in self.given
         return self.label("data_dir" if in_data_dir else option)
+
+    def place(self, option: str) -> str:
+        """Return how a message names the path of *option*, which `path_label` names.
+
+        A path that was given and does not exist is not repeated: it may be a secret in the wrong place.
+        """
+        path, label = getattr(self, option), self.path_label(option)
+        is_default = not {option, "data_dir"}.intersection(self.given)
+        if is_default or os.path.lexists(path):
+            return str(path)
+        if option not in DATA_FILES:
+            return f"of {label}"
+        return f"the file of {label}" if option in self.given else f"{DATA_FILES[option]} in {label}"
+
+    def describe(self, error: OSError | ValueError, option: str = "") -> str:
+        """Return *error* in one line, after the label of the option of its file, or of *option*."""
+        name = error.filename if isinstance(error, OSError) else None
+        found = [each for each in PATHS if name is not None and os.fspath(name) == str(getattr(self, each))]
+        labels = [self.path_label(each) for each in found or filter(None, [option])]
+        return ": ".join([*labels[:1], describe(error)])
 
     @property
     def secure(self) -> bool:

@@ -40,7 +40,7 @@ def read_or_create_keys(path: Path) -> list[str]:
         # If another process creates the file first, its key is used.
         with suppress(FileExistsError):
             create_private(path, _HEADER + new_key() + "\n")
-            log.info("created a signing key: %s", path)
+            log.info("created a file with a signing key")
         return read_keys(path)
 
 

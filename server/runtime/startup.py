@@ -116,7 +116,7 @@ def prepare(settings: Settings) -> Startup:
         try:
             return read()
         except OSError as exc:
-            problems.append(f"{settings.path_label(option)}: {describe(exc)}")
+            problems.append(settings.describe(exc, option))
         except ValueError as exc:
             problems.append(f"{settings.label(option)}: {describe(exc)}")
 
@@ -130,7 +130,8 @@ def prepare(settings: Settings) -> Startup:
     if not settings.demo:
         if not accounts:
             log.warning(
-                "nobody can sign in: %s has no account; add one with: accounts add NAME", settings.accounts
+                "nobody can sign in: no account in %s; add one with: accounts add NAME",
+                settings.place("accounts"),
             )
         return Startup(settings, reloadable, "", {})
     password = secrets.token_urlsafe(12)

@@ -552,12 +552,12 @@ def test_file_that_cannot_be_read_for_a_moment_is_read_again(
     assert during == [1, 1, 1]
     assert accounts.valid_after("alice") is None
     assert [record.getMessage() for record in caplog.records] == [
-        "accounts unchanged: accounts.json: Too many open files"
+        f"accounts unchanged: {path}: Too many open files"
     ]
 
 
 def _no_more_files(self: AccountFile) -> dict[str, Account]:
-    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "accounts.json")
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(self.path))
 
 
 def test_file_that_is_gone_for_a_moment_is_not_an_empty_one(

@@ -68,8 +68,8 @@ def test_fresh_machine_is_well(run: Doctor) -> None:
     assert run() == (
         0,
         [
-            f"ok       data directory {run.directory} will be created",
-            f"ok       signing keys: {run.directory / 'secret.keys'} will be created on the first start",
+            "ok       data directory of --data-dir will be created",
+            "ok       signing keys: secret.keys in --data-dir will be created on the first start",
             "ok       accounts: none, so there will be a demo account",
             "ok       port 0 on 127.0.0.1 is free",
             "ok       store: memory answers; it works with one process only and is empty after a restart",
@@ -131,7 +131,7 @@ def test_key_that_others_may_read(run: Doctor, mode: int) -> None:  # L3
 def test_no_accounts_and_no_demo(run: Doctor) -> None:
     """A server that nobody could sign in to is a problem."""
     assert run.problems("--no-demo") == [
-        f"no accounts in {run.directory / 'accounts.json'}; add one with: accounts add NAME"
+        "no accounts in accounts.json in --data-dir; add one with: accounts add NAME"
     ]
 
 
@@ -149,7 +149,7 @@ def test_data_directory_that_cannot_be_written(run: Doctor, monkeypatch: pytest.
     monkeypatch.setattr(doctor.os, "access", lambda *_: False)
 
     assert run.problems() == [
-        f"data directory {run.directory}: {run.directory.parent} is not writable; "
+        f"data directory of --data-dir: {run.directory.parent} is not writable; "
         "change its owner, or choose another with --data-dir"
     ]
 
@@ -181,7 +181,7 @@ def test_advice_names_the_variable_that_was_set(
     monkeypatch.setenv("STORMCELLAR_AUDIT_LOG", f"{tmp_path}/none/audit.log")
 
     assert run.problems()[-1:] == [
-        f"audit log {tmp_path}/none/audit.log is not writable; choose another with STORMCELLAR_AUDIT_LOG"
+        "audit log of STORMCELLAR_AUDIT_LOG is not writable; choose another with STORMCELLAR_AUDIT_LOG"
     ]
 
 
@@ -217,7 +217,7 @@ def test_settings_that_will_not_do_come_first(run: Doctor, capsys: pytest.Captur
 def test_audit_log_that_cannot_be_written(run: Doctor, tmp_path: Path) -> None:
     """What would stop the server is found before; a file that will be created is none of it."""
     assert run.problems(f"--audit-log={tmp_path}/none/audit.log")[-1:] == [
-        f"audit log {tmp_path}/none/audit.log is not writable; choose another with --audit-log"
+        "audit log of --audit-log is not writable; choose another with --audit-log"
     ]
     assert run(f"--audit-log={tmp_path}/audit.log")[0] == 0
     assert not (tmp_path / "audit.log").exists()

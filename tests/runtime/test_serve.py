@@ -182,7 +182,7 @@ def test_files_are_made_where_it_was_started(tmp_path: Path) -> None:
         assert server.end() == 0
 
     assert sorted(each.name for each in (tmp_path / "var").iterdir()) == ["secret.keys"]
-    assert "created a signing key: " + str(tmp_path / "var" / "secret.keys") in server.errors()
+    assert "created a file with a signing key" in server.errors()
 
 
 # --- it says why not ---
@@ -259,7 +259,7 @@ def test_data_directory_that_cannot_be_written_stops_it(
 
     found = refused(capsys, "--data-dir", str(tmp_path / "file"), "--no-demo")
 
-    assert found[0] == f"stormcellar: --data-dir: {tmp_path / 'file' / 'secret.keys'}: Not a directory"
+    assert found[0] == f"stormcellar: --data-dir: {tmp_path / 'file'}: Not a directory"
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
