@@ -105,7 +105,8 @@ def _cookie_name(text: str) -> str:
         check_cookie_name(text)
     except ValueError:
         raise ValueError(
-            "it must be 1 to 64 characters of an HTTP token; pre, __Host-… and __Secure-… are reserved"
+            "it must be 1 to 64 characters of an HTTP token; names that begin with __Host-, __Secure- or "
+            "__Http-, or end in -form or -partitioned, are reserved"
         ) from None
     return text
 
