@@ -27,7 +27,7 @@ class Account:
     """Unix time in milliseconds: sign-ins from before it are not valid. It never moves back."""
     disabled: bool = False
     id: str = ""
-    """Random; another one whenever the account begins to be valid: when it is added, and when it is enabled.
+    """Random; another one with each change that ends earlier sign-ins, such as a new password.
 
     A sign-in under another ID is not valid, whatever the clock said then. Empty if the file has none.
     """
@@ -42,11 +42,9 @@ def put(accounts: dict[str, Account], user: str, change: Change, *, now_ms: int)
     changed = change(before)
     if changed is None:
         return
-    if not changed.disabled and (before is None or before.disabled):
-        changed = replace(changed, id=new_id())
     # Strictly later, even if the clock was set back: ended sessions stay ended, each change shows.
     latest_ms = max(changed.valid_after_ms, before.valid_after_ms if before else 0)
-    accounts[user] = replace(changed, valid_after_ms=max(latest_ms + 1, now_ms))
+    accounts[user] = replace(changed, valid_after_ms=max(latest_ms + 1, now_ms), id=new_id())
 
 
 def new_id() -> str:

@@ -21,9 +21,9 @@ T = TypeVar("T")
 class Accounts(Protocol):
     """What the session layer needs from an account directory.
 
-    A directory may also have a method `account_id(user)` that returns text, or None if there is no account:
-    it identifies the account itself, so that sessions of a removed account do not count for another account
-    of the same name, also if the clock was set back. Both methods may be coroutine functions.
+    A directory may also have a method `account_id(user)` that returns text, or None if there is no account.
+    A sign-in counts only under the same text, so a directory that returns another one after each such change
+    depends on no clock. Both methods may be coroutine functions.
     """
 
     def valid_after(self, user: str) -> int | Awaitable[int | None] | None:
@@ -55,7 +55,8 @@ class AccountCheck:
         after = await self._valid_after(record.user)
         if after is None or record.auth_ms is None or record.auth_ms <= after:
             return False
-        return await self._is_same(record, record.user)
+        has_ids = hasattr(self._accounts, "account_id")
+        return not has_ids or marks_of(record).account == await self.account_id(record.user)
 
     async def is_changing(self, record: Record) -> bool:
         """Whether the account changed within the last `CHANGING_S` seconds and is not disabled or removed.
@@ -65,18 +66,12 @@ class AccountCheck:
         if self._accounts is None or record.user is None:
             return False
         after = await self._valid_after(record.user)
-        is_recent = after is not None and abs(self._now_ms() - after) < 1000 * CHANGING_S
-        return is_recent and await self._is_same(record, record.user)
+        return after is not None and abs(self._now_ms() - after) < 1000 * CHANGING_S
 
     async def account_id(self, user: str) -> str | None:
         """Return what identifies the account of *user*, if the directory has such IDs."""
         account_id = getattr(self._accounts, "account_id", None)
         return None if account_id is None else await _result(account_id(user)) or None
-
-    async def _is_same(self, record: Record, user: str) -> bool:
-        return not hasattr(self._accounts, "account_id") or (
-            marks_of(record).account == await self.account_id(user)
-        )
 
     async def _valid_after(self, user: str) -> int | None:
         assert self._accounts is not None

@@ -414,3 +414,17 @@ async def test_password_managers_find_the_page(site: Site) -> None:
 
     assert (response.code, response.headers["Location"]) == (303, PAGE)
     assert site.store.calls.total() == 0
+
+
+@pytest.mark.gen_test
+async def test_a_sign_in_by_a_clock_that_was_ahead_ends_as_well(site: Site) -> None:  # C10 B6
+    """The clock is set back before the password is changed, by a command that reaches no store."""
+    site.clock.advance(3600)
+    ahead = await site.signed_in()
+    site.clock.advance(-3600)
+    before = (await ahead.json("GET", "/session"))[1]["user"]
+    now_ms = site.sessions.now_ms()
+    await site.context.accounts.set_password("alice", NEW, verified_ms=now_ms)
+
+    assert before == "alice"
+    assert (await ahead.json("GET", "/session"))[1]["user"] is None
