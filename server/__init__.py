@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
     from stormcellar.events import Event, Events, Kind
     from stormcellar.lifetime import Lifetime
-    from stormcellar.sessions.data_limits import is_private_key
+    from stormcellar.sessions.data.limits import is_private_key
     from stormcellar.sessions.manager import SessionManager
     from stormcellar.sessions.session import Session
     from stormcellar.web.mixin import SessionMixin, session_settings
@@ -56,7 +56,7 @@ _MODULES = {
     "Session": "sessions.session",
     "SessionManager": "sessions.manager",
     "SessionMixin": "web.mixin",
-    "is_private_key": "sessions.data_limits",
+    "is_private_key": "sessions.data.limits",
     "reauthenticated": "web.reauthentication",
     "session_settings": "web.mixin",
 }

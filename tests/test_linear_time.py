@@ -13,7 +13,7 @@ from stormcellar.app.handlers.display import agent_name
 from stormcellar.app.handlers.negotiation import prefers_json, safe_next
 from stormcellar.sessions.cookies import extract
 from stormcellar.sessions.csrf import FormTokens
-from stormcellar.sessions.json_values import NotJSON, parse
+from stormcellar.sessions.data.json_values import NotJSON, parse
 
 FACTOR = 8
 KINDS: dict[str, tuple[Callable[[str], object], str, int]] = {

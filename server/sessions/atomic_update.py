@@ -10,7 +10,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from stormcellar.errors import SessionChanged
-from stormcellar.sessions import json_values
+from stormcellar.sessions.data import json_values
 from stormcellar.sessions.record_writer import RecordWriter
 from stormcellar.sessions.state import SessionState
 from stormcellar.stores import Delta, Outcome

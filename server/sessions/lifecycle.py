@@ -11,11 +11,11 @@ from typing import Any
 from stormcellar.errors import SessionChanged, SessionEnded
 from stormcellar.events import Kind
 from stormcellar.lifetime import Lifetime
-from stormcellar.sessions import json_values
 from stormcellar.sessions.account_check import AccountCheck
 from stormcellar.sessions.atomic_update import AtomicUpdate
 from stormcellar.sessions.cookies import SessionId
-from stormcellar.sessions.data_limits import FLASH
+from stormcellar.sessions.data import json_values
+from stormcellar.sessions.data.limits import FLASH
 from stormcellar.sessions.record_writer import IdChange, RecordWriter
 from stormcellar.sessions.request_info import CookieChange, marks_of
 from stormcellar.sessions.sign_in import SignIn

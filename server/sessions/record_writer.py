@@ -10,7 +10,7 @@ from stormcellar.errors import InsecureTransport
 from stormcellar.events import Events, Kind
 from stormcellar.lifetime import Lifetime
 from stormcellar.sessions.cookies import SessionId
-from stormcellar.sessions.data_limits import merge, require_size, surviving_data
+from stormcellar.sessions.data.limits import merge, require_size, surviving_data
 from stormcellar.sessions.request_info import Marks, RequestInfo, arrival_ms
 from stormcellar.sessions.state import SessionState
 from stormcellar.stores import Absent, Delta, Outcome, Record, Rotation, Store

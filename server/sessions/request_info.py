@@ -6,7 +6,7 @@ from contextlib import suppress
 from enum import Enum, auto
 from typing import Any, NamedTuple, Protocol
 
-from stormcellar.sessions import json_values
+from stormcellar.sessions.data import json_values
 from stormcellar.stores import Record
 from stormcellar.stores.records import TOMBSTONE_MS
 

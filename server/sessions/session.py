@@ -10,10 +10,10 @@ from functools import lru_cache
 from secrets import token_hex
 from typing import Any
 
-from stormcellar.sessions.data_limits import FLASH
+from stormcellar.sessions.data.limits import FLASH
+from stormcellar.sessions.data.tracked import Unreadable
 from stormcellar.sessions.lifecycle import Lifecycle
 from stormcellar.sessions.state import SessionState
-from stormcellar.sessions.tracked_data import Unreadable
 from stormcellar.stores import Record
 from stormcellar.stores.records import check_keys, check_user
 

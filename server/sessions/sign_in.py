@@ -8,7 +8,7 @@ from stormcellar.errors import SessionChanged, SignInRevoked
 from stormcellar.events import Kind
 from stormcellar.lifetime import Lifetime
 from stormcellar.sessions.account_check import AccountCheck
-from stormcellar.sessions.data_limits import surviving_delta, surviving_keys
+from stormcellar.sessions.data.limits import surviving_delta, surviving_keys
 from stormcellar.sessions.record_writer import IdChange, RecordWriter
 from stormcellar.sessions.request_info import CookieChange, Marks
 from stormcellar.sessions.state import SessionState

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from stormcellar.errors import SessionEnded
 from stormcellar.sessions.cookies import SessionId, mint_secret
+from stormcellar.sessions.data.tracked import TrackedData
 from stormcellar.sessions.request_info import (
     Client,
     CookieChange,
@@ -18,7 +19,6 @@ from stormcellar.sessions.request_info import (
     RequestInfo,
     marks_of,
 )
-from stormcellar.sessions.tracked_data import TrackedData
 from stormcellar.stores import Record
 
 

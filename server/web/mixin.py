@@ -16,7 +16,7 @@ from tornado.log import gen_log
 from tornado.websocket import WebSocketHandler
 
 from stormcellar.errors import InsecureTransport, SessionError
-from stormcellar.sessions.json_values import NotJSON
+from stormcellar.sessions.data.json_values import NotJSON
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.sessions.session import state_of
 from stormcellar.sessions.state import SessionState

@@ -12,8 +12,8 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from stormcellar.sessions.data_limits import MAX_DEPTH
-from stormcellar.sessions.json_values import NotJSON
+from stormcellar.sessions.data.json_values import NotJSON
+from stormcellar.sessions.data.limits import MAX_DEPTH
 
 
 def nested(depth: int) -> Any:

@@ -19,7 +19,7 @@ from stormcellar.app.handlers.bodies import FORM, JSON, require_type
 from stormcellar.app.handlers.negotiation import is_local, prefers_json, safe_next
 from stormcellar.app.security_headers import CACHING
 from stormcellar.events import Kind
-from stormcellar.sessions.data_limits import is_private_key
+from stormcellar.sessions.data.limits import is_private_key
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.stores import StoreUnavailable
 from stormcellar.stores.errors import failure_reason

@@ -8,7 +8,7 @@ from typing import Any
 from tornado.httputil import HTTPServerRequest
 
 from stormcellar.app.error_texts import Problem
-from stormcellar.sessions import json_values as values
+from stormcellar.sessions.data import json_values as values
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"

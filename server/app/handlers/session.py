@@ -8,7 +8,7 @@ from typing import Any
 from stormcellar.app.error_texts import Problem
 from stormcellar.app.handlers.base import PageHandler
 from stormcellar.app.handlers.bodies import JSON, json_object
-from stormcellar.sessions.data_limits import is_private_key
+from stormcellar.sessions.data.limits import is_private_key
 from stormcellar.stores.records import check_keys
 from stormcellar.timestamps import iso_utc
 from stormcellar.web.tornado_request import SAFE_METHODS

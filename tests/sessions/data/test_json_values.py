@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 
-from stormcellar.sessions import json_values as values
-from stormcellar.sessions.json_values import NotJSON
+from stormcellar.sessions.data import json_values as values
+from stormcellar.sessions.data.json_values import NotJSON
 from tests.support.value_samples import (
     NO_JSON,
     SUBCLASSES,

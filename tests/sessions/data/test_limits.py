@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stormcellar import InsecureTransport, SessionTooLarge
-from stormcellar.sessions.data_limits import MAX_BYTES, MAX_KEYS
+from stormcellar.sessions.data.limits import MAX_BYTES, MAX_KEYS
 from stormcellar.sessions.request_info import CookieChange
 from stormcellar.sessions.session import Session, state_of
 from stormcellar.stores import Delta

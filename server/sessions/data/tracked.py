@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from stormcellar.sessions import json_values
+from stormcellar.sessions.data import json_values
 from stormcellar.stores import Delta
 from stormcellar.stores.records import check_keys
 

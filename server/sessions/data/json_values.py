@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from stormcellar.sessions.data_limits import MAX_DEPTH
+from stormcellar.sessions.data.limits import MAX_DEPTH
 
 MAX_INTEGER_DIGITS = 19
 

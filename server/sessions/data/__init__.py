@@ -1,0 +1,1 @@
+"""The values of a session: JSON, limits, and what a request changed."""
