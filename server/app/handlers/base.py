@@ -69,6 +69,11 @@ class BaseHandler(EdgeHandler):
         return None
 
     @property
+    def shown_user(self) -> str | None:
+        """Who is signed in, as far as the page of this handler shows it."""
+        return None
+
+    @property
     def wants_json(self) -> bool:
         """Whether to answer in JSON."""
         return self.always_json or prefers_json(self.request.headers.get("Accept", ""))
@@ -184,6 +189,11 @@ class PageHandler(SessionMixin, BaseHandler):
             await self.answer_refused(self.refused)
             if not self._finished:
                 raise self.refused
+
+    @property
+    def shown_user(self) -> str | None:
+        """Who is signed in; an error page has the navigation as well."""
+        return self.session.user
 
     async def answer_refused(self, refused: InvalidFormToken) -> None:
         """Answer a form whose token is not valid, without any effect; by default with the error."""

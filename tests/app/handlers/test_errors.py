@@ -211,6 +211,22 @@ async def test_nowhere_is_404_for_every_method(path: str, site: Site) -> None:
 
 
 @pytest.mark.gen_test
+async def test_the_page_of_an_unknown_address_knows_the_user(site: Site) -> None:
+    """It has the navigation, whose sign-out form works; without a store it is a 404 all the same."""
+    browser = await site.signed_in()
+    page = await browser.get("/nowhere")
+    site.store.fail["load"] = StoreUnavailable("down")
+    down = await browser.get("/nowhere")
+    site.store.fail.clear()
+    visitor = await site.browser().get("/nowhere")
+    left = await browser.post_form("/logout", token(page))
+
+    assert [each.code for each in (page, down, visitor)] == [404, 404, 404]
+    assert [b"Sign out" in each.body for each in (page, down, visitor)] == [True, False, False]
+    assert left.headers["Location"] == "/signed-out"
+
+
+@pytest.mark.gen_test
 async def test_an_ended_session_is_told_with_a_way_on(site: Site) -> None:
     """The page of a write that came too late says what happened, and offers to try again and to sign in."""
     browser = await site.signed_in()
