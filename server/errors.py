@@ -3,7 +3,7 @@
 ::
 
     SessionError
-    ├── SessionEnded        409 session_ended     the session of the cookie was over before this request wrote
+    ├── SessionEnded        409 session_ended     the request is late: its session was over when it was loaded
     ├── SessionChanged      409 session_changed   it ended, or its ID was rotated, while this request ran
     ├── SessionTooLarge     413 session_too_large the data would exceed a limit; nothing was written
     ├── InsecureTransport   500 insecure_transport  a session cookie over plain HTTP beyond loopback
@@ -27,7 +27,7 @@ class SessionError(Exception):
 
 
 class SessionEnded(SessionError):
-    """The session of the request's cookie is over; nothing was saved."""
+    """The session was over, or had another ID, while the request was on its way; nothing was saved."""
 
     status = 409
     code = "session_ended"
