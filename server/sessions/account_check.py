@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from stormcellar.sessions.request_info import marks_of
 from stormcellar.stores import Record
@@ -14,8 +14,6 @@ CHANGING_S = 60
 
 _IN_MS = 10**11
 """As milliseconds, a day of 1973; as seconds, of the year 5138."""
-
-T = TypeVar("T")
 
 
 class Accounts(Protocol):
@@ -46,6 +44,7 @@ class AccountCheck:
         self._accounts = accounts
         self.accepts_all = accounts is None
         """Whether every sign-in counts, so that no check is needed."""
+        self._account_id = getattr(accounts, "account_id", None)
         self._now_ms = now_ms
 
     async def counts(self, record: Record) -> bool:
@@ -55,8 +54,7 @@ class AccountCheck:
         after = await self._valid_after(record.user)
         if after is None or record.auth_ms is None or record.auth_ms <= after:
             return False
-        has_ids = hasattr(self._accounts, "account_id")
-        return not has_ids or marks_of(record).account == await self.account_id(record.user)
+        return self._account_id is None or marks_of(record).account == await self.account_id(record.user)
 
     async def is_changing(self, record: Record) -> bool:
         """Whether the account changed within the last `CHANGING_S` seconds and is not disabled or removed.
@@ -70,16 +68,15 @@ class AccountCheck:
 
     async def account_id(self, user: str) -> str | None:
         """Return what identifies the account of *user*, if the directory has such IDs."""
-        account_id = getattr(self._accounts, "account_id", None)
-        return None if account_id is None else await _result(account_id(user)) or None
+        if self._account_id is None:
+            return None
+        given = self._account_id(user)
+        return (await given if isawaitable(given) else given) or None
 
     async def _valid_after(self, user: str) -> int | None:
         assert self._accounts is not None
-        after = await _result(self._accounts.valid_after(user))
+        given = self._accounts.valid_after(user)
+        after = await given if isawaitable(given) else given
         if after is not None and 0 < after < _IN_MS:
             raise ValueError(f"valid_after() must return Unix time in milliseconds, not {after!r}")
         return after
-
-
-async def _result(given: T | Awaitable[T]) -> T:
-    return await given if isawaitable(given) else given

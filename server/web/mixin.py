@@ -27,7 +27,8 @@ from stormcellar.web.login_required import require_login
 from stormcellar.web.reauthentication import ReauthenticationMixin
 from stormcellar.web.response import send_when_saved, settle_cookies, write_session_headers
 from stormcellar.web.sent_again import commit_with_cookie
-from stormcellar.web.session_handler import SETTING, SessionHandler, request_info
+from stormcellar.web.session_handler import SETTING, SessionHandler
+from stormcellar.web.tornado_request import TornadoRequest
 
 
 def session_settings(manager: SessionManager, **settings: Any) -> dict[str, Any]:
@@ -176,7 +177,7 @@ class SessionMixin(ReauthenticationMixin, CsrfMixin):
 async def load_session(handler: SessionMixin) -> None:
     """Load the session of *handler*: one store call, none without a cookie. Record its activity."""
     held = handler._stormcellar
-    request = request_info(handler)
+    request = TornadoRequest(handler.request, handler.client_address(), held.sessions.secure)
     if held.sid is None and held.has_cookie:
         held.sessions.reject(request)
     held.session = session = await held.sessions.load(held.sid, request)

@@ -124,7 +124,8 @@ class SessionHandler(RequestHandler):
         if held.session is None:
             if self._status_code < 400:
                 raise RuntimeError("the session is not loaded yet: await super().prepare() first")
-            held.session = held.sessions.empty(request_info(self), "it was not loaded")
+            request = TornadoRequest(self.request, self.client_address(), held.sessions.secure)
+            held.session = held.sessions.empty(request, "it was not loaded")
         held.is_accessed = True
         return held.session
 
@@ -136,8 +137,3 @@ class SessionHandler(RequestHandler):
     def client_address(self) -> str:
         """Return the client's address; override it where a trusted proxy passes the address on."""
         return self.request.remote_ip or ""
-
-
-def request_info(handler: SessionHandler) -> TornadoRequest:
-    """Return what the session layer needs to know about the request of *handler*."""
-    return TornadoRequest(handler.request, handler.client_address(), handler.sessions.secure)
