@@ -74,9 +74,9 @@ class Lifecycle:
         async with state.lock:
             cookie, messages = state.cookie, state.data.unsaved(FLASH)
             record, reason = state.record, "logout"
-            if state.unsettled is not None:
+            if record is None and state.unsettled is not None:
                 record, reason = state.unsettled, "account"
-            elif state.stale is not None:
+            elif record is None and state.stale is not None:
                 record = await self.renewed_from(state.stale)
             if record is not None:
                 await self._writer.destroy(record, state.request, reason=reason)

@@ -100,6 +100,26 @@ async def test_sign_out_with_an_old_cookie(core: Core) -> None:  # C6
 # --- renewal ---
 
 
+@pytest.mark.parametrize("begun", ["sign-in", "visit"])
+@pytest.mark.gen_test
+async def test_sign_out_ends_what_the_same_request_began(core: Core, begun: str) -> None:  # C5
+    """Also if the request came with the cookie of an expired session."""
+    visitor = Visitor(core)
+    await visitor.signs_in("ada")
+    core.clock.advance(1800)
+
+    session = await visitor.request()
+    if begun == "sign-in":
+        await session.login("ada")
+    else:
+        session["a"] = 1
+        await session.commit()
+    await session.logout()
+
+    assert await visitor.answer(session) is CookieChange.CLEAR
+    assert await core.everything() == []
+
+
 @pytest.mark.gen_test
 async def test_renewal_changes_the_id_alone(core: Core) -> None:  # B3, C2
     """User, beginning, sign-in, deadline and data stay, what is pending is saved, and the old ID is dead."""
