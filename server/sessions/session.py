@@ -99,7 +99,7 @@ class Session(MutableMapping[str, Any]):
     async def logout(self) -> None:
         """End the session in the store, then clear the cookie. Does nothing if there is no session.
 
-        After it only `login` and `flash` can change the session; `flash` begins a visitor's session.
+        After it only `login` and messages can change the session; `flash` begins a visitor's session.
         """
         self._state.require_open()
         await self._lifecycle.logout(self._state)
@@ -182,11 +182,14 @@ class Session(MutableMapping[str, Any]):
         self._state.data.write(f"{FLASH}{number:03}:{token_hex(8)}", message)
 
     def flashes(self) -> list[str]:
-        """Return the messages, oldest first, and remove them."""
+        """Return the messages, oldest first, and remove them.
+
+        If the session can no longer change, as on an error page, they stay for the next page.
+        """
         keys = self._flash_keys()
         messages = [self[key] for key in keys]
-        for key in keys:
-            del self[key]
+        for key in () if self._state.sealed else keys:
+            self._state.data.delete(key)
         return [message for message in messages if isinstance(message, str)]
 
     def _flash_keys(self) -> list[str]:

@@ -173,3 +173,16 @@ async def test_after_sign_out_only_messages_are_kept(visitor: Visitor) -> None:
 
     with pytest.raises(RuntimeError, match=r"only login\(\) and flash\(\) may follow"):
         session["last"] = "page"
+
+
+@pytest.mark.gen_test
+async def test_the_page_of_the_sign_out_can_show_its_message(visitor: Visitor) -> None:
+    """A page that is rendered at once, without a redirect, begins no session."""
+    session = await visitor.signs_in("ada")
+    await session.logout()
+    session.flash("You are signed out.")
+    shown = session.flashes()
+    await visitor.answer(session)
+
+    assert shown == ["You are signed out."]
+    assert (visitor.sid, await visitor.core.everything()) == (None, [])

@@ -169,6 +169,41 @@ async def test_the_session_of_an_error_page_cannot_change(lab, browser):
 # --- the current user ---
 
 
+@pytest.mark.parametrize("reason", ["a store that is down", "an ended session"])
+@pytest.mark.gen_test
+async def test_the_page_of_a_failed_save_can_show_messages(reason, lab, browser):
+    """The layout of a site shows them on every page; there they stay for the next one."""
+
+    async def post(self):
+        self.session["item"] = 1
+        if reason == "a store that is down":
+            lab.store.fail["apply"] = StoreUnavailable("apply")
+        else:
+            await lab.end(sid.handle)
+
+    def write_error(self, status_code, **kwargs):
+        self.finish(f"{status_code} {self.session.flashes()}")
+
+    async def leave(self):
+        self.session.flash("Hello.")
+
+    def show(self):
+        self.write(f"{self.session.flashes()}")
+
+    sid = await lab.open_session(browser, user="alice")
+    lab.serve("/leave", post=leave)
+    lab.serve("/", post=post, write_error=write_error, get=show)
+    await post_json(browser, "/leave")
+
+    response = await post_json(browser)
+    lab.store.fail.clear()
+    page = await browser.get("/")
+
+    is_down = reason == "a store that is down"
+    assert response.body == (b"503 ['Hello.']" if is_down else b"409 ['Hello.']")
+    assert page.body == (b"['Hello.']" if is_down else b"[]")
+
+
 @pytest.mark.gen_test
 async def test_current_user_follows_sign_in_and_sign_out(lab, browser):
     """It is computed again after each, also by an overridden `get_current_user`."""
