@@ -72,7 +72,7 @@ class Lifecycle:
     async def logout(self, state: SessionState) -> None:
         """See `Session.logout`."""
         async with state.lock:
-            cookie, messages = state.cookie, state.data.unsaved(FLASH)
+            cookie, messages = state.cookie, state.data.written(FLASH)
             record, reason = state.record, "logout"
             if record is None and state.unsettled is not None:
                 record, reason = state.unsettled, "account"
@@ -83,8 +83,8 @@ class Lifecycle:
             if record is not None or not (state.stale is None or state.is_late):
                 cookie = CookieChange.CLEAR
             state.end(cookie=cookie)
-            for key, message in messages.items():
-                state.data.write(key, message)
+            for key, raw in messages.items():
+                state.data.write(key, json_values.decode(raw))
 
     async def reload(self, state: SessionState) -> None:
         """See `Session.reload`."""

@@ -8,7 +8,7 @@ from stormcellar.errors import SessionChanged, SignInRevoked
 from stormcellar.events import Kind
 from stormcellar.lifetime import Lifetime
 from stormcellar.sessions.account_check import AccountCheck
-from stormcellar.sessions.data.limits import surviving_delta, surviving_keys
+from stormcellar.sessions.data.limits import FLASH, surviving_delta, surviving_keys
 from stormcellar.sessions.record_writer import IdChange, RecordWriter
 from stormcellar.sessions.request_info import CookieChange, Marks
 from stormcellar.sessions.state import SessionState
@@ -61,7 +61,7 @@ class SignIn:
                 auth_ms=now_ms if auth_ms is None else auth_ms,
                 deadline_ms=state.limited(deadline_ms, now_ms),
                 marks=marks,
-                keep=surviving_keys(before, user, keep),
+                keep=surviving_keys(before, user, keep, messages=state.data.written(FLASH)),
             )
             is_rotated = await self._bind(state, change, afresh=afresh)
             await self._check_account(state)
@@ -84,7 +84,7 @@ class SignIn:
             if not afresh:
                 raise SessionChanged
             # A double click, or a sign-out elsewhere: who proved a password gets a session of their own.
-            delta = surviving_delta(delta, frozenset())
+            delta = Delta({**state.data.written(FLASH), **surviving_delta(delta, frozenset()).put})
         await self._writer.create(
             state,
             data=dict(delta.put),

@@ -139,6 +139,29 @@ async def test_a_message_of_the_sign_out_reaches_the_next_page(before: str, visi
     assert len(await visitor.core.everything()) == 1
 
 
+@pytest.mark.parametrize("saved_by", ["commit", "modify", "renew"])
+@pytest.mark.parametrize("verb", ["login", "login over another user", "late login", "logout"])
+@pytest.mark.gen_test
+async def test_a_message_that_was_saved_before_the_verb_reaches_the_next_page(
+    verb: str, saved_by: str, visitor: Visitor
+) -> None:
+    """`commit`, `modify` and `renew` save what is pending. An older message is dropped."""
+    await visitor.writes(cart=1, **{"_flash:000:old": "Old."})
+    if verb == "login over another user":
+        await visitor.signs_in("bob")
+    session = await visitor.request()
+    session.flash("New.")
+    await (session.modify("n", lambda _: 1) if saved_by == "modify" else getattr(session, saved_by)())
+    if verb == "late login":
+        await visitor.core.store.inner.destroy(session.record.handle, now_ms=visitor.core.manager.now_ms())
+    await (session.logout() if verb == "logout" else session.login("ada"))
+    await visitor.answer(session)
+
+    page = await visitor.request(SAFE)
+
+    assert (dict(page), page.flashes()) == ({}, ["New."])
+
+
 @pytest.mark.gen_test
 async def test_what_is_no_message_is_refused_or_passed_over(visitor: Visitor) -> None:
     """Neither nothing nor a number can be left; what somebody else wrote there is not shown."""

@@ -41,14 +41,17 @@ def require_size(data: Mapping[str, bytes], *, before: Mapping[str, bytes]) -> N
         raise SessionTooLarge(f"a session holds at most {MAX_BYTES} bytes and {MAX_KEYS} keys")
 
 
-def surviving_keys(current: str | None, user: str, keep: Collection[str]) -> frozenset[str] | None:
+def surviving_keys(
+    current: str | None, user: str, keep: Collection[str], *, messages: Collection[str] = ()
+) -> frozenset[str] | None:
     """Return the keys that survive when *user* signs in to a session of *current*; None means all.
 
-    Those in *keep* from an anonymous session, all from a session of the same user, none from another user's.
+    Those in *keep* from an anonymous session, all from a session of the same user, none from another user's;
+    and *messages*, the flash messages of this request, which may be saved already.
     """
     if current is None:
-        return frozenset(keep)
-    return None if current == user else frozenset()
+        return frozenset(keep).union(messages)
+    return None if current == user else frozenset(messages)
 
 
 def surviving_delta(delta: Delta, keep: frozenset[str]) -> Delta:

@@ -132,9 +132,12 @@ class TrackedData:
         self._dropped = set(changed.drop & stored.keys())
         self._stored = stored
 
-    def unsaved(self, prefix: str) -> dict[str, Any]:
-        """Return the values of the keys that begin with *prefix* and are not stored."""
-        return {k: v for k, v in self._values.items() if k.startswith(prefix) and k not in self._stored}
+    def written(self, prefix: str) -> dict[str, bytes]:
+        """Return the JSON of what this request wrote under keys that begin with *prefix*, saved or not.
+
+        Lists and objects are left out.
+        """
+        return {k: raw for k, raw in self._watched.items() if raw is not None and k.startswith(prefix)}
 
     def set_value(self, key: str, value: Any) -> None:
         """Record that *value* was stored under *key*, instead of what the handler read before."""
