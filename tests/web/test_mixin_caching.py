@@ -45,6 +45,12 @@ def _asks_who(self):
     self.write(str(self.current_user))
 
 
+async def _reads_again(self):
+    value = self.session.get("a")
+    await self.session.reload()
+    self.write(str(value))
+
+
 def _writes(self):
     self.session["b"] = 1
 
@@ -73,6 +79,7 @@ def _fails(self):
         (_nothing, PUBLIC, PUBLIC, PRIVATE),
         (_looks, VARIES, VARIES, PRIVATE),
         (_reads, VARIES, PRIVATE, PRIVATE),
+        (_reads_again, VARIES, PRIVATE, PRIVATE),
         (_asks_who, VARIES, VARIES, PRIVATE),
         (_writes, PRIVATE, PRIVATE, PRIVATE),
         (_commits, PRIVATE, PRIVATE, PRIVATE),

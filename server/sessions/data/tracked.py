@@ -32,13 +32,14 @@ class TrackedData:
         self._pending: Delta | None = None
         self.is_unchanged = True
         """Whether nothing was written or deleted yet, and no value was read that can change in place."""
+        self._was_used = False
 
     # --- reading and changing ---
 
     @property
     def is_untouched(self) -> bool:
         """Whether no value was read or written."""
-        return not (self._values or self._dropped)
+        return not (self._values or self._dropped or self._was_used)
 
     def names(self) -> list[str]:
         """Return the keys that are stored or written; some may be deleted or unreadable."""
@@ -128,6 +129,8 @@ class TrackedData:
     def reload(self, stored: Mapping[str, bytes]) -> None:
         """Record that the store now holds *stored*; drop every value that this request did not change."""
         changed = self.pending() or Delta()
+        # The response may show what was read before.
+        self._was_used = not self.is_untouched
         self.retain(changed.put)
         self._dropped = set(changed.drop & stored.keys())
         self._stored = stored
