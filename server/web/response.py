@@ -15,6 +15,9 @@ from stormcellar.sessions.request_info import CookieChange
 from stormcellar.sessions.state import SessionState
 from stormcellar.web.session_handler import HandlerState, SessionHandler
 
+PROMPT_S = 2
+"""A response that took longer leaves the cookie of a session that was over before the request."""
+
 # --- hold ---
 
 
@@ -164,9 +167,19 @@ def _write_cookies(held: HandlerState, headers: HTTPHeaders) -> None:
     state, cookies, lines = held.state, held.sessions.cookies, CookieHeaders(headers)
     if state is not None and state.cookie is CookieChange.SET and state.sid is not None:
         cookies.write(lines, state.sid, max_age_s=held.sessions.cookie_max_age_s(state))
-    elif state is not None and state.cookie is CookieChange.CLEAR:
+    elif state is not None and state.cookie is CookieChange.CLEAR and _may_clear(held, state):
         cookies.clear(lines)
     _write_nonce(held, lines)
+
+
+def _may_clear(held: HandlerState, state: SessionState) -> bool:
+    """Whether the browser's cookie is still the one of this request, as far as can be known.
+
+    A slow response, such as that of a long poll, must not remove the cookie of a sign-in that came meanwhile.
+    The next request clears it.
+    """
+    # A form of this response is bound to the nonce, which counts only without a session cookie.
+    return state.is_signed_out or held.has_form or state.request.age_s < PROMPT_S
 
 
 def _write_nonce(held: HandlerState, lines: CookieHeaders) -> None:
