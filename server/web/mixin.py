@@ -9,6 +9,7 @@ from __future__ import annotations
 from asyncio import Future
 from contextlib import suppress
 from functools import partial
+from inspect import iscoroutine
 from types import TracebackType
 from typing import Any
 
@@ -70,13 +71,18 @@ class SessionMixin(ReauthenticationMixin, CsrfMixin):
         A handler may assign another value, which is valid until then.
         """
         held = self._stormcellar
-        if held.current_user is None or held.current_user[0] != held.user:
-            held.current_user = held.user, self.get_current_user()
+        if held.current_user is None or held.current_user[0] != held.sign_in:
+            user = self.get_current_user()
+            if iscoroutine(user):
+                user.close()
+                # A coroutine is true, so `login_required` and `authenticated` would let everybody in.
+                raise TypeError("get_current_user() must not be a coroutine function")
+            held.current_user = held.sign_in, user
         return held.current_user[1]
 
     @current_user.setter
     def current_user(self, value: Any) -> None:
-        self._stormcellar.current_user = self._stormcellar.user, value
+        self._stormcellar.current_user = self._stormcellar.sign_in, value
 
     # --- load ---
 

@@ -37,8 +37,8 @@ class HandlerState:
     """Of *session*."""
     is_prepared = False
     """Whether `SessionMixin.prepare` was called."""
-    current_user: tuple[str | None, Any] | None = None
-    """The user of the session when `current_user` was computed or assigned, and that value."""
+    current_user: tuple[tuple[str | None, bool], Any] | None = None
+    """`sign_in` when `current_user` was computed or assigned, and that value."""
     is_accessed = False
     """Whether the handler used `self.session`."""
     has_form = False
@@ -66,9 +66,9 @@ class HandlerState:
         raise RuntimeError(f"the setting {SETTING!r} must be a SessionManager, not {found}")
 
     @property
-    def user(self) -> str | None:
-        """Who is signed in now, or None."""
-        return None if self.state is None else self.state.user
+    def sign_in(self) -> tuple[str | None, bool]:
+        """Who is signed in now, and whether this request has signed out: what `current_user` depends on."""
+        return (None, False) if self.state is None else (self.state.user, self.state.is_signed_out)
 
     @property
     def request_nonce(self) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tornado.web import ErrorHandler, FallbackHandler, HTTPError, RequestHandler
+from tornado.web import ErrorHandler, FallbackHandler, HTTPError, RequestHandler, authenticated
 from tornado.websocket import WebSocketHandler
 
 from stormcellar import SessionMixin
@@ -228,6 +228,41 @@ async def test_current_user_follows_sign_in_and_sign_out(lab, browser):
 
     assert response.body == b'{"seen": [null, "ALICE", "BOB", null]}'
     assert calls == [None, "alice", "bob", None]
+
+
+@pytest.mark.gen_test
+async def test_current_user_follows_the_sign_out_of_an_application_with_users_of_its_own(lab, browser):
+    """Such an application keeps its user among the data, so the session has none."""
+
+    async def post(self):
+        before = self.current_user
+        await self.session.logout()
+        self.write({"seen": [before, self.current_user]})
+
+    await lab.open_session(browser, name="alice")
+    lab.serve("/", post=post, get_current_user=lambda self: self.session.get("name"))
+
+    response = await post_json(browser)
+
+    assert response.body == b'{"seen": ["alice", null]}'
+
+
+@pytest.mark.parametrize("guard", ["login_required", "authenticated"])
+@pytest.mark.gen_test
+async def test_a_coroutine_is_no_current_user(guard, lab, browser):
+    """Every coroutine is true, so a guard would let everybody in."""
+
+    async def get_current_user(self):
+        return None
+
+    guarded = (
+        {"login_required": True, "get": look} if guard == "login_required" else {"get": authenticated(look)}
+    )
+    lab.serve("/", get_current_user=get_current_user, **guarded)
+
+    response = await browser.get("/")
+
+    assert response.code == 500
 
 
 @pytest.mark.gen_test
