@@ -64,6 +64,8 @@ class Lifecycle:
                 return
             if state.is_late:
                 self._drop_late(state, is_asked=frozen is None)
+            elif state.record is None and state.is_opened:
+                raise SessionEnded
             elif state.record is None:
                 await self._writer.create(state, data=dict(delta.put))
             elif await self._writer.apply(state, delta) is not Outcome.APPLIED:

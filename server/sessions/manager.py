@@ -251,19 +251,19 @@ class SessionManager:
         It is no activity of the user, and the session keeps its ID.
 
         Raises:
-            SessionEnded: There is no such session.
+            SessionEnded: There is no such session, or a message was left after `logout`.
             SessionChanged: It ended, or another user signed in, while the block ran; nothing was saved.
             SessionTooLarge, StoreUnavailable
         """
         record = await self.store.find(Handle(handle), now_ms=self.now_ms()) if is_handle(handle) else None
         if record is None or not await self._accounts.counts(record):
             raise SessionEnded
-        state = SessionState.opened(record)
-        session = Session(self.lifecycle, state)
-        yield session
-        if state.record is not None:
+        session = Session(self.lifecycle, SessionState.opened(record))
+        try:
+            yield session
             await session.commit()
-        state.seal("its block has ended")
+        finally:
+            state_of(session).seal("its block has ended")
 
     async def _records(self, user: str) -> list[Record]:
         return await self.store.of_user(user, now_ms=self.now_ms())

@@ -164,6 +164,8 @@ async def test_an_exception_in_the_block_saves_nothing(core: Core) -> None:
     with pytest.raises(ZeroDivisionError):
         async with core.manager.open(handle) as session:
             session["job"] = 1 / 0
+    with pytest.raises(RuntimeError, match="its block has ended"):
+        await session.commit()
 
     assert await visitor.reads() == {}
 
@@ -196,6 +198,22 @@ async def test_support_can_sign_a_user_out(core: Core) -> None:
         (Kind.DESTROYED, handle, "ada", None, "logout")
     ]
     assert (await visitor.request(SAFE)).user is None
+
+
+@pytest.mark.gen_test
+async def test_a_message_after_the_sign_out_is_refused(core: Core) -> None:
+    """No browser would get it: a session of its own would have nobody to belong to."""
+    _, handle = await signed_in(core)
+
+    async def job() -> None:
+        async with core.manager.open(handle) as session:
+            await session.logout()
+            session.flash("You were signed out.")
+
+    with pytest.raises(SessionEnded):
+        await job()
+
+    assert await core.everything() == []
 
 
 @pytest.mark.gen_test
