@@ -16,7 +16,7 @@ log = logging.getLogger("stormcellar.events")
 
 
 class Kind(StrEnum):
-    """What happened. The first five concern sessions; the login server emits the others."""
+    """What happened. The first five and `FORM_REJECTED` concern sessions; the login server emits the rest."""
 
     CREATED = "created"
     """A session was created."""

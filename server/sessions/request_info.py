@@ -44,7 +44,8 @@ class Marks(NamedTuple):
     account: str | None = None
     """What identifies the user's account, if the directory has such IDs."""
     family: str | None = None
-    """With periodic renewal: what all IDs since the last sign-in have in common; see `SessionId.family`."""
+    """With periodic renewal: what this ID and those it was renewed from have in common; see
+    `SessionId.family`."""
 
 
 class Client(NamedTuple):
