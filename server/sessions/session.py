@@ -75,10 +75,11 @@ class Session(MutableMapping[str, Any]):
             remember: Keep the user signed in after the browser closes, within `Lifetime.remember_s`; without
                 that setting it has no effect. None: as before, if it is the same user.
             afresh: If the session ended or was rotated meanwhile, create another one, as a sign-in form
-                does. False: raise SessionChanged, as for a second proof within the session.
+                does. False: raise SessionChanged, as for a second proof within the session, or SessionEnded
+                if it was over before the request.
 
         Raises:
-            SessionChanged: Not *afresh*, and the session ended or was rotated meanwhile; nothing was done.
+            SessionChanged, SessionEnded: Not *afresh*, and there is no such session now; nothing was done.
             SignInRevoked: The account was disabled or changed meanwhile; nobody is signed in.
             InsecureTransport: This request must not be given a session cookie; nothing was done.
             StoreUnavailable: No answer. The cookie is untouched, unless the ID is known to have changed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from stormcellar.errors import SessionChanged, SignInRevoked
+from stormcellar.errors import SessionChanged, SessionEnded, SignInRevoked
 from stormcellar.events import Kind
 from stormcellar.lifetime import Lifetime
 from stormcellar.sessions.account_check import AccountCheck
@@ -85,6 +85,8 @@ class SignIn:
                 raise SessionChanged
             # A double click, or a sign-out elsewhere: who proved a password gets a session of their own.
             delta = Delta({**state.data.written(FLASH), **surviving_delta(delta, frozenset()).put})
+        if state.stale is not None and not afresh:
+            raise SessionEnded
         await self._writer.create(
             state,
             data=dict(delta.put),

@@ -60,6 +60,22 @@ async def test_a_late_request_reads_as_anonymous(core: Core, how: str) -> None: 
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize("age", AGE_S)
+@pytest.mark.parametrize("how", ["superseded", "ended", "expired"])
+async def test_a_second_proof_brings_no_ended_session_back(core: Core, how: str, age: str) -> None:  # C5
+    """It proves who uses this session, so without the session it signs nobody in."""
+    visitor = await over(core, how, age_s=AGE_S[age])
+    before = await core.everything()
+
+    session = await visitor.request()
+    with pytest.raises(SessionEnded):
+        await session.login("ada", afresh=False)
+
+    assert (session.user, state_of(session).cookie is CookieChange.SET) == (None, False)
+    assert await core.everything() == before
+
+
+@pytest.mark.gen_test
 @pytest.mark.parametrize("how", ["superseded", "ended"])
 async def test_a_late_safe_request_drops_what_it_wrote(
     core: Core, how: str, caplog: pytest.LogCaptureFixture
