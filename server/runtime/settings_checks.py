@@ -50,12 +50,13 @@ def _incomplete(settings: Settings) -> list[str]:
 def _refused_cookies(settings: Settings) -> list[str]:
     """Return a line for each reason why browsers would refuse the cookies."""
     domain, label = settings.cookie_domain, settings.label
-    problems = [
-        f"{label('allowed_hosts')}: browsers refuse a cookie for {domain} ({label('cookie_domain')}) from "
-        f"{host}, which is not under it"
-        for host in settings.allowed_hosts
-        if domain is not None and not is_within(host, domain)
-    ]
+    problems = []
+    if domain is not None and not all(is_within(host, domain) for host in settings.allowed_hosts):
+        # Without the host: it can be a password that was meant for another option.
+        problems.append(
+            f"{label('allowed_hosts')}: browsers refuse the cookies of {label('cookie_domain')} from a host "
+            "that is not under it"
+        )
     try:
         CookieAttributes(secure=settings.secure, samesite=settings.cookie_samesite, domain=domain)
     except NeedsSecure as exc:

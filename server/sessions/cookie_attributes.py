@@ -143,7 +143,8 @@ def _one_of(argument: str, value: object, choices: Sequence[str]) -> str:
     for each in choices:
         if isinstance(value, str) and value.lower() == each.lower():
             return each
-    raise ValueError(f"{argument} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+    # Without the value: on a command line it can be a password that was meant for another option.
+    raise ValueError(f"{argument} must be one of {', '.join(map(repr, choices))}")
 
 
 def parse_cookie_domain(text: str) -> str:
@@ -155,15 +156,15 @@ def parse_cookie_domain(text: str) -> str:
     name = host_name(text)
     if name is None or name != text.lower():
         raise ValueError(
-            f"cookie domain {text!r} must be a name such as example.org: no dot at either end, no scheme, no "
-            "port, no path, and an international name in its ASCII form (xn--)"
+            "a cookie domain must be a name such as example.org: no dot at either end, no scheme, no port, "
+            "no path, and an international name in its ASCII form (xn--)"
         )
     if name.startswith("[") or _NUMBER.fullmatch(name.rpartition(".")[2]):
-        raise ValueError(f"cookie domain {text!r} is an address: browsers share cookies between names alone")
+        raise ValueError("this cookie domain is an address: browsers share cookies between names alone")
     if _is_public_suffix(name):
         raise ValueError(
-            f"cookie domain {text!r} is a public suffix, so browsers refuse it: every site under it would "
-            "get the cookie; use your own domain under it"
+            "this cookie domain is a public suffix, so browsers refuse it: every site under it would get the "
+            "cookie; use your own domain under it"
         )
     return name
 

@@ -143,6 +143,16 @@ def test_password_in_place_of_a_name(action: str, secret: str, output: Output) -
     assert MARK not in output("accounts", action, secret)
 
 
+def test_host_beyond_the_domain_of_the_cookies(output: Output) -> None:  # L8
+    """It is the name of a host as far as we can tell, and browsers refuse our cookies from there."""
+    told = output(
+        "serve", "--behind-proxy=10.0.0.1", "--cookie-domain=example.org", "--allowed-hosts=hunter2"
+    )
+
+    assert "--allowed-hosts: browsers refuse" in told
+    assert MARK not in told
+
+
 def test_unknown_variable(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:  # L8
     """Its name is told, its value is not."""
     monkeypatch.setenv("STORMCELLAR_PASSWORD", MARK)
