@@ -37,11 +37,14 @@ from stormcellar.stores import Counters, Rule, Store, StoreError, Tally, open_st
 log = logging.getLogger("stormcellar.throttle")
 
 _SECOND_MS, _MINUTE_MS, _HOUR_MS, _DAY_MS = 1_000, 60_000, 3_600_000, 86_400_000
+# How long failures in a row count. Whoever stops for that long may begin again, so it is longer than a
+# hundred guesses take without a stop.
+_IN_A_ROW_MS = 365 * _DAY_MS
 
 # A limit that is never reached: soft limits only count.
 _NEVER = 2**31
 _COUNTED = Rule(limit=_NEVER, first_wait_ms=0, longest_wait_ms=0, keep_ms=_HOUR_MS)
-_FAILURES_COUNTED = Rule(limit=_NEVER, first_wait_ms=0, longest_wait_ms=0, keep_ms=30 * _DAY_MS)
+_FAILURES_COUNTED = Rule(limit=_NEVER, first_wait_ms=0, longest_wait_ms=0, keep_ms=_IN_A_ROW_MS)
 # The wait keeps a sign-in from writing it again within 30 days.
 _KNOWN = Rule(limit=1, first_wait_ms=30 * _DAY_MS, longest_wait_ms=30 * _DAY_MS, keep_ms=90 * _DAY_MS)
 
@@ -82,7 +85,7 @@ class Rules:
     def for_account(self) -> Rule:
         """Return the rule for one account from all addresses that are not known to it."""
         # 50 attempts, 14 more in the first twelve days, then one a week: 100 after about nine months.
-        return Rule(self.attempts_per_account, _MINUTE_MS, 7 * _DAY_MS, 30 * _DAY_MS)
+        return Rule(self.attempts_per_account, _MINUTE_MS, 7 * _DAY_MS, _IN_A_ROW_MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +232,7 @@ class Throttle:
     async def _undo(self, *steps: Awaitable[object]) -> None:
         for result in await asyncio.gather(*steps, return_exceptions=True):
             if isinstance(result, StoreError):
-                log.warning("a sign-in attempt stays counted for an hour: %s", result)
+                log.warning("a sign-in attempt stays counted: %s", result)
             elif isinstance(result, BaseException):
                 raise result
 

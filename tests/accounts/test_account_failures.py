@@ -132,6 +132,22 @@ async def test_hundred_guesses_take_three_quarters_of_a_year() -> None:
     assert 250 * DAY < desk.clock() - began_s < 280 * DAY
 
 
+@pytest.mark.parametrize("rest_days", [8, 31, 100, 366])
+@pytest.mark.gen_test
+async def test_rest_gains_no_guesses(rest_days: int) -> None:
+    """Whoever stops until failures might no longer count needs as long for a hundred."""  # E9
+    desk = Desk()
+    began_s = desk.clock()
+    checked = 0
+    while checked < 100:
+        if await desk.guess():
+            checked += 1
+        else:
+            desk.clock.advance(rest_days * DAY)
+
+    assert desk.clock() - began_s > 250 * DAY
+
+
 @pytest.mark.gen_test
 async def test_wait_is_not_much_longer_than_the_attack() -> None:
     """Whoever guesses for a short time locks the owner's new addresses out for a short time."""  # E10
