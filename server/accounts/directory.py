@@ -42,9 +42,10 @@ class AccountDirectory(Protocol):
         """
 
     def account_id(self, user: str) -> str | None:
-        """Return what tells this account from one of the same name before it; None as for `valid_after`.
+        """Return under which ID a sign-in of *user* counts; None as for `valid_after`.
 
-        It stays the same when the password changes. It costs as little as `valid_after`.
+        It is another one after each change that ends earlier sign-ins, such as a new password, and for an
+        account of the same name that is made later. It costs as little as `valid_after`.
         """
 
     async def set_password(self, user: str, new: str, *, verified_ms: int) -> int:
