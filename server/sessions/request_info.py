@@ -114,12 +114,13 @@ class FixedRequestInfo(NamedTuple):
 
 
 def arrival_ms(request: RequestInfo, now_ms: int) -> int:
-    """Return when the head of *request* arrived, at most `TOMBSTONE_MS` before *now_ms*.
+    """Return when the head of *request* arrived, at most `TOMBSTONE_MS` before *now_ms*, and never after it.
 
     The session is judged at that time: a slow upload, or a handler that runs for long, must not end it. Only
     whole seconds count, so that times in a record do not depend on how busy the server is.
     """
-    return now_ms - min(1000 * int(request.age_s), TOMBSTONE_MS)
+    # The age is negative if the system clock was set back meanwhile.
+    return now_ms - min(max(0, 1000 * int(request.age_s)), TOMBSTONE_MS)
 
 
 def _text(sent: str, limit: int) -> str:

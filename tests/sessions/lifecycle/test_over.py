@@ -76,6 +76,16 @@ async def test_a_second_proof_brings_no_ended_session_back(core: Core, how: str,
 
 
 @pytest.mark.gen_test
+async def test_a_clock_that_was_set_back_makes_no_request_younger(core: Core) -> None:  # D2
+    """Tornado takes the age from the system clock; the request is as late as one that just arrived."""
+    visitor = await over(core, "ended", age_s=AGE_S["late"])
+
+    session = await visitor.request(SAFE._replace(age_s=-3600))
+
+    assert state_of(session).presence is Presence.LATE
+
+
+@pytest.mark.gen_test
 @pytest.mark.parametrize("how", ["superseded", "ended"])
 async def test_a_late_safe_request_drops_what_it_wrote(
     core: Core, how: str, caplog: pytest.LogCaptureFixture
