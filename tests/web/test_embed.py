@@ -89,7 +89,7 @@ async def test_form_without_token(browser):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["nosuch://x"], "nosuch"),
+        (["nosuch://x"], "unknown store"),
         (["--key-file", "/nonexistent"], "/nonexistent"),
         (["--port", "x"], "--port"),
     ],
