@@ -107,10 +107,10 @@ def test_a_file_moved_away_is_let_go(path: Path, tmp_path: Path) -> None:
     path.rename(tmp_path / "audit.1")
     log(Event(Kind.CREATED, AT_MS))
     log.reopen()
-    log(Event(Kind.EXPIRED, AT_MS))
+    log(Event(Kind.REJECTED, AT_MS))
 
     assert [each["event"] for each in lines(tmp_path / "audit.1")] == ["created"]
-    assert [each["event"] for each in lines(path)] == ["expired"]
+    assert [each["event"] for each in lines(path)] == ["rejected"]
 
 
 def test_a_file_that_cannot_be_reopened_is_kept(path: Path, tmp_path: Path) -> None:
@@ -130,12 +130,12 @@ def test_a_full_disk_loses_no_line(
 ) -> None:
     """What the file does not take goes to standard error; that it does not is told once."""
     log = AuditLog(Path("/dev/full"))
-    for kind in (Kind.CREATED, Kind.EXPIRED):
+    for kind in (Kind.CREATED, Kind.REJECTED):
         log(Event(kind, AT_MS))
     log.close()
 
     written = [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]
-    assert written == ["created", "expired"]
+    assert written == ["created", "rejected"]
     assert [r.getMessage() for r in caplog.records] == [
         "cannot write to /dev/full (No space left on device); events go to standard error"
     ]
@@ -315,10 +315,10 @@ def test_a_torn_line_spoils_no_other(path: Path, capsys: pytest.CaptureFixture[s
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
-    log(Event(Kind.EXPIRED, AT_MS))
+    log(Event(Kind.REJECTED, AT_MS))
     log.close()
 
     torn, whole = path.read_text().splitlines()
     assert len(torn) == 20
-    assert json.loads(whole)["event"] == "expired"
+    assert json.loads(whole)["event"] == "rejected"
     assert json.loads(capsys.readouterr().err)["event"] == "created"

@@ -145,6 +145,8 @@ async def meet_others(site: Site, first: Browser, second: Browser, third: Browse
     status, _ = await first.json("POST", f"/account/sessions/{session_handle(site, second)}/revoke")
     assert status == 204  # C8
     assert (await second.json("GET", "/session"))[1]["user"] is None
+    site.clock.advance(31)
+    assert (await second.json("GET", "/session"))[1]["user"] is None
     assert "id" not in second.cookies
 
     page = await first.get("/account/sessions")

@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks import scale
 from benchmarks.harness import bulk_sessions
 from stormcellar import Lifetime
+from stormcellar.sessions.cookie_attributes import CookieAttributes
 from stormcellar.sessions.cookies import Cookies
 from stormcellar.sessions.signing import KeyRing
 from stormcellar.stores import open_store
@@ -19,7 +20,7 @@ def test_a_bulk_session_is_signed_in_and_needs_no_touch() -> None:
     cookie = bulk_sessions.cookie_headers([7], key=key)[0]
     store, now_ms = open_store("memory"), 1_000_000
     asyncio.run(bulk_sessions.create_sessions(store, 10, now_ms=now_ms))
-    read = Cookies(KeyRing([key]), name="id", secure=False, max_age_s=60, clock=lambda: 0, samesite="Lax")
+    read = Cookies(KeyRing([key]), CookieAttributes(), max_age_s=60, clock=lambda: 0)
     sid = read.read([cookie])
     assert sid is not None
     record: Any = asyncio.run(store.load(sid.credential, now_ms=now_ms))
