@@ -22,15 +22,14 @@ stay counted; a refused one is not counted. Sources: OWASP ASVS 5.0 V6.1.1 and V
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields
 
 from stormcellar.accounts.account_names import canonical_name
-from stormcellar.accounts.networks import Network, networks_of, take_each
+from stormcellar.accounts.networks import Network, take_each
+from stormcellar.accounts.tally_keys import AttemptKeys, TallyKeys
 from stormcellar.errors import Throttled
 from stormcellar.stores import Counters, Rule, Store, StoreError, Tally, open_store
 
@@ -89,20 +88,6 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class _TallyKeys:
-    """The keys of the tallies of one attempt."""
-
-    pair: str
-    networks: Mapping[str, Network]
-    """From the narrowest to the widest."""
-    failures: str
-    account: str
-    overall: str
-    known: str
-    """The tally that exists if the address is known to the account."""
-
-
-@dataclass(frozen=True, slots=True)
 class Admission:
     """An attempt that was accepted, and the tallies that counted it."""
 
@@ -115,9 +100,6 @@ class Admission:
 
 class Throttle:
     """Decides whether a password may be tried now.
-
-    The store holds HMAC-SHA256 of account and address, not the names: users mistype passwords into the name
-    field. All names that are not valid share one tally.
 
     Args:
         key: 32 bytes, used for nothing else; the same in every process that shares the counters.
@@ -133,13 +115,13 @@ class Throttle:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._counters = counters
-        self._key = key
+        self._keys = TallyKeys(key)
         self._rules = rules
         self._clock = clock
 
     def use_key(self, key: bytes) -> None:
         """Count under another key from now on; all counts start again at zero."""
-        self._key = key
+        self._keys = TallyKeys(key)
 
     def now_ms(self) -> int:
         """Return Unix time in milliseconds."""
@@ -147,7 +129,7 @@ class Throttle:
 
     def fingerprint(self, name: str) -> str:
         """Return 12 hexadecimal digits that identify *name* without revealing it."""
-        return self._mac("name", canonical_name(name) or name).hex()[:12]
+        return self._keys.fingerprint(name)
 
     async def admit(self, name: str, address: str, *, since_ms: int = 0) -> Admission:
         """Count one attempt for *name* from *address*.
@@ -165,7 +147,7 @@ class Throttle:
             StoreUnavailable: The store gave no answer; some of the tallies may have counted the attempt.
         """
         now_ms = self.now_ms()
-        keys = self._keys(name, address, since_ms, now_ms)
+        keys = self._keys.of_attempt(name, address, since_ms=since_ms, now_ms=now_ms)
         peeked = (keys.account, keys.overall, keys.failures, keys.known)
         account, overall, failures, known = await asyncio.gather(
             *(self._counters.peek(key, now_ms=now_ms) for key in peeked)
@@ -191,7 +173,7 @@ class Throttle:
         return Admission(charged, forgotten, keys.known if known.next_ms <= now_ms else None)
 
     def _limits(
-        self, keys: _TallyKeys, account: Tally, overall: Tally, *, is_known: bool, is_exempt: bool
+        self, keys: AttemptKeys, account: Tally, overall: Tally, *, is_known: bool, is_exempt: bool
     ) -> dict[str, Rule]:
         """Return the hard limits of an attempt, by the keys of their tallies."""
         rules, is_reduced = self._rules, overall.count >= self._rules.soft_overall
@@ -235,28 +217,6 @@ class Throttle:
                 log.warning("a sign-in attempt stays counted: %s", result)
             elif isinstance(result, BaseException):
                 raise result
-
-    def _keys(self, name: str, address: str, since_ms: int, now_ms: int) -> _TallyKeys:
-        account, networks = canonical_name(name) or "", networks_of(address)
-        origin = networks[0].name
-        # Soft limits count by the clock hour: a window that each failure extends would never end.
-        hour = str(now_ms // _HOUR_MS)
-        return _TallyKeys(
-            pair=self._tally_key("pair", account, origin),
-            networks={self._tally_key("address", each.name): each for each in networks},
-            failures=self._tally_key("failures", account, str(since_ms)),
-            account=self._tally_key("account", account, hour),
-            overall=self._tally_key("overall", hour),
-            known=self._tally_key("known", account, origin),
-        )
-
-    def _tally_key(self, kind: str, *parts: str) -> str:
-        return urlsafe_b64encode(self._mac(kind, *parts)).rstrip(b"=").decode()
-
-    def _mac(self, *parts: str) -> bytes:
-        # A length before each part makes the message unambiguous.
-        message = "".join(f"{len(part)}:{part}" for part in parts)
-        return hmac.digest(self._key, message.encode(errors="surrogatepass"), "sha256")
 
 
 def counters_of(store: Store) -> Counters:
