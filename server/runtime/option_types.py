@@ -106,7 +106,7 @@ def _cookie_name(text: str) -> str:
     except ValueError:
         raise ValueError(
             "it must be 1 to 64 characters of an HTTP token; names that begin with __Host-, __Secure- or "
-            "__Http-, or end in -form or -partitioned, are reserved"
+            "__Http-, or end in -form, -device or -partitioned, are reserved"
         ) from None
     return text
 

@@ -18,8 +18,9 @@ _COOKIE_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _RESERVED_PREFIXES = ("__host-", "__secure-", "__http-")
 # Browsers send a partitioned cookie and an older one without Partitioned together, if the name is the same.
 _PARTITIONED_SUFFIX = "-partitioned"
-# The nonce cookie is named after the session cookie: browsers send the cookies of a host to all its ports.
+# The other cookies are named after the session cookie: browsers send the cookies of a host to all its ports.
 _NONCE_SUFFIX = "-form"
+_DEVICE_SUFFIX = "-device"
 # Browsers read a host whose last label is a number as an IPv4 address (WHATWG URL, "ends in a number").
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*")
 
@@ -105,6 +106,11 @@ class CookieAttributes:
         return self.session_name + _NONCE_SUFFIX
 
     @property
+    def device_name(self) -> str:
+        """The name of the device cookie, by which an account knows a browser."""
+        return self.session_name + _DEVICE_SUFFIX
+
+    @property
     def text(self) -> str:
         """The attributes of every cookie that is set or deleted, from the first `;`.
 
@@ -125,7 +131,7 @@ def check_cookie_name(name: str) -> None:
         raise ValueError(f"cookie name {name!r} must be 1 to 64 characters of an HTTP token")
     if name.lower().startswith(_RESERVED_PREFIXES):
         raise ValueError(f"cookie name {name!r} is reserved; the prefix is added by secure=True")
-    for suffix in (_NONCE_SUFFIX, _PARTITIONED_SUFFIX):
+    for suffix in (_NONCE_SUFFIX, _DEVICE_SUFFIX, _PARTITIONED_SUFFIX):
         if name.endswith(suffix):
             raise ValueError(f"cookie name {name!r} is reserved; choose one that does not end in {suffix}")
 

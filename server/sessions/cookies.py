@@ -22,6 +22,7 @@ _SESSION_ID = re.compile(r"([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{43})")
 _HANDLE = re.compile(r"[A-Za-z0-9_-]{22}")
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _NONCE = re.compile(r"[A-Za-z0-9_-]{43}")
+_DEVICE = re.compile(r"[A-Za-z0-9_-]{22}")
 # Characters of a secret that periodic renewal keeps and that forms are bound to: 96 bits; 160 are new.
 _KEPT = 16
 # A session cookie has about 190 bytes; the signature of a longer one is not checked.
@@ -87,6 +88,11 @@ def mint_secret() -> str:
     return _base64url(random.token_bytes(32))
 
 
+def mint_device_token() -> str:
+    """Return 16 random bytes as 22 characters of base64url."""
+    return _base64url(random.token_bytes(16))
+
+
 def _base64url(raw: bytes) -> str:
     return b2a_base64(raw, newline=False).translate(_URL_SAFE, b"=").decode()
 
@@ -121,7 +127,7 @@ def _values(headers: Sequence[str], name: str) -> list[str]:
 
 
 class Cookies:
-    """Reads and writes our two cookies: the session ID, and the nonce of forms before a session exists.
+    """Reads and writes our cookies: session ID, nonce of the forms of visitors, and device token.
 
     Args:
         attributes: Their names and attributes.
@@ -138,6 +144,7 @@ class Cookies:
     ) -> None:
         self.name = attributes.session_name
         self.nonce_name = attributes.nonce_name
+        self.device_name = attributes.device_name
         self._keys = keys
         self._max_age_s = max_age_s
         self._clock = clock
@@ -187,6 +194,11 @@ class Cookies:
         value = extract(headers, self.nonce_name)
         return value if value and _NONCE.fullmatch(value) else None
 
+    def read_device(self, headers: Sequence[str]) -> str | None:
+        """Return the device token, if there is exactly one and it is well formed."""
+        value = extract(headers, self.device_name)
+        return value if value and _DEVICE.fullmatch(value) else None
+
     def is_presented(self, headers: Sequence[str]) -> bool:
         """Whether the raw Cookie *headers* contain a cookie with the name of the session cookie."""
         return any(_values(headers, self.name))
@@ -209,6 +221,10 @@ class Cookies:
     def clear_nonce(self, response: CookieSink) -> None:
         """Delete the nonce cookie."""
         self._delete(response, self.nonce_name)
+
+    def write_device(self, response: CookieSink, token: str, *, max_age_s: int) -> None:
+        """Set the device cookie to *token* for *max_age_s* seconds; a sign-out leaves it."""
+        self._add(response, f"{self.device_name}={token}; Max-Age={max_age_s}")
 
     def _delete(self, response: CookieSink, name: str) -> None:
         self._add(response, f"{name}=; expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0")

@@ -360,7 +360,10 @@ BAD: list[tuple[str, str, str]] = [
         ("cookie_name", text, "HTTP token")
         for text in ("", "a b", "a;b", "a=b", "n\u00e4me", "x" * 65, "a\n")
     ),
-    *(("cookie_name", text, "are reserved") for text in ("id-form", "__Host-id", "__host-id", "__Secure-id")),
+    *(
+        ("cookie_name", text, "are reserved")
+        for text in ("id-form", "id-device", "__Host-id", "__host-id", "__Secure-id")
+    ),
     *(("carry", text, "it must be keys") for text in ("a,,b", "1st", "#user", "a b", "$set", "x" * 65, ",")),
     *(
         ("behind_proxy", text, "networks such as")

@@ -9,7 +9,7 @@ import pytest
 
 from stormcellar import SessionManager
 from stormcellar.sessions.cookie_attributes import CookieAttributes, NeedsSecure, parse_cookie_domain
-from stormcellar.sessions.cookies import SessionId, mint_secret
+from stormcellar.sessions.cookies import SessionId, mint_device_token, mint_secret
 from stormcellar.stores.memory import MemoryStore
 from tests.support.cookie_samples import Response, cookies, written
 from tests.support.core import KEY
@@ -25,10 +25,11 @@ GONE = "expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0; "
 
 
 def set_and_deleted(**attributes: Any) -> Response:
-    """Return the lines that set the session cookie and the nonce cookie, and that delete them."""
+    """Return the lines that set each of our cookies, and that delete those that are ever deleted."""
     jar, response = cookies(**attributes), Response()
     jar.write(response, SessionId.mint())
     jar.write_nonce(response, mint_secret())
+    jar.write_device(response, mint_device_token(), max_age_s=60)
     jar.clear(response)
     jar.clear_nonce(response)
     return response
@@ -62,11 +63,11 @@ def set_and_deleted(**attributes: Any) -> Response:
 )
 def test_every_line_byte_for_byte(attributes: dict[str, Any], name: str, text: str) -> None:  # A4, A6, F15
     """A deletion has the attributes of the cookie that it deletes, or browsers keep the cookie."""
-    session, nonce, *deletions = set_and_deleted(**attributes)
+    *lines, gone, nonce_gone = set_and_deleted(**attributes)
 
-    assert [line.partition("=")[0] for line in (session, nonce)] == [name, f"{name}-form"]
-    assert [line.partition("; ")[2] for line in (session, nonce)] == [text] * 2
-    assert deletions == [f"{name}=; {GONE}{text}", f"{name}-form=; {GONE}{text}"]
+    assert [line.partition("=")[0] for line in lines] == [name, f"{name}-form", f"{name}-device"]
+    assert [line.partition("; ")[2] for line in lines] == [text, text, f"Max-Age=60; {text}"]
+    assert [gone, nonce_gone] == [f"{name}=; {GONE}{text}", f"{name}-form=; {GONE}{text}"]
 
 
 @pytest.mark.parametrize("text", ["lax", "LAX", "Lax", "strict", "STRICT", "none", "NONE"])
@@ -203,7 +204,7 @@ def test_cookies_for_a_host_a_domain_and_a_partition_never_mix() -> None:  # A7
     assert [jar.read(sent) for jar in jars] == sids
 
 
-@pytest.mark.parametrize("name", ["id-form", "-form", "id-partitioned", "-partitioned"])
+@pytest.mark.parametrize("name", ["id-form", "-form", "id-device", "id-partitioned", "-partitioned"])
 def test_names_that_other_cookies_get_are_reserved(name: str) -> None:  # A14
     """Or a second server on the host could be given the name of a cookie of the first."""
     with pytest.raises(ValueError, match="is reserved; choose one that does not end in -"):

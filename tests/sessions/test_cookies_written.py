@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from stormcellar.sessions.cookies import SessionId, form_basis, mint_secret
+from stormcellar.sessions.cookies import SessionId, form_basis, mint_device_token, mint_secret
 from stormcellar.sessions.signing import KeyRing
 from tests.support.cookie_samples import KEY, OTHER, Response, cookies, key_version, written
 
@@ -79,6 +79,31 @@ def test_nonce_byte_for_byte() -> None:  # A4
 def test_a_malformed_nonce_is_none(value: str) -> None:  # A7
     """A nonce has one shape and comes once."""
     assert cookies().read_nonce([f"id-form={value}"]) is None
+
+
+def test_a_device_token_byte_for_byte() -> None:  # A1, A4, A10
+    """It is random, has the attributes of the session cookie, lasts, and comes back as it was given."""
+    tokens, response = {mint_device_token() for _ in range(1000)}, Response()
+    token = tokens.pop()
+    cookies().write_device(response, token, max_age_s=7)
+    cookies(secure=True).write_device(response, token, max_age_s=7)
+
+    assert response == [
+        f"id-device={token}; Max-Age=7; HttpOnly; Path=/; SameSite=Lax",
+        f"__Host-id-device={token}; Max-Age=7; HttpOnly; Path=/; SameSite=Lax; Secure",
+    ]
+    assert cookies().read_device([f"id=x; id-device={token}"]) == token
+    assert (len(tokens), {len(each) for each in tokens}) == (999, {22})
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "x", "d" * 21, "d" * 23, "d" * 21 + "é", '"' + "d" * 20 + '"', "d" * 22 + "; id-device=" + "d" * 22],
+)
+def test_a_malformed_device_token_is_none(value: str) -> None:  # A7
+    """A token has one shape and comes once; nor is the cookie of another name read."""
+    assert cookies().read_device([f"id-device={value}"]) is None
+    assert cookies(secure=True).read_device(["id-device=" + "d" * 22]) is None
 
 
 def test_the_cookie_is_small_and_needs_no_quotes() -> None:  # A13
