@@ -1,14 +1,10 @@
-"""The networks in which a client address is counted, and charges on several tallies at once."""
+"""The networks in which a client address is counted."""
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-
-from stormcellar.stores import Counters, Rule, Tally
 
 # A /64 is one link, such as a telephone. A provider gives a household a /56 and a company a /48 (RFC 6177).
 # More people share a wider network, so its limit is higher; but one owner of a /48 has 65 536 networks of 64
@@ -50,21 +46,3 @@ def networks_of(address: str) -> tuple[Network, ...]:
 def _ipv6_network(number: int, length: int, share: float) -> Network:
     host_bits = 128 - length
     return Network(f"{ipaddress.IPv6Address(number >> host_bits << host_bits)}/{length}", share)
-
-
-async def take_each(counters: Counters, rules: Mapping[str, Rule], *, now_ms: int) -> dict[str, Tally]:
-    """Take one from each tally, or from none.
-
-    Returns:
-        The tallies by key. If one of them refused (`taken` is False), the others were given back.
-
-    Raises:
-        StoreUnavailable: The store gave no answer; some of the tallies may have counted it.
-    """
-    taken = await asyncio.gather(*(counters.take(key, rule, now_ms=now_ms) for key, rule in rules.items()))
-    tallies = dict(zip(rules, taken, strict=True))
-    if not all(tally.taken for tally in taken):
-        await asyncio.gather(
-            *(counters.give_back(key, t, now_ms=now_ms) for key, t in tallies.items() if t.taken)
-        )
-    return tallies

@@ -28,9 +28,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields
 
 from stormcellar.accounts.account_names import canonical_name
-from stormcellar.accounts.networks import Network, take_each
+from stormcellar.accounts.charges import charge, take_each
+from stormcellar.accounts.networks import Network
 from stormcellar.accounts.tally_keys import AttemptKeys, TallyKeys
-from stormcellar.errors import Throttled
 from stormcellar.stores import Counters, Rule, Store, StoreError, Tally, open_store
 
 log = logging.getLogger("stormcellar.throttle")
@@ -155,17 +155,7 @@ class Throttle:
         # No account has a name that is not valid, so there is nothing to guess.
         is_exempt = known.count > 0 or canonical_name(name) is None
         limits = self._limits(keys, account, overall, is_known=known.count > 0, is_exempt=is_exempt)
-        # First, so that an attack from many addresses writes nothing.
-        if failures.count >= limits[keys.failures].limit and now_ms < failures.next_ms:
-            raise await self._refusal(limits, now_ms)
-        charged = await take_each(self._counters, {keys.pair: limits[keys.pair]}, now_ms=now_ms)
-        if charged[keys.pair].taken:
-            shared = {key: rule for key, rule in limits.items() if key != keys.pair}
-            charged |= await take_each(self._counters, shared, now_ms=now_ms)
-            if not all(tally.taken for tally in charged.values()):
-                await self._counters.give_back(keys.pair, charged[keys.pair], now_ms=now_ms)
-        if refused := [tally for tally in charged.values() if not tally.taken]:
-            raise await self._refusal(limits, now_ms, *refused)
+        charged = await charge(self._counters, limits, read={keys.failures: failures}, now_ms=now_ms)
         # Last, so that refused attempts do not lower the limits of others.
         soft = dict.fromkeys((keys.account, keys.overall), _COUNTED)
         charged |= await take_each(self._counters, soft, now_ms=now_ms)
@@ -175,7 +165,7 @@ class Throttle:
     def _limits(
         self, keys: AttemptKeys, account: Tally, overall: Tally, *, is_known: bool, is_exempt: bool
     ) -> dict[str, Rule]:
-        """Return the hard limits of an attempt, by the keys of their tallies."""
+        """Return the hard limits of an attempt by the keys of their tallies, that of the pair first."""
         rules, is_reduced = self._rules, overall.count >= self._rules.soft_overall
         networks = list(keys.networks.items())[: 1 if is_known else None]
         return {
@@ -183,13 +173,6 @@ class Throttle:
             **{key: rules.for_network(network, is_reduced=is_reduced) for key, network in networks},
             keys.failures: _FAILURES_COUNTED if is_exempt else rules.for_account(),
         }
-
-    async def _refusal(self, limits: Mapping[str, Rule], now_ms: int, *refused: Tally) -> Throttled:
-        """Return the error with the whole seconds until the last wait of all *limits* is over."""
-        tallies = await asyncio.gather(*(self._counters.peek(key, now_ms=now_ms) for key in limits))
-        waiting = [t for t, rule in zip(tallies, limits.values(), strict=True) if t.count >= rule.limit]
-        until_ms = max((tally.next_ms for tally in (*waiting, *refused)), default=now_ms)
-        return Throttled(max(1, -((now_ms - until_ms) // 1000)))
 
     async def record_success(self, admission: Admission) -> None:
         """Reset the failures of the account and of the pair, and take the attempt off the other tallies.

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from stormcellar.accounts.networks import networks_of, take_each
+from stormcellar.accounts.charges import take_each
+from stormcellar.accounts.networks import networks_of
 from stormcellar.accounts.throttle import Rules, Throttle
 from stormcellar.accounts.visitor_limit import VisitorLimit
 from stormcellar.errors import Throttled
