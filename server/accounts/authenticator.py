@@ -7,6 +7,7 @@ from stormcellar.accounts.directory import AccountDirectory
 from stormcellar.accounts.throttle import Throttle
 from stormcellar.errors import Busy, Throttled
 from stormcellar.events import Events, Kind
+from stormcellar.sessions.cookies import mint_device_token
 
 
 class Authenticator:
@@ -17,22 +18,23 @@ class Authenticator:
         self._throttle = throttle
         self._events = events
 
-    async def check(self, name: str, password: str, *, address: str) -> str | None:
+    async def check(self, name: str, password: str, *, address: str, device: str | None = None) -> str | None:
         """Return the user behind *name* if *password* is theirs, else None.
 
         The attempt is counted before the password is verified, and stays counted if the caller is cancelled.
 
         Args:
             address: The client's address, as far as trusted proxies confirm it.
+            device: The token of the device, if the client sent one.
 
         Raises:
             Throttled: Too many attempts; the password was not verified.
             Busy: Too many passwords are being verified; this attempt is not counted.
             StoreUnavailable: The attempt cannot be counted; the password was not verified.
         """
-        changed_ms = self._accounts.valid_after(canonical_name(name) or "")
+        since_ms = self._changed_ms(canonical_name(name) or "")
         try:
-            admission = await self._throttle.admit(name, address, since_ms=changed_ms or 0)
+            admission = await self._throttle.admit(name, address, since_ms=since_ms, device=device)
         except Throttled:
             self._emit(Kind.SIGN_IN_THROTTLED, name, address)
             raise
@@ -46,6 +48,22 @@ class Authenticator:
         else:
             await self._throttle.record_success(admission)
         return user
+
+    async def remember(self, user: str, device: str | None) -> str | None:
+        """Make a device known to the account of *user*, who has just signed in there.
+
+        Args:
+            device: The token of the device, if the client sent one.
+
+        Returns:
+            The token that the client must keep, a new one if it sent none; None if the device stays unknown.
+        """
+        token = device or mint_device_token()
+        is_known = await self._throttle.remember(user, token, since_ms=self._changed_ms(user))
+        return token if is_known else None
+
+    def _changed_ms(self, user: str) -> int:
+        return self._accounts.valid_after(user) or 0
 
     def _emit(self, kind: Kind, name: str, address: str) -> None:
         """Emit an event. It holds the names of existing accounts only: others may be mistyped passwords."""

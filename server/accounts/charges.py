@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from stormcellar.errors import Throttled
 from stormcellar.stores import Counters, Rule, Tally
@@ -51,6 +51,28 @@ async def charge(
     if refused := [tally for tally in charged.values() if not tally.taken]:
         raise await _refusal(counters, limits, now_ms, *refused)
     return charged
+
+
+async def charge_one_of(
+    counters: Counters,
+    ways: Sequence[Mapping[str, Rule]],
+    *,
+    read: Mapping[str, Tally],
+    now_ms: int,
+) -> dict[str, Tally]:
+    """Charge by the first of *ways*, each as for `charge`, that does not refuse.
+
+    Raises:
+        Throttled: All refused. It has the seconds until the first of them admits an attempt.
+        StoreUnavailable: The store gave no answer; some of the tallies may have counted the attempt.
+    """
+    refusals = []
+    for limits in ways:
+        try:
+            return await charge(counters, limits, read=read, now_ms=now_ms)
+        except Throttled as refusal:
+            refusals.append(refusal)
+    raise min(refusals, key=lambda refusal: refusal.retry_after_s)
 
 
 async def _refusal(counters: Counters, limits: Mapping[str, Rule], now_ms: int, *refused: Tally) -> Throttled:

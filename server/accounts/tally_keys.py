@@ -14,6 +14,17 @@ _HOUR_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceKeys:
+    """The keys of the tallies of one account and one device."""
+
+    known: str
+    """The tally that exists if the device is known to the account."""
+    pair: str
+    newcomers: str
+    """Counts the devices that become known to the account."""
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptKeys:
     """The keys of the tallies of one attempt."""
 
@@ -28,7 +39,7 @@ class AttemptKeys:
 
 
 class TallyKeys:
-    """Makes keys: HMAC-SHA256 of account and address, since users mistype passwords into the name field.
+    """Makes keys: HMAC-SHA256 of account, address and device. Users mistype passwords into the name field.
 
     All names that are not valid share one account.
 
@@ -60,6 +71,19 @@ class TallyKeys:
             account=self._text("account", account, hour),
             overall=self._text("overall", hour),
             known=self._text("known", account, origin),
+        )
+
+    def of_device(self, name: str, token: str, *, since_ms: int) -> DeviceKeys:
+        """Return the keys of the account *name* and the device with *token*.
+
+        Args:
+            since_ms: When the account was changed last; with another number no device is known.
+        """
+        account, since = canonical_name(name) or "", str(since_ms)
+        return DeviceKeys(
+            known=self._text("known device", account, since, token),
+            pair=self._text("device pair", account, since, token),
+            newcomers=self._text("newcomers", account, since),
         )
 
     def _text(self, kind: str, *parts: str) -> str:

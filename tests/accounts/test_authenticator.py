@@ -253,6 +253,26 @@ async def test_failures_of_an_account_start_again_when_it_changes() -> None:
 
 
 @pytest.mark.gen_test
+async def test_device_is_known_until_the_account_changes() -> None:
+    """A client without a token gets one, keeps it, and signs in with it amid an attack."""  # E10
+    desk = Desk(attempts_per_account=1)
+    token = await desk.authenticator.remember("alice", None)
+    assert token is not None
+    kept = await desk.authenticator.remember("alice", token)
+    for _ in range(2):
+        await desk.fails(1, address=HERE)
+        known = await desk.authenticator.check("alice", RIGHT, address=THERE, device=token)
+        assert known == "alice"
+
+    desk.directory.changed_ms += 1
+    await desk.fails(1, address=HERE)
+
+    assert (kept, len(token)) == (token, 22)
+    with pytest.raises(Throttled):
+        await desk.authenticator.check("alice", RIGHT, address="203.0.113.9", device=token)
+
+
+@pytest.mark.gen_test
 async def test_unknown_and_known_names_are_throttled_alike() -> None:
     """Neither the limit nor the wait tells whether an account exists."""  # E1
     desk = Desk()
