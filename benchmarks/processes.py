@@ -109,7 +109,8 @@ def _sign_in(port: int) -> str:
         response = connection.getresponse()
         if response.status != 200:
             raise SystemExit(f"POST /login returned {response.status}")
-        return (response.getheader("Set-Cookie") or "").partition(";")[0]
+        lines = response.headers.get_all("Set-Cookie") or []
+        return next(line.partition(";")[0] for line in lines if line.startswith("id="))
 
 
 @contextmanager

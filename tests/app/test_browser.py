@@ -195,7 +195,7 @@ def test_the_end_of_the_session_is_warned_of(browser: Chromium) -> None:
 
 
 def test_scripts_see_no_cookie(browser: Chromium) -> None:
-    """The one there is belongs to this host alone, over TLS alone, and ends with the browser."""
+    """They belong to this host alone, over TLS alone; that of the session ends with the browser."""
     browser.sign_in("carol", PASSWORD)
     cookies = browser.cookies()
     shown = {
@@ -203,7 +203,7 @@ def test_scripts_see_no_cookie(browser: Chromium) -> None:
     }
 
     assert browser.script("return document.cookie") == ""  # A4
-    assert cookies.keys() == {"__Host-id"}
+    assert cookies.keys() == {"__Host-id", "__Host-id-device"}
     assert shown == {"path": "/", "secure": True, "httpOnly": True, "sameSite": "Lax", "session": True}  # A12
 
 
@@ -225,7 +225,7 @@ def test_the_back_button_shows_nothing_private_after_sign_out(browser: Chromium)
     browser.sign_in("carol", PASSWORD)
     browser.open("/account/sessions")
     browser.press("Sign out")
-    assert browser.cookies().keys() == set()
+    assert browser.cookies().keys() == {"__Host-id-device"}
     for _ in range(3):
         browser.driver.back()
 

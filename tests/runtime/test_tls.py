@@ -95,7 +95,7 @@ async def test_signing_in_over_tls(tls_site: Site) -> None:  # A4
     """The cookie is of the kind that only TLS can set."""
     browser = await tls_site.signed_in()
 
-    assert list(browser.cookies) == ["__Host-id"]
+    assert browser.cookies.keys() == {"__Host-id", "__Host-id-device"}
     assert (await browser.json("GET", "/session"))[1]["user"] == "alice"
 
 

@@ -160,6 +160,7 @@ _RANDOM = (
     (re.compile(r"(?<=\")[A-Za-z0-9_-]{86}(\.[A-Za-z0-9_-]{86})?(?=\")"), "TOKEN"),
     (re.compile(r"\b(id=)2\|[^;]+"), r"\1SIGNED"),
     (re.compile(r"\b(id-form=)[A-Za-z0-9_-]{43}"), r"\1NONCE"),
+    (re.compile(r"\b(id-device=)[A-Za-z0-9_-]{22}"), r"\1DEVICE"),
 )
 
 

@@ -55,6 +55,7 @@ class ConfirmingPage(FormPage):
             raise WrongPassword(403, WRONG)
         # afresh=False: a session signed out meanwhile stays signed out, and a double click acts once.
         await self.session.login(user, auth_ms=auth_ms, afresh=False)
+        await self.remember_device(user)
 
     def show(self, error: str | None = None) -> None:
         """Ask for the password, in a form that repeats the fields of this request."""

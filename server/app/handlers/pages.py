@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from stormcellar.accounts.throttle import KNOWN_S
 from stormcellar.app.error_texts import Problem, describe, done
 from stormcellar.app.handlers import idle
 from stormcellar.app.handlers.base import PageHandler
@@ -78,7 +79,18 @@ class FormPage(Page):
         Raises:
             Throttled, Busy, StoreUnavailable
         """
-        return await self.context.authenticator.check(name, password, address=self.client_address())
+        return await self.context.authenticator.check(
+            name, password, address=self.client_address(), device=self._device_token()
+        )
+
+    async def remember_device(self, user: str) -> None:
+        """Make this browser known to the account of *user*, who has just signed in, and set its cookie."""
+        token = await self.context.authenticator.remember(user, self._device_token())
+        if token is not None:
+            self.sessions.cookies.write_device(self, token, max_age_s=KNOWN_S)
+
+    def _device_token(self) -> str | None:
+        return self.sessions.cookies.read_device(self.request.headers.get_list("Cookie"))
 
     def show_error(self, error: Problem | Throttled | PasswordRefused) -> None:
         """Render the form again with the message and the status of *error*."""

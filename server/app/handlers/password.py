@@ -44,6 +44,8 @@ class Password(FormPage):
         # Sign-ins up to valid_after no longer count, also those during this request: date this one later.
         await self.session.login(user, auth_ms=valid_after + 1, afresh=False)
         self.done = done(CHANGED)
+        # Again: with the password, the account has a new set of known devices.
+        await self.remember_device(user)
         await self._end_others(user)
         self.answer_form("/", CHANGED)
 

@@ -60,6 +60,7 @@ class Login(FormPage):
             await self.session.login(user, keep=keep, auth_ms=auth_ms, remember=remember)
         except SignInRevoked:  # the same answer, so it does not reveal that the account exists
             raise WrongPassword(401) from None
+        await self.remember_device(user)
         if self.wants_json:
             self.write({"user": user})
         else:

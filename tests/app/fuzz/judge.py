@@ -96,7 +96,7 @@ class Judge:
         name, _, rest = line.partition("=")
         value = rest.partition(";")[0]
         cookies = self.world.site.sessions.cookies
-        assert name in (cookies.name, cookies.nonce_name), line
+        assert name in (cookies.name, cookies.nonce_name, cookies.device_name), line
         assert "; HttpOnly; Path=/; SameSite=" in rest, line
         assert ("; Secure" in rest) == name.startswith("__Host-"), line
         assert re.fullmatch(r"[A-Za-z0-9_|:=-]*", value), line
