@@ -68,6 +68,9 @@ SCHEMES = {
     "redis": ("stormcellar.stores.redis", "RedisStore", "redis"),
     "rediss": ("stormcellar.stores.redis", "RedisStore", "redis"),
     "redis+unix": ("stormcellar.stores.redis", "RedisStore", "redis"),
+    "unix": ("stormcellar.stores.redis", "RedisStore", "redis"),
+    "valkey": ("stormcellar.stores.redis", "RedisStore", "redis"),
+    "valkeys": ("stormcellar.stores.redis", "RedisStore", "redis"),
     "redis+cluster": ("stormcellar.stores.redis", "RedisStore", "redis"),
     "mongodb": ("stormcellar.stores.mongo", "MongoStore", "mongo"),
 }
@@ -84,9 +87,10 @@ def open_store(
     """Make the store that *url* names. Does no I/O; the store connects on first use or `ping()`.
 
     Args:
-        url: `memory:`, `redis://`, `rediss://`, `redis+unix://`, `redis+cluster://` or `mongodb://`; or
-            `memory`, `redis` or `mongo` for the usual local address; or `package.module:Class?...` for your
-            own store, whose `from_url` receives the whole string.
+        url: `memory:`, `redis://`, `rediss://`, `redis+unix://`, `redis+cluster://` or `mongodb://`, or with
+            other names for the same `valkey://`, `valkeys://` and `unix://`; or `memory`, `redis` or `mongo`
+            for the usual local address; or `package.module:Class?...` for your own store, whose `from_url`
+            receives the whole string.
         prefix, timeout_s, connect_timeout_s, max_sessions: See `StoreOptions`.
 
     Raises:

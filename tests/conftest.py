@@ -113,6 +113,12 @@ def redis6() -> Iterator[Backend]:
 
 
 @pytest.fixture(scope="session")
+def valkey() -> Iterator[Backend]:
+    """Valkey 8.1."""
+    yield from _running("valkey")
+
+
+@pytest.fixture(scope="session")
 def redis_cluster() -> Iterator[Backend]:
     """Redis 8.2 in cluster mode, one node with every slot."""
     yield from _running("redis_cluster")

@@ -14,6 +14,8 @@ from redis.backoff import NoBackoff
 
 from stormcellar.stores.records import StoreOptions
 
+# Other names for the same; a URL in an error message has the name on the right.
+_SAME = {"valkey": "redis", "valkeys": "rediss", "unix": "redis+unix"}
 _TLS_OPTIONS = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 _OPTIONS = {
     "redis": frozenset({"db"}),
@@ -68,13 +70,13 @@ def _split(url: str) -> tuple[SplitResult, str]:
         parts = urlsplit(url)
     except ValueError:
         raise ValueError("the store URL cannot be parsed; percent-encode the user and the password") from None
-    if parts.scheme not in _OPTIONS:
-        raise ValueError(
-            f"not a Redis URL: it must begin with one of {', '.join(f'{s}://' for s in _OPTIONS)}"
-        )
+    scheme = _SAME.get(parts.scheme, parts.scheme)
+    if scheme not in _OPTIONS:
+        known = ", ".join(f"{name}://" for name in (*_OPTIONS, *_SAME))
+        raise ValueError(f"not a Redis URL: it must begin with one of {known}")
     if parts.fragment:
         raise ValueError("a '#' in a Redis URL must be percent-encoded")
-    return parts, parts.scheme
+    return parts, scheme
 
 
 def _query(parts: SplitResult, scheme: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class TestMemory(CountersContract):
 
 
 class TestBackends(CountersContract):
-    @pytest.fixture(params=["redis8", "redis6", "redis_cluster", "mongo", "mongo_rs"])
+    @pytest.fixture(params=["redis8", "redis6", "valkey", "redis_cluster", "mongo", "mongo_rs"])
     def store(self, request: pytest.FixtureRequest, io_loop: IOLoop) -> Iterator[Store]:
         """A store on each kind of server."""
         opened = open_store(request.getfixturevalue(request.param).url, prefix="contract", timeout_s=10.0)

