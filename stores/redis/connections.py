@@ -12,7 +12,13 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from redis import asyncio as aioredis
-from redis.exceptions import RedisClusterException, RedisError, ResponseError
+from redis.exceptions import (
+    MasterDownError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 
 from stormcellar.stores.redis.records import Argument
 
@@ -58,7 +64,10 @@ class Connections(ABC):
 
 
 class Pool(Node):
-    """Takes connections from redis-py's pool and keeps them: taking one costs as much as several commands."""
+    """Takes connections from redis-py's pool and keeps them: taking one costs as much as several commands.
+
+    redis-py's pool counts each of them as in use.
+    """
 
     def __init__(self, client: aioredis.Redis) -> None:
         self._pool: Any = client.connection_pool
@@ -71,6 +80,16 @@ class Pool(Node):
     def release(self, connection: Any) -> None:
         """Keep *connection* for the next batch."""
         self._free.append(connection)
+
+    async def reconnect(self) -> None:
+        """Close every connection: the free ones at once, the others when their batch ends.
+
+        Behind one address another server may answer now, and after a failure the others lead to the old one.
+        """
+        await self._pool.disconnect(inuse_connections=False)
+        await self._pool.update_active_connections_for_reconnect()
+        for connection in [*self._free]:
+            await connection.disconnect(nowait=True)
 
 
 class ServerConnections(Connections):
@@ -86,7 +105,12 @@ class ServerConnections(Connections):
         replies: list[Any] = []
         try:
             async with asyncio.timeout_at(until), self.slots:
-                await exchange(self._pool, commands, replies)
+                is_well = False
+                try:
+                    is_well = await exchange(self._pool, commands, replies)
+                finally:
+                    if not is_well:
+                        await self._pool.reconnect()
         except DRIVER_ERRORS as exc:
             replies += [exc] * (len(commands) - len(replies))
         return replies
@@ -96,9 +120,14 @@ class ServerConnections(Connections):
         await self._client.aclose()
 
 
-async def exchange(node: Node, commands: Sequence[Command], replies: list[Any]) -> None:
-    """Send *commands* over one connection of *node*; add each reply or error to *replies* as it is read."""
+async def exchange(node: Node, commands: Sequence[Command], replies: list[Any]) -> bool:
+    """Send *commands* over one connection of *node*; add each reply or error to *replies* as it is read.
+
+    Returns:
+        Whether the server is still a primary, as far as its replies show.
+    """
     connection = node.acquire_connection()
+    is_primary = True
     try:
         if connection.is_connected and await connection.can_read():
             await connection.disconnect()  # closed by the server meanwhile; sending reconnects
@@ -108,10 +137,23 @@ async def exchange(node: Node, commands: Sequence[Command], replies: list[Any]) 
                 replies.append(await connection.read_response())
             except ResponseError as exc:
                 replies.append(exc)
+                is_primary = is_primary and not is_no_primary(exc)
     finally:
         try:
-            if len(replies) < len(commands):
+            if len(replies) < len(commands) or not is_primary or connection.should_reconnect():
                 # A late reply must not be read by the next batch on this connection.
                 await connection.disconnect(nowait=True)
         finally:
             node.release(connection)
+    return is_primary
+
+
+def is_no_primary(error: ResponseError) -> bool:
+    """Return whether the server refuses because it is a replica, or a primary that lost its replicas.
+
+    Until Redis 7 an error within a script is a plain one, with the reason in its text.
+    """
+    if isinstance(error, ReadOnlyError | MasterDownError):
+        return True
+    text = str(error)
+    return text.startswith("NOREPLICAS") or "-READONLY " in text or "-NOREPLICAS " in text

@@ -18,7 +18,7 @@ class DroppingProxy:
     reply is dropped, because the proxy received the reply.
 
     Args:
-        target_port: The backend's loopback port.
+        target_port: The backend's loopback port. After a change new connections go to the new one.
         protocol: How to split the client's bytes into requests.
     """
 
@@ -26,7 +26,7 @@ class DroppingProxy:
         self.port = 0
         self.requests: list[bytes] = []
         """Every request as sent: RESP arrays of Redis, wire messages of MongoDB."""
-        self._target_port = target_port
+        self.target_port = target_port
         self._requests_in = _redis_requests if protocol == "redis" else _mongo_requests
         self._drops: list[tuple[Predicate, bool]] = []
         self._server: asyncio.Server | None = None
@@ -63,7 +63,7 @@ class DroppingProxy:
         self._links.add(task)
         try:
             with suppress(ConnectionError):
-                await _Link(self, reader, writer).run(self._target_port)
+                await _Link(self, reader, writer).run(self.target_port)
         except asyncio.CancelledError:
             pass  # Only __aexit__ cancels, and asyncio's server would log it.
         finally:
