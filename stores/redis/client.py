@@ -151,7 +151,7 @@ class RedisClient:
         """Return the future reply or driver's error. The batch has a time-out of its own."""
         if self._is_closed:
             raise StoreUnavailable(f"{operation}: the store is closed")
-        return batches.submit((_pack(command), key, command))
+        return batches.submit((_pack(command), key))
 
     async def _send_writes(self, commands: Sequence[Command]) -> list[Any]:
         return await self._connections.send(commands, until=self.until())

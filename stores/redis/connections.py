@@ -20,16 +20,16 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from stormcellar.stores.redis.records import Argument
-
 CONNECTIONS = 32
 """How many batches this process has on the wire at once; the others wait for a free slot."""
 
 # RedisClusterException is not a RedisError; the TimeoutError of asyncio is an OSError.
 DRIVER_ERRORS = (RedisError, RedisClusterException, OSError)
 
-Command = tuple[bytes, str, tuple[Argument, ...]]
-"""A command on one key: its bytes as sent, the key, and its name with the arguments."""
+Command = tuple[bytes, str]
+"""A command on one key: its bytes as sent, and the key."""
+
+_ASKING = b"*1\r\n$6\r\nASKING\r\n"
 
 
 class Node(Protocol):
@@ -120,23 +120,31 @@ class ServerConnections(Connections):
         await self._client.aclose()
 
 
-async def exchange(node: Node, commands: Sequence[Command], replies: list[Any]) -> bool:
+async def exchange(
+    node: Node, commands: Sequence[Command], replies: list[Any], *, is_asking: bool = False
+) -> bool:
     """Send *commands* over one connection of *node*; add each reply or error to *replies* as it is read.
+
+    Args:
+        is_asking: Whether ASKING precedes each command: it holds for the next command of the connection only.
 
     Returns:
         Whether the server is still a primary, as far as its replies show.
     """
     connection = node.acquire_connection()
+    before = _ASKING if is_asking else b""
     is_primary = True
     try:
         if connection.is_connected and await connection.can_read():
             await connection.disconnect()  # closed by the server meanwhile; sending reconnects
-        await connection.send_packed_command(b"".join([packed for packed, _, _ in commands]))
+        await connection.send_packed_command(b"".join([before + packed for packed, _ in commands]))
         for _ in commands:
+            refusal = await _refusal(connection) if is_asking else None
             try:
-                replies.append(await connection.read_response())
+                reply = await connection.read_response()
+                replies.append(refusal or reply)
             except ResponseError as exc:
-                replies.append(exc)
+                replies.append(refusal or exc)
                 is_primary = is_primary and not is_no_primary(exc)
     finally:
         try:
@@ -146,6 +154,15 @@ async def exchange(node: Node, commands: Sequence[Command], replies: list[Any]) 
         finally:
             node.release(connection)
     return is_primary
+
+
+async def _refusal(connection: Any) -> ResponseError | None:
+    """Read the reply to ASKING, and return its error: a missing right."""
+    try:
+        await connection.read_response()
+    except ResponseError as exc:
+        return exc
+    return None
 
 
 def is_no_primary(error: ResponseError) -> bool:

@@ -181,7 +181,6 @@ class Reader:
         if type(reply) is list:
             pairs = iter(reply)
             return self._read(handle, dict(zip(pairs, pairs, strict=True)))
-        # redis-py makes a dict of a reply that a redirection brought.
         return self._read(handle, reply)
 
     def read_meta(self, handle: Handle, reply: Any) -> Stored | Absent:
