@@ -71,6 +71,7 @@ SCHEMES = {
     "unix": ("stormcellar.stores.redis", "RedisStore", "redis"),
     "valkey": ("stormcellar.stores.redis", "RedisStore", "redis"),
     "valkeys": ("stormcellar.stores.redis", "RedisStore", "redis"),
+    "redis+sentinel": ("stormcellar.stores.redis", "RedisStore", "redis"),
     "redis+cluster": ("stormcellar.stores.redis", "RedisStore", "redis"),
     "mongodb": ("stormcellar.stores.mongo", "MongoStore", "mongo"),
 }
@@ -87,10 +88,10 @@ def open_store(
     """Make the store that *url* names. Does no I/O; the store connects on first use or `ping()`.
 
     Args:
-        url: `memory:`, `redis://`, `rediss://`, `redis+unix://`, `redis+cluster://` or `mongodb://`, or with
-            other names for the same `valkey://`, `valkeys://` and `unix://`; or `memory`, `redis` or `mongo`
-            for the usual local address; or `package.module:Class?...` for your own store, whose `from_url`
-            receives the whole string.
+        url: `memory:`, `redis://`, `rediss://`, `redis+unix://`, `redis+sentinel://`, `redis+cluster://` or
+            `mongodb://`; `valkey://`, `valkeys://` and `unix://` are the same as the first three of Redis; or
+            `memory`, `redis` or `mongo` for the usual local address; or `package.module:Class?...` for your
+            own store, whose `from_url` receives the whole string.
         prefix, timeout_s, connect_timeout_s, max_sessions: See `StoreOptions`.
 
     Raises:

@@ -125,6 +125,12 @@ def redis_cluster() -> Iterator[Backend]:
 
 
 @pytest.fixture(scope="session")
+def sentinel() -> Iterator[Backend]:
+    """A Sentinel of Redis 8.2 that watches nothing yet."""
+    yield from _running("sentinel")
+
+
+@pytest.fixture(scope="session")
 def mongo() -> Iterator[Backend]:
     """MongoDB, standalone."""
     yield from _running("mongo")

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import hiredis
 from redis import asyncio as aioredis
 from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -54,6 +55,9 @@ def store_error(operation: str, exc: BaseException) -> StoreError:
             return StoreFull(summary)
         if isinstance(cause, AuthenticationError | AuthorizationError | NoPermissionError):
             return StoreRefused(summary)
+        # Of Sentinels that refuse, redis-py has only the text.
+        if isinstance(cause, MasterNotFoundError) and "AuthenticationError" in str(cause):
+            return StoreRefused(f"{summary}: a Sentinel refuses sentinel_username or sentinel_password")
         if "ACL failure in script" in text or "user executing the script can't" in text:
             return StoreRefused(summary)
         cause = cause.__cause__ or cause.__context__

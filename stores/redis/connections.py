@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from redis import asyncio as aioredis
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import (
     MasterDownError,
     ReadOnlyError,
@@ -82,18 +83,29 @@ class Pool(Node):
         self._free.append(connection)
 
     async def reconnect(self) -> None:
-        """Close every connection: the free ones at once, the others when their batch ends.
+        """Have every connection connect again before its next batch.
 
         Behind one address another server may answer now, and after a failure the others lead to the old one.
         """
         await self._pool.disconnect(inuse_connections=False)
         await self._pool.update_active_connections_for_reconnect()
-        for connection in [*self._free]:
-            await connection.disconnect(nowait=True)
+
+
+class PrimaryPool(SentinelConnectionPool):
+    """redis-py's pool of connections to the primary that Sentinels name."""
+
+    async def get_master_address(self) -> Any:
+        """Return it. If it is another one than before, no connection stays with the former."""
+        pool: Any = super()
+        former = self.master_address
+        address = await pool.get_master_address()
+        if former not in (None, address):
+            await pool.update_active_connections_for_reconnect()
+        return address
 
 
 class ServerConnections(Connections):
-    """The connections to one server."""
+    """The connections to one server, or to the primary of a service that has Sentinels."""
 
     def __init__(self, client: aioredis.Redis) -> None:
         super().__init__()
@@ -118,6 +130,8 @@ class ServerConnections(Connections):
     async def aclose(self) -> None:
         """Close every connection, those in use as well."""
         await self._client.aclose()
+        if isinstance(self._client.connection_pool, PrimaryPool):
+            await self._client.connection_pool.sentinel_manager.aclose()
 
 
 async def exchange(
@@ -135,8 +149,9 @@ async def exchange(
     before = _ASKING if is_asking else b""
     is_primary = True
     try:
-        if connection.is_connected and await connection.can_read():
-            await connection.disconnect()  # closed by the server meanwhile; sending reconnects
+        if not connection.is_connected or connection.should_reconnect() or await connection.can_read():
+            await connection.disconnect(nowait=True)  # closed by the server meanwhile, or out of date
+            await connection.connect()
         await connection.send_packed_command(b"".join([before + packed for packed, _ in commands]))
         for _ in commands:
             refusal = await _refusal(connection) if is_asking else None

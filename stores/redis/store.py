@@ -86,12 +86,15 @@ class RedisStore(Announcing, Scannable):
 
     @classmethod
     def from_url(cls, url: str, options: StoreOptions) -> Self:
-        """Make a store for a `redis://`, `rediss://`, `redis+unix://` or `redis+cluster://` URL.
+        """Make a store for a URL of the schemes `redis`, `rediss`, `redis+unix`, or one of those below.
 
         The path is the database; `redis+unix://` takes it as `?db=`. `redis+cluster://` takes several hosts,
-        separated by commas, and `?ssl=true`. With TLS the certificate is verified, against `ssl_ca_certs` if
-        given; `ssl_certfile` and `ssl_keyfile` are the client's own. A cluster behind a proxy that hides it
-        is not supported: there, binding a user would be one script on keys of two slots.
+        separated by commas, and `?ssl=true`; so does `redis+sentinel://`, with the hosts of the Sentinels and
+        the path `/service/database`, and its options `sentinel_username` and `sentinel_password`. `valkey`,
+        `valkeys` and `unix` are other names for the first three. With TLS the certificate is verified,
+        against `ssl_ca_certs` if given; `ssl_certfile` and `ssl_keyfile` are the client's own. A cluster
+        behind a proxy that hides it is not supported: there, binding a user would be one script on keys of
+        two slots.
         """
         return cls(RedisClient(connect(url, options), timeout_s=options.timeout_s), options.prefix)
 

@@ -10,9 +10,11 @@ from redis import asyncio as aioredis
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
 from stormcellar.stores.records import StoreOptions
+from stormcellar.stores.redis.connections import PrimaryPool
 
 # Other names for the same; a URL in an error message has the name on the right.
 _SAME = {"valkey": "redis", "valkeys": "rediss", "unix": "redis+unix"}
@@ -21,10 +23,14 @@ _OPTIONS = {
     "redis": frozenset({"db"}),
     "rediss": frozenset({"db"}) | _TLS_OPTIONS,
     "redis+unix": frozenset({"db"}),
+    "redis+sentinel": frozenset({"ssl", "sentinel_username", "sentinel_password"}) | _TLS_OPTIONS,
     "redis+cluster": frozenset({"ssl"}) | _TLS_OPTIONS,
 }
 
 Driver = aioredis.Redis | aioredis.RedisCluster
+
+# It has no type annotations.
+_Sentinel: Any = Sentinel
 
 
 def connect(url: str, options: StoreOptions) -> Driver:
@@ -52,6 +58,8 @@ def connect(url: str, options: StoreOptions) -> Driver:
         if parts.path not in ("", "/", "/0"):
             raise ValueError("a redis+cluster: URL takes no database number: a cluster has only database 0")
         return _cluster(_addresses(place), settings, options)
+    if scheme == "redis+sentinel":
+        return _primary(parts.path, _addresses(place, port=26379), settings, options)
     if scheme == "redis+unix":
         if place or not parts.path.strip("/"):
             raise ValueError(
@@ -94,16 +102,16 @@ def _query(parts: SplitResult, scheme: str) -> dict[str, Any]:
     return found
 
 
-def _addresses(place: str, *, most: int = 64) -> list[tuple[str, int]]:
+def _addresses(place: str, *, most: int = 64, port: int = 6379) -> list[tuple[str, int]]:
     """Return the hosts and ports in *place*, which are separated by commas."""
     found = []
     for address in place.split(","):
         matched = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/]+)(?::([0-9]{1,5}))?", address)
-        if matched is None or not 0 < (port := int(matched[2] or 6379)) < 65536:
+        if matched is None or not 0 < int(matched[2] or port) < 65536:
             raise ValueError("a Redis URL needs host or host:port, with a port from 1 to 65535")
-        found.append((unquote(matched[1].strip("[]")), port))
+        found.append((unquote(matched[1].strip("[]")), int(matched[2] or port)))
     if len(found) > most:
-        raise ValueError("several hosts need redis+cluster://")
+        raise ValueError("several hosts need redis+cluster:// or redis+sentinel://")
     return found
 
 
@@ -116,6 +124,27 @@ def _number(text: str, name: str) -> int:
 def _single(kind: type[AbstractConnection], **settings: Any) -> aioredis.Redis:
     # Not a BlockingConnectionPool: a call cancelled while it returns a connection would never release it.
     return aioredis.Redis.from_pool(aioredis.ConnectionPool(connection_class=kind, **settings))
+
+
+def _primary(
+    path: str, addresses: list[tuple[str, int]], settings: dict[str, Any], options: StoreOptions
+) -> aioredis.Redis:
+    """Return a client of the primary that the Sentinels at *addresses* name at each connection."""
+    service, _, db = path.strip("/").partition("/")
+    if not service:
+        raise ValueError(
+            "a redis+sentinel: URL needs the name of the service, as in redis+sentinel://host1,host2/mymaster/0"
+        )
+    if db:
+        settings["db"] = _number(unquote(db), "the database in the path")
+    # The Sentinels are asked in turn, and all that are silent must fit into the time-out of a call.
+    patience_s = min(options.connect_timeout_s, 0.5 * options.timeout_s / len(addresses))
+    login = {name: settings.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    times = {"socket_timeout": patience_s, "socket_connect_timeout": patience_s}
+    asked = {**settings, **login, **times, "db": 0}
+    sentinel: Any = _Sentinel(addresses, sentinel_kwargs=asked, **settings)
+    client: aioredis.Redis = sentinel.master_for(unquote(service), connection_pool_class=PrimaryPool)
+    return client
 
 
 def _cluster(

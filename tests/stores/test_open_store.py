@@ -49,6 +49,7 @@ def not_a_store() -> None:
         ("unix:///run/redis.sock", "redis", "stormcellar.stores.redis.store.RedisStore"),
         ("valkey://localhost/0", "redis", "stormcellar.stores.redis.store.RedisStore"),
         ("valkeys://localhost/0", "redis", "stormcellar.stores.redis.store.RedisStore"),
+        ("redis+sentinel://one,two/primary", "redis", "stormcellar.stores.redis.store.RedisStore"),
         ("redis+cluster://localhost:7000", "redis", "stormcellar.stores.redis.store.RedisStore"),
         ("mongo", "pymongo", "stormcellar.stores.mongo.store.MongoStore"),
         ("mongodb://localhost/sessions", "pymongo", "stormcellar.stores.mongo.store.MongoStore"),

@@ -211,6 +211,13 @@ def _cluster_arguments(port: int, directory: Path) -> list[str]:
     return [*_redis_arguments(port, directory), *bus, "--cluster-announce-ip", "127.0.0.1"]
 
 
+def _sentinel_arguments(port: int, directory: Path) -> list[str]:
+    # A Sentinel needs a file that it may write.
+    (directory / "sentinel.conf").touch()
+    here = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory))
+    return [str(directory / "sentinel.conf"), "--sentinel", *here]
+
+
 def _mongo_arguments(port: int, directory: Path) -> list[str]:
     return [
         *("--port", str(port), "--bind_ip", "127.0.0.1", "--nounixsocket", "--dbpath", str(directory)),
@@ -282,6 +289,9 @@ KINDS = {
     "valkey": Kind(*_VALKEY, "valkey://127.0.0.1:{port}/0", _redis_arguments, _redis_is_ready),
     "redis_cluster": Kind(
         *_REDIS8, "redis+cluster://127.0.0.1:{port}", _cluster_arguments, _cluster_is_ready
+    ),
+    "sentinel": Kind(
+        *_REDIS8, "redis+sentinel://127.0.0.1:{port}/primary", _sentinel_arguments, _redis_is_ready
     ),
     "mongo": Kind(*_MONGOD, _MONGO_URL, _mongo_arguments, _mongo_is_ready),
     "mongo_rs": Kind(*_MONGOD, _MONGO_URL + "?replicaSet=rs0", _replica_arguments, _replica_is_ready),

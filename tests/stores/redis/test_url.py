@@ -52,6 +52,15 @@ BAD_URLS = [
     "redis+cluster://host?db=1",
     "redis+cluster://host?ssl=no",
     "redis+cluster://host,,other",
+    "redis+sentinel://",
+    "redis+sentinel://one,two",
+    "redis+sentinel://one,two/",
+    "redis+sentinel:///primary",
+    "redis+sentinel://one/primary/hunter2",
+    "redis+sentinel://one/primary/0/1",
+    "redis+sentinel://one/primary?db=1",
+    "redis+sentinel://one/primary?ssl=no",
+    "redis+sentinel://one:0/primary",
     "valkey://",
     "valkeys://host/0?ssl_cert_reqs=none",
     "unix://host/run/redis.sock",
@@ -132,7 +141,38 @@ def test_tls_in_a_cluster_verifies_too() -> None:
     assert {node.connection_kwargs["ssl_check_hostname"] for node in nodes} == {True}
 
 
-@pytest.mark.parametrize("url", ["redis://host", "rediss://host", "redis+unix:///s", "redis+cluster://host"])
+def test_the_parts_of_a_sentinel_url() -> None:
+    """Servers and Sentinels have their own logins, and TLS is for both."""
+    place = "one:7000,[::1]/my%20service/3"
+    login = "sentinel_username=s&sentinel_password=s%2Fpw"
+    pool: Any = pool_of(f"redis+sentinel://u:pw@{place}?ssl=true&ssl_ca_certs=/ca&{login}")
+
+    asked = [each.connection_pool.connection_kwargs for each in pool.sentinel_manager.sentinels]
+    found = pool.connection_kwargs
+    kinds = [each.connection_pool.connection_class for each in pool.sentinel_manager.sentinels]
+    assert pool.service_name == "my service"
+    assert [(each["host"], each["port"]) for each in asked] == [("one", 7000), ("::1", 26379)]
+    assert {(each["username"], each["password"]) for each in asked} == {("s", "s/pw")}
+    assert (found["username"], found["password"], found["db"]) == ("u", "pw", 3)
+    assert issubclass(pool.connection_class, SSLConnection)
+    assert kinds == [SSLConnection, SSLConnection]
+    assert {each["ssl_cert_reqs"] for each in (found, *asked)} == {"required"}
+    assert {each["ssl_ca_certs"] for each in (found, *asked)} == {"/ca"}
+
+
+def test_silent_sentinels_fit_into_the_time_out() -> None:
+    """However many are asked in turn, together they take at most half of it."""
+    pool: Any = pool_of("redis+sentinel://a,b,c,d,e/primary")
+
+    asked = [each.connection_pool.connection_kwargs for each in pool.sentinel_manager.sentinels]
+    assert [each["socket_connect_timeout"] for each in asked] == [0.2] * 5
+    assert [each["socket_timeout"] for each in asked] == [0.2] * 5
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://host", "rediss://host", "redis+unix:///s", "redis+sentinel://host/p", "redis+cluster://host"],
+)
 def test_the_driver_never_retries(url: str) -> None:
     """No client sends a command again by itself; that is for the store to decide."""
     client: Any = connect(url, OPTIONS)
