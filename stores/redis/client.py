@@ -10,23 +10,22 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-import hiredis
 from redis import asyncio as aioredis
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.sentinel import MasterNotFoundError
-from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ResponseError,
-)
+from redis.exceptions import NoScriptError
 
 from stormcellar.stores.batching import Batches
-from stormcellar.stores.errors import StoreError, StoreFull, StoreRefused, StoreUnavailable
+from stormcellar.stores.errors import StoreUnavailable
 from stormcellar.stores.redis.cluster import ClusterConnections
-from stormcellar.stores.redis.connections import DRIVER_ERRORS, Command, Connections, ServerConnections
+from stormcellar.stores.redis.connections import (
+    DRIVER_ERRORS,
+    Command,
+    Connections,
+    ServerConnections,
+    Wait,
+    pack,
+)
+from stormcellar.stores.redis.errors import checked, is_unavailable, store_error
 from stormcellar.stores.redis.records import Argument
 from stormcellar.stores.redis.scripts import Script
 from stormcellar.stores.redis.url import Driver
@@ -36,44 +35,8 @@ T = TypeVar("T")
 BATCH = 64
 """The largest number of commands in a batch."""
 
-# hiredis types it as if a command had only one argument.
-_pack: Any = hiredis.pack_command
-
-
-def store_error(operation: str, exc: BaseException) -> StoreError:
-    """Return the error of the contract for the driver's *exc*.
-
-    Its message has only the class of *exc*: a server's error text repeats arguments, those of AUTH included.
-    """
-    summary = f"{operation}: {type(exc).__name__} from Redis"
-    cause: BaseException | None = exc
-    while cause is not None:
-        # A failure inside a script is a plain error with the reason in its text: since Redis 6.2 for lack of
-        # memory, in every version for lack of rights.
-        text = str(cause) if isinstance(cause, ResponseError) else ""
-        if isinstance(cause, OutOfMemoryError) or "OOM command not allowed" in text:
-            return StoreFull(summary)
-        if isinstance(cause, AuthenticationError | AuthorizationError | NoPermissionError):
-            return StoreRefused(summary)
-        # Of Sentinels that refuse, redis-py has only the text.
-        if isinstance(cause, MasterNotFoundError) and "AuthenticationError" in str(cause):
-            return StoreRefused(f"{summary}: a Sentinel refuses sentinel_username or sentinel_password")
-        if "ACL failure in script" in text or "user executing the script can't" in text:
-            return StoreRefused(summary)
-        cause = cause.__cause__ or cause.__context__
-    return StoreUnavailable(summary)
-
-
-def is_foreign(reply: object) -> bool:
-    """Return whether *reply* is the error for a key that holds another type than ours."""
-    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
-
-
-def is_unavailable(reply: object) -> bool:
-    """Return whether *reply* is an error after which a retry may succeed."""
-    if not isinstance(reply, Exception) or isinstance(reply, NoScriptError) or is_foreign(reply):
-        return False
-    return type(store_error("", reply)) is StoreUnavailable
+WAIT_SHARE = 0.3
+"""How much of the time-out of a call replicas have to confirm a write; in a cluster a reply has 0.4 of it."""
 
 
 class RedisClient:
@@ -83,7 +46,7 @@ class RedisClient:
     no read waits for a slow script, and a batch of reads may be sent again.
     """
 
-    def __init__(self, driver: Driver, *, timeout_s: float) -> None:
+    def __init__(self, driver: Driver, *, timeout_s: float, replicas: int = 0) -> None:
         self.is_cluster = isinstance(driver, aioredis.RedisCluster)
         """Whether the keys of a script must be in one slot."""
         self._driver = driver
@@ -93,13 +56,15 @@ class RedisClient:
         )
         self._reads = Batches(self._send_reads, max_size=BATCH)
         self._writes = Batches(self._send_writes, max_size=BATCH)
+        self._wait = Wait(replicas, int(WAIT_SHARE * timeout_s * 1000)) if replicas else None
+        self._durable = Batches(self._send_durable, max_size=BATCH) if replicas else self._writes
         self._is_closed = False
         self._waits: set[asyncio.Future[Any]] = set()
 
     async def read(self, operation: str, name: str, key: str, *arguments: Argument) -> Any:
         """Send a command that only reads. For a key of a foreign type, return the error."""
         reply = await self._submit(self._reads, operation, key, (name, key, *arguments))
-        return reply if type(reply) is list else _checked(operation, reply)
+        return reply if type(reply) is list else checked(operation, reply)
 
     async def read_each(
         self, operation: str, name: str, keys: Sequence[str], *arguments: Argument
@@ -111,16 +76,26 @@ class RedisClient:
                 self._submit(self._reads, operation, key, (name, key, *arguments))
                 for key in keys[start : start + BATCH]
             ]
-            replies += [_checked(operation, await reply) for reply in asked]
+            replies += [checked(operation, await reply) for reply in asked]
         return replies
 
     async def write(self, operation: str, name: str, key: str, *arguments: Argument) -> Any:
         """Send a command that writes, once. For a key of a foreign type, return the error."""
-        return _checked(operation, await self._submit(self._writes, operation, key, (name, key, *arguments)))
+        return checked(operation, await self._submit(self._writes, operation, key, (name, key, *arguments)))
 
     async def run(self, operation: str, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
         """Run *script*, once. A server that does not have it did not execute it, and receives the text."""
         return await self._run(self._writes, operation, script, keys, arguments)
+
+    async def run_durably(
+        self, operation: str, script: Script, keys: Sequence[str], *arguments: Argument
+    ) -> Any:
+        """Run *script*, once, and wait until as many replicas have its write as the store was opened with.
+
+        Raises:
+            StoreUnavailable: Also if they do not confirm it in time; the write is done all the same.
+        """
+        return await self._run(self._durable, operation, script, keys, arguments)
 
     async def run_as_read(
         self, operation: str, script: Script, keys: Sequence[str], *arguments: Argument
@@ -155,10 +130,13 @@ class RedisClient:
         """Return the future reply or driver's error. The batch has a time-out of its own."""
         if self._is_closed:
             raise StoreUnavailable(f"{operation}: the store is closed")
-        return batches.submit((_pack(command), key))
+        return batches.submit((pack(command), key))
 
     async def _send_writes(self, commands: Sequence[Command]) -> list[Any]:
         return await self._connections.send(commands, until=self.until())
+
+    async def _send_durable(self, commands: Sequence[Command]) -> list[Any]:
+        return await self._connections.send(commands, until=self.until(), wait=self._wait)
 
     async def _send_reads(self, commands: Sequence[Command]) -> list[Any]:
         """Send *commands*; after half of the time-out, send once more those that failed or have no reply."""
@@ -262,12 +240,6 @@ class RedisClient:
         for future in self._waits:
             future.cancel()
         await self._connections.aclose()
-        for batches in (self._reads, self._writes):
+        for batches in (self._reads, self._writes, self._durable):
             await batches.drain()
         await self._connections.aclose()  # a connection that a batch was just opening
-
-
-def _checked(operation: str, reply: Any) -> Any:
-    if isinstance(reply, Exception) and not is_foreign(reply):
-        raise store_error(operation, reply) from reply
-    return reply

@@ -20,7 +20,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from stormcellar.stores.redis.connections import DRIVER_ERRORS, Command, Connections, exchange
+from stormcellar.stores.redis.connections import DRIVER_ERRORS, Command, Connections, Wait, exchange
 
 # Replies of a node that did not execute the command, because its key moved or is moving to another node.
 REDIRECTIONS = (MovedError, AskError, TryAgainError)
@@ -47,7 +47,7 @@ class ClusterConnections(Connections):
         self._client = client
         self._is_outdated = False
 
-    async def send(self, commands: Sequence[Command], *, until: float) -> list[Any]:
+    async def send(self, commands: Sequence[Command], *, until: float, wait: Wait | None = None) -> list[Any]:
         """Send each of *commands* to its node; see `Connections.send`.
 
         A command is sent again only if a node refused it because its key belongs to another: to that one.
@@ -56,7 +56,7 @@ class ClusterConnections(Connections):
         try:
             async with asyncio.timeout_at(until):
                 await self._refresh_nodes()
-                await self._send_shares(commands, answers)
+                await self._send_shares(commands, answers, wait)
         except DRIVER_ERRORS as exc:
             for number in range(len(commands)):
                 answers.setdefault(number, exc)
@@ -78,7 +78,9 @@ class ClusterConnections(Connections):
             await self._client.nodes_manager.initialize()
             self._is_outdated = False
 
-    async def _send_shares(self, commands: Sequence[Command], answers: dict[int, Any]) -> None:
+    async def _send_shares(
+        self, commands: Sequence[Command], answers: dict[int, Any], wait: Wait | None
+    ) -> None:
         """Send each node its share, and add the replies to *answers* by their position in *commands*.
 
         Then send each command that a node refused to the node that it named, as often as nodes refuse it.
@@ -97,19 +99,24 @@ class ClusterConnections(Connections):
                 break
             if hop > 1:  # the nodes do not agree yet
                 await asyncio.sleep(HOP_PAUSE_S)
-            sending = [self._send_share(*share, commands, answers) for share in shares.items()]
+            sending = [self._send_share(*share, commands, answers, wait) for share in shares.items()]
             # gather() would make a task even for a single share.
             await (asyncio.gather(*sending) if len(sending) > 1 else sending[0])
             shares = await self._redirected(shares, answers)
 
     async def _send_share(
-        self, target: Target, numbers: list[int], commands: Sequence[Command], answers: dict[int, Any]
+        self,
+        target: Target,
+        numbers: list[int],
+        commands: Sequence[Command],
+        answers: dict[int, Any],
+        wait: Wait | None,
     ) -> None:
         replies: list[Any] = []
         try:
             async with self.slots:
                 sent = [commands[number] for number in numbers]
-                await exchange(target.node, sent, replies, is_asking=target.is_asking)
+                await exchange(target.node, sent, replies, is_asking=target.is_asking, wait=wait)
         except DRIVER_ERRORS as exc:
             replies += [exc] * (len(numbers) - len(replies))
         finally:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import hiredis
 from redis import asyncio as aioredis
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import (
@@ -20,6 +22,9 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
+
+# hiredis types it as if a command had only one argument.
+pack: Any = hiredis.pack_command
 
 CONNECTIONS = 32
 """How many batches this process has on the wire at once; the others wait for a free slot."""
@@ -31,6 +36,34 @@ Command = tuple[bytes, str]
 """A command on one key: its bytes as sent, and the key."""
 
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
+
+
+class TooFewReplicas(RedisError):
+    """A write is done, but in time fewer replicas have confirmed it than were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The command WAIT, sent after the writes of a batch over their connection."""
+
+    replicas: int
+    timeout_ms: int
+
+    @property
+    def packed(self) -> bytes:
+        """The command as sent."""
+        packed: bytes = pack(("WAIT", self.replicas, self.timeout_ms))
+        return packed
+
+    def check(self, replies: list[Any], confirmed: int) -> list[Any]:
+        """Return *replies*, each of a write replaced by an error if too few replicas have confirmed it."""
+        if confirmed >= self.replicas:
+            return replies
+        error = TooFewReplicas(
+            f"the write is done, but {confirmed} of {self.replicas} replicas have confirmed it "
+            f"in {self.timeout_ms} ms"
+        )
+        return [reply if isinstance(reply, ResponseError) else error for reply in replies]
 
 
 class Node(Protocol):
@@ -50,13 +83,14 @@ class Connections(ABC):
         self.slots = asyncio.Semaphore(CONNECTIONS)
 
     @abstractmethod
-    async def send(self, commands: Sequence[Command], *, until: float) -> list[Any]:
+    async def send(self, commands: Sequence[Command], *, until: float, wait: Wait | None = None) -> list[Any]:
         """Send each of *commands* once, and return for each its reply or the driver's error.
 
         An error that breaks off the exchange is returned for each command whose reply was not read by then.
 
         Args:
             until: When to give up, on the loop's clock. Waiting for a slot counts.
+            wait: Which replicas must confirm the commands; see `exchange`.
         """
 
     @abstractmethod
@@ -112,14 +146,14 @@ class ServerConnections(Connections):
         self._client = client
         self._pool = Pool(client)
 
-    async def send(self, commands: Sequence[Command], *, until: float) -> list[Any]:
+    async def send(self, commands: Sequence[Command], *, until: float, wait: Wait | None = None) -> list[Any]:
         """Send each of *commands*; see `Connections.send`."""
         replies: list[Any] = []
         try:
             async with asyncio.timeout_at(until), self.slots:
                 is_well = False
                 try:
-                    is_well = await exchange(self._pool, commands, replies)
+                    is_well = await exchange(self._pool, commands, replies, wait=wait)
                 finally:
                     if not is_well:
                         await self._pool.reconnect()
@@ -135,32 +169,41 @@ class ServerConnections(Connections):
 
 
 async def exchange(
-    node: Node, commands: Sequence[Command], replies: list[Any], *, is_asking: bool = False
+    node: Node,
+    commands: Sequence[Command],
+    replies: list[Any],
+    *,
+    is_asking: bool = False,
+    wait: Wait | None = None,
 ) -> bool:
     """Send *commands* over one connection of *node*; add each reply or error to *replies* as it is read.
 
     Args:
         is_asking: Whether ASKING precedes each command: it holds for the next command of the connection only.
+        wait: The WAIT to send after the commands. Their replies count only when its own reply is there.
 
     Returns:
         Whether the server is still a primary, as far as its replies show.
     """
     connection = node.acquire_connection()
     before = _ASKING if is_asking else b""
-    is_primary = True
+    after = [] if wait is None else [wait.packed]
+    is_primary, read = True, replies if wait is None else []
     try:
         if not connection.is_connected or connection.should_reconnect() or await connection.can_read():
             await connection.disconnect(nowait=True)  # closed by the server meanwhile, or out of date
             await connection.connect()
-        await connection.send_packed_command(b"".join([before + packed for packed, _ in commands]))
+        await connection.send_packed_command(b"".join([before + packed for packed, _ in commands] + after))
         for _ in commands:
             refusal = await _refusal(connection) if is_asking else None
             try:
                 reply = await connection.read_response()
-                replies.append(refusal or reply)
+                read.append(refusal or reply)
             except ResponseError as exc:
-                replies.append(refusal or exc)
+                read.append(refusal or exc)
                 is_primary = is_primary and not is_no_primary(exc)
+        if wait is not None:
+            replies += wait.check(read, await connection.read_response())
     finally:
         try:
             if len(replies) < len(commands) or not is_primary or connection.should_reconnect():

@@ -196,10 +196,14 @@ return {'applied', found[4] or '', sample}
 # ARGV[1] channel, [2] handle, [3] now
 # Returns how many records were removed, and the user. A full server refuses none of its commands: after a
 # first write a script may use memory. A key of another type is removed too: it is in our key space, and
-# revocation comes first.
+# revocation comes first. A tombstone is written again as it is: WAIT is for the last write of its own
+# connection, and the session may have been ended over another.
 DESTROY = Script(f"""
 local found = redis.pcall('HMGET', KEYS[1], '#u', '#x')
-if tonumber(found[2] or '') and redis.call('HLEN', KEYS[1]) == 1 then return {{0, ''}} end
+if tonumber(found[2] or '') and redis.call('HLEN', KEYS[1]) == 1 then
+  redis.pcall('HSET', KEYS[1], '#x', found[2])
+  return {{0, ''}}
+end
 if redis.call('DEL', KEYS[1]) == 0 then return {{0, ''}} end
 redis.pcall('HSET', KEYS[1], '#x', ARGV[3])
 redis.call('PEXPIRE', KEYS[1], {TOMBSTONE_MS})

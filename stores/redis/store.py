@@ -37,7 +37,7 @@ from stormcellar.stores.redis.records import (
     write_arguments,
 )
 from stormcellar.stores.redis.scripts import APPLY, CREATE, DESTROY, ROTATE
-from stormcellar.stores.redis.url import connect
+from stormcellar.stores.redis.url import connect, replicas_of
 from stormcellar.stores.redis.user_index import BIND_MS, UserIndex
 
 LOG = logging.getLogger(__name__)
@@ -94,9 +94,10 @@ class RedisStore(Announcing, Scannable):
         `valkeys` and `unix` are other names for the first three. With TLS the certificate is verified,
         against `ssl_ca_certs` if given; `ssl_certfile` and `ssl_keyfile` are the client's own. A cluster
         behind a proxy that hides it is not supported: there, binding a user would be one script on keys of
-        two slots.
+        two slots. With `?wait=N`, create, rotate and destroy return when N replicas have the write.
         """
-        return cls(RedisClient(connect(url, options), timeout_s=options.timeout_s), options.prefix)
+        driver, timeout_s = connect(url, options), options.timeout_s
+        return cls(RedisClient(driver, timeout_s=timeout_s, replicas=replicas_of(url)), options.prefix)
 
     async def create(self, record: Record) -> None:
         """Insert *record*. A key of another type at its place counts as a duplicate."""
@@ -106,11 +107,11 @@ class RedisStore(Announcing, Scannable):
         arguments = [kept_ms(record.expires_ms, now_ms=added_ms), *entry, *record_arguments(record)]
         keys, sample = self._bound_keys(record.handle, record.user), []
         if record.user is None or len(keys) > 1:
-            reply, sample = await self._client.run("create", CREATE, keys, *arguments)
+            reply, sample = await self._client.run_durably("create", CREATE, keys, *arguments)
         else:
             async with self._client.within("create", until=until):
                 sample = await self._index.add(record.user, *entry)
-                reply, _ = await self._client.run("create", CREATE, keys, *arguments)
+                reply, _ = await self._client.run_durably("create", CREATE, keys, *arguments)
         if reply == b"duplicate":
             raise DuplicateSession(record.handle)
         if record.user is not None and sample:
@@ -160,13 +161,13 @@ class RedisStore(Announcing, Scannable):
             *keep_arguments(rotation.keep),
             *write_arguments(rotation.delta),
         ]
-        keys, until = self._bound_keys(handle, user), self._client.until()
-        outcome, previous, sample = await self._client.run("rotate", ROTATE, keys, *before, 0, *after)
+        keys, until, run = self._bound_keys(handle, user), self._client.until(), self._client.run_durably
+        outcome, previous, sample = await run("rotate", ROTATE, keys, *before, 0, *after)
         if outcome == b"unindexed":
             assert user is not None
             async with self._client.within("rotate", until=until):
                 sample = await self._index.add(user, handle, added_ms, indexed_ms)
-                outcome, previous, _ = await self._client.run("rotate", ROTATE, keys, *before, 1, *after)
+                outcome, previous, _ = await run("rotate", ROTATE, keys, *before, 1, *after)
         if previous not in (b"", bound):
             await self._index.prune(previous, [handle], added_ms, until)
         if sample:
@@ -177,7 +178,7 @@ class RedisStore(Announcing, Scannable):
         """End the session whatever its verifier. A key of another type at its place is removed as well."""
         until = self._client.until()
         arguments = (self._channel, handle, now_ms)
-        removed, user = await self._client.run("destroy", DESTROY, [self._key(handle)], *arguments)
+        removed, user = await self._client.run_durably("destroy", DESTROY, [self._key(handle)], *arguments)
         if user:
             await self._index.discard(user, handle, until)
         return bool(removed)

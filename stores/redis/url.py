@@ -73,6 +73,16 @@ def connect(url: str, options: StoreOptions) -> Driver:
     return _single(kind, host=host, port=port, **settings)
 
 
+def replicas_of(url: str) -> int:
+    """Return how many replicas must confirm that a session began, rotated or ended: `?wait=1`, or none."""
+    text = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True)).get("wait", "0")
+    if not re.fullmatch(r"[0-9]", text):
+        raise ValueError(
+            "wait must be a number of replicas from 0 to 9, as in redis://localhost:6379/0?wait=1"
+        )
+    return int(text)
+
+
 def _split(url: str) -> tuple[SplitResult, str]:
     try:
         parts = urlsplit(url)
@@ -90,11 +100,12 @@ def _split(url: str) -> tuple[SplitResult, str]:
 def _query(parts: SplitResult, scheme: str) -> dict[str, Any]:
     """Return the options after the `?`. There are few; certificates are always verified."""
     found: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if unknown := found.keys() - _OPTIONS[scheme]:
-        allowed = ", ".join(sorted(_OPTIONS[scheme]))
+    if unknown := found.keys() - _OPTIONS[scheme] - {"wait"}:
+        allowed = ", ".join(sorted(_OPTIONS[scheme] | {"wait"}))
         raise ValueError(f"{len(unknown)} unknown option(s) in the {scheme}: URL; it may contain {allowed}")
     if scheme == "rediss" or "ssl" in found:
         found |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
+    found.pop("wait", None)
     if "db" in found:
         found["db"] = _number(found["db"], "db")
     if found.get("ssl", "true") != "true":

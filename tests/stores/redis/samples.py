@@ -17,7 +17,7 @@ import redis
 from stormcellar.stores import Handle, Outcome, Record, Store, StoreUnavailable, Verifier
 from stormcellar.stores.conformance.cases import new_record, new_verifier, rotated
 from stormcellar.stores.redis import RedisStore
-from tests.support.backends import Backend
+from tests.support.backends import Backend, Server
 
 T = TypeVar("T")
 
@@ -59,6 +59,22 @@ def left_of(admin: redis.Redis, key: str) -> int:
 def index_key(prefix: str, user: str) -> str:
     """Return the key of the index of *user*."""
     return f"{prefix}:u:{hashlib.sha256(user.encode()).hexdigest()}"
+
+
+def follow(replica: Server, primary: Server) -> None:
+    """Make *replica* a replica of *primary*, and wait until both say that it is connected."""
+    with redis_client(replica.port) as admin, redis_client(primary.port) as other:
+        admin.replicaof("127.0.0.1", str(primary.port))
+        deadline = time.monotonic() + 20
+        while True:
+            info: Any = admin.info("replication")
+            if info["master_link_status"] == "up":
+                # The primary asks a new replica for confirmations only after its first one, a second later.
+                other.set("followed", 1, px=1)
+                if other.wait(1, 100) >= 1:
+                    return
+            assert time.monotonic() < deadline, "the replica does not connect"
+            time.sleep(0.02)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,8 +16,7 @@ from stormcellar.stores.redis import RedisStore
 from stormcellar.stores.redis.client import BATCH
 from stormcellar.stores.redis.connections import is_no_primary
 from tests.conftest import StartServer
-from tests.stores.redis.samples import OpenRedis, now, redis_client, sign_in
-from tests.support.backends import Server
+from tests.stores.redis.samples import OpenRedis, follow, now, redis_client, sign_in
 from tests.support.proxy import DroppingProxy
 
 Call = Callable[[RedisStore, Record], Awaitable[Any]]
@@ -33,19 +31,6 @@ CALLS: dict[str, Call] = {
 }
 
 KINDS = ["redis8", "redis6", "valkey"]
-
-
-def follow(replica: Server, primary: Server) -> None:
-    """Make *replica* a replica of *primary*, and wait until it is connected."""
-    with redis_client(replica.port) as admin:
-        admin.replicaof("127.0.0.1", str(primary.port))
-        deadline = time.monotonic() + 20
-        while True:
-            info: Any = admin.info("replication")
-            if info["master_link_status"] == "up":
-                return
-            assert time.monotonic() < deadline, "the replica does not connect"
-            time.sleep(0.02)
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from redis import exceptions
 from stormcellar.stores import Delta, Outcome, Record, StoreFull, StoreRefused, StoreUnavailable
 from stormcellar.stores.conformance.cases import ENDED, NOTHING, NOW, new_record
 from stormcellar.stores.redis import RedisStore
-from stormcellar.stores.redis.client import store_error
+from stormcellar.stores.redis.errors import store_error
 from tests.conftest import StartServer
 from tests.stores.redis.samples import OpenRedis, eventually, full, now, redis_client, sign_in
 from tests.support.backends import Backend, Server
