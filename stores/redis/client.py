@@ -6,6 +6,7 @@ A mutation is sent at most once, so redis-py's own retries are off everywhere. R
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -27,13 +28,15 @@ from stormcellar.stores.redis.connections import (
 )
 from stormcellar.stores.redis.errors import checked, is_unavailable, store_error
 from stormcellar.stores.redis.records import Argument
-from stormcellar.stores.redis.scripts import Script
+from stormcellar.stores.redis.scripts import OWNED, Script
 from stormcellar.stores.redis.url import Driver
 
 T = TypeVar("T")
 
 BATCH = 64
 """The largest number of commands in a batch."""
+
+HANDLE = re.compile(rb"[A-Za-z0-9_-]+")
 
 WAIT_SHARE = 0.3
 """How much of the time-out of a call replicas have to confirm a write; in a cluster a reply has 0.4 of it."""
@@ -169,23 +172,34 @@ class RedisClient:
         except DRIVER_ERRORS as exc:
             raise store_error(operation, exc) from exc
 
-    async def info(self, section: str) -> dict[str, Any]:
-        """Return a section of INFO."""
-        async with self.within("info"), self._connections.slots:
-            found: dict[str, Any] = await self._driver.execute_command("INFO", section)
+    async def policies(self) -> set[str]:
+        """Return the `maxmemory-policy` of every primary node."""
+        found = set()
+        for node in await self._primaries():
+            async with self.within("info"), self._connections.slots:
+                info: dict[str, Any] = await node.execute_command("INFO", "memory")
+            found.add(str(info["maxmemory_policy"]))
         return found
 
-    async def scan(self, pattern: str) -> AsyncGenerator[list[bytes], None]:
-        """Yield pages of the keys that match *pattern*, from every primary node. A key may appear twice."""
+    async def handles(self, start: str, *, user: bytes | None = None) -> AsyncGenerator[list[bytes], None]:
+        """Yield pages of the handles whose keys begin with *start*, from every primary node, some twice.
+
+        Args:
+            user: Only those of records with this user, which the server selects, and a few of others.
+        """
+        pattern = re.sub(r"([*?\[\]\\])", r"\\\1", start) + "*"
         for node in await self._primaries():
-            cursor = 0
+            cursor: bytes | int = 0
             while True:
+                command: tuple[Argument, ...] = ("SCAN", cursor, "MATCH", pattern, "COUNT", 4 * BATCH)
+                if user is not None:
+                    command = ("EVAL", OWNED.text, 0, cursor, pattern, 16 * BATCH, user)
                 async with self.within("scan"), self._connections.slots:
-                    cursor, keys = await node.execute_command(
-                        "SCAN", cursor, "MATCH", pattern, "COUNT", 4 * BATCH
-                    )
-                yield keys
-                if cursor == 0:
+                    cursor, keys = await node.execute_command(*command)
+                names = [key[len(start) :] for key in keys]
+                # Another prefix may begin with ours; the rest of its keys is then not a handle.
+                yield [name for name in names if HANDLE.fullmatch(name)]
+                if int(cursor) == 0:
                     break
 
     async def _primaries(self) -> Sequence[aioredis.Redis | ClusterNode]:

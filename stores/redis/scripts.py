@@ -112,6 +112,7 @@ return {'created', sample}
 # KEYS[1] the record
 # ARGV[1] verifier, [2] now, [3] expires or '' to leave it, [4] how long the key then stays, then the keys
 #     expected, put and dropped
+# Returns the outcome; at the first activity of a clock minute instead 'applied', the user and the deadline.
 APPLY = Script(
     _PRELUDE
     + _CONDITIONS
@@ -131,6 +132,10 @@ end
 put(first, last)
 drop(last + 2, #ARGV)
 if later then redis.call('PEXPIRE', key, ARGV[4]) end
+local minute = 60000
+if found[4] and ARGV[3] ~= '' and math.floor(now / minute) > math.floor(tonumber(found[7]) / minute) then
+  return {'applied', found[4], found[9]}
+end
 return 'applied'
 """
 )
@@ -214,6 +219,27 @@ return {{1, found[1] or ''}}
 # KEYS[1] the user's index
 # ARGV[1] handle, [2] time of the addition, [3] how long the index stays at least
 INDEX = Script(_INDEX + "return index(KEYS[1], ARGV[1], ARGV[2], ARGV[3])\n")
+
+# ARGV[1] cursor, [2] pattern, [3] about how many keys, [4] user
+# Returns the next cursor, and the keys whose record has this user, or cannot be read here, as while its slot
+# moves. It has no KEYS, because it reads those that the node has.
+OWNED = Script("""
+local page = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3])
+local keys = {}
+for _, key in ipairs(page[2]) do
+  local user = redis.pcall('HGET', key, '#u')
+  if user == ARGV[4] or type(user) == 'table' then keys[#keys + 1] = key end
+end
+return {page[1], keys}
+""")
+
+# KEYS[1] the user's index, ARGV[1] the score of the entry '#scan'
+# Marks the index as whole, unless it was evicted since the entry was added, or another scan began.
+WHOLE = Script("""
+if tonumber(redis.call('ZSCORE', KEYS[1], '#scan') or '') ~= tonumber(ARGV[1]) then return 0 end
+redis.call('ZADD', KEYS[1], 'inf', '#whole')
+return redis.call('ZREM', KEYS[1], '#scan')
+""")
 
 # KEYS[1] the user's index, ARGV[1] cursor, [2] how many entries
 # Returns the next cursor and handles. ZSCAN returns each entry that stays meanwhile; a handle may come twice.

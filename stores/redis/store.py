@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, suppress
-from typing import Any, Self
+from typing import Self
 
 from stormcellar.stores.base import Announcing, Scannable
-from stormcellar.stores.errors import DuplicateSession, StoreRefused, StoreUnavailable
+from stormcellar.stores.errors import DuplicateSession, StoreUnavailable
 from stormcellar.stores.records import (
     Absent,
     Credential,
@@ -21,8 +19,9 @@ from stormcellar.stores.records import (
     StoreOptions,
     check_record,
 )
-from stormcellar.stores.redis.client import BATCH, RedisClient
+from stormcellar.stores.redis.client import BATCH, HANDLE, RedisClient
 from stormcellar.stores.redis.counters import RedisCounters
+from stormcellar.stores.redis.eviction import Eviction
 from stormcellar.stores.redis.records import (
     META,
     Argument,
@@ -40,12 +39,9 @@ from stormcellar.stores.redis.scripts import APPLY, CREATE, DESTROY, ROTATE
 from stormcellar.stores.redis.url import connect, replicas_of
 from stormcellar.stores.redis.user_index import BIND_MS, UserIndex
 
-LOG = logging.getLogger(__name__)
-
 RECONNECT_S, RECONNECT_MOST_S = 0.1, 2.0
 
 _OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
-_HANDLE = re.compile(rb"[A-Za-z0-9_-]+")
 
 
 class RedisStore(Announcing, Scannable):
@@ -54,15 +50,16 @@ class RedisStore(Announcing, Scannable):
     ============  =====================================================================================
     create        EVALSHA: EXISTS, index (only with a user), HSET, PEXPIRE
     load, find    HGETALL
-    apply         EVALSHA: HMGET, HGET of each expected key, HSET, HDEL, PEXPIRE
+    apply         EVALSHA: HMGET, HGET of each expected key, HSET, HDEL, PEXPIRE; once a minute then: index
     rotate        EVALSHA: as apply, HKEYS, PUBLISH; with a new user or deadline: index
     destroy       EVALSHA: HMGET, DEL, HSET and PEXPIRE of the tombstone, PUBLISH; with a user: then ZREM
     of_user       for each 1000 entries EVALSHA: ZSCAN; EXISTS, if there are many; HMGET of each handle, if
-                  any exists; with stale entries: then EVALSHA: ZMSCORE, ZREM
+                  any exists; with stale entries: then EVALSHA: ZMSCORE, ZREM. Where keys may be evicted:
+                  ZSCORE of the mark; without it EVAL: SCAN, HGET of each key; index, ZADD, ZREM
     alive         HMGET of each handle
     gone          SUBSCRIBE
     scan          SCAN with MATCH and COUNT on each primary node, HGETALL of each handle
-    ping          EVALSHA of `destroy` on a handle that cannot exist; INFO memory, once
+    ping          EVALSHA of `destroy` on a handle that cannot exist; INFO memory on each primary node
     (index)       ZADD GT, PTTL, PEXPIRE, ZCARD; with more than 8 entries ZRANDMEMBER of 4, then EXISTS
     ============  =====================================================================================
 
@@ -81,8 +78,8 @@ class RedisStore(Announcing, Scannable):
         self._prefix = prefix
         self._channel = f"{prefix}:gone"
         self._reader = Reader()
-        self._index = UserIndex(client, prefix, self._reader)
-        self._has_read_policy = False
+        self._eviction = Eviction(client)
+        self._index = UserIndex(client, prefix, self._reader, self._eviction)
 
     @classmethod
     def from_url(cls, url: str, options: StoreOptions) -> Self:
@@ -146,6 +143,10 @@ class RedisStore(Announcing, Scannable):
             *expect_arguments(delta),
             *write_arguments(delta),
         )
+        if type(reply) is list:
+            _, user, deadline_ms = reply
+            self._index.renew(user, handle, int(deadline_ms), now_ms)
+            return Outcome.APPLIED
         return _OUTCOMES[reply]
 
     async def rotate(self, credential: Credential, rotation: Rotation, *, now_ms: int) -> Outcome:
@@ -208,7 +209,7 @@ class RedisStore(Announcing, Scannable):
                 async with aclosing(self._client.messages(self._channel)) as messages:
                     async for message in messages:
                         delay_s = RECONNECT_S
-                        if _HANDLE.fullmatch(message):
+                        if HANDLE.fullmatch(message):
                             yield Handle(message.decode())
             if not await self._client.pause(delay_s):
                 return
@@ -216,13 +217,9 @@ class RedisStore(Announcing, Scannable):
 
     async def scan(self, *, now_ms: int) -> AsyncIterator[Record]:
         """Yield the live records with their data, at most `BATCH` of them in memory at a time."""
-        start = self._key(Handle(""))
-        pattern = re.sub(r"([*?\[\]\\])", r"\\\1", start) + "*"
-        async with aclosing(self._client.scan(pattern)) as pages:
-            async for keys in pages:
-                names = [key[len(start) :] for key in keys]
-                # Another prefix may begin with ours; the rest of its keys is then not a handle.
-                handles = [Handle(name.decode()) for name in names if _HANDLE.fullmatch(name)]
+        async with aclosing(self._client.handles(self._key(Handle("")))) as pages:
+            async for names in pages:
+                handles = [Handle(name.decode()) for name in names]
                 for first in range(0, len(handles), BATCH):
                     for record in await self._load_each(handles[first : first + BATCH]):
                         if record.expires_ms > now_ms:
@@ -233,18 +230,15 @@ class RedisStore(Announcing, Scannable):
         return RedisCounters(self._client, self._prefix)
 
     async def ping(self) -> None:
-        """Check that the server accepts our account and writes; warn once if it may evict sessions."""
+        """Check that the server accepts our account and writes; warn if it may evict sessions."""
         async with self._client.within("ping"):
             await self._client.run_as_read("ping", DESTROY, [self._key(Handle(""))], self._channel, "", 0)
-            if not self._has_read_policy:
-                # A restricted account may not run INFO, which is fine.
-                with suppress(StoreRefused):
-                    self._warn_of_eviction(await self._client.info("memory"))
-                self._has_read_policy = True
+            await self._eviction.warn()
 
     async def aclose(self) -> None:
         """End every `gone` iterator and close the connections."""
         await self._client.aclose()
+        await self._index.aclose()
 
     def _key(self, handle: Handle) -> str:
         return f"{self._prefix}:s:{handle}"
@@ -260,11 +254,3 @@ class RedisStore(Announcing, Scannable):
             replies = await self._client.read_each("scan", "HGETALL", [self._key(each) for each in handles])
         read = map(self._reader.read, handles, replies)
         return [stored.record for stored in read if isinstance(stored, Stored)]
-
-    def _warn_of_eviction(self, info: dict[str, Any]) -> None:
-        policy = info.get("maxmemory_policy", "")
-        if policy.startswith("allkeys"):
-            LOG.warning(
-                "Redis may evict live sessions: maxmemory-policy is %s; use noeviction or volatile-ttl",
-                policy,
-            )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import secrets
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 
 from stormcellar.stores.errors import StoreError
 from stormcellar.stores.records import Handle, Record
 from stormcellar.stores.redis.client import BATCH, RedisClient
-from stormcellar.stores.redis.records import META, Reader, Stored, user_bytes
-from stormcellar.stores.redis.scripts import INDEX, PAGE, PRUNE
+from stormcellar.stores.redis.eviction import Eviction
+from stormcellar.stores.redis.records import META, Reader, Stored, kept_ms, user_bytes
+from stormcellar.stores.redis.scripts import INDEX, PAGE, PRUNE, WHOLE
 
 BIND_MS = 60_000
 """How long an index entry may exist before its record. Longer than any call and any clock difference."""
@@ -27,13 +30,19 @@ class UserIndex:
     whoever adds an entry checks `SAMPLE` others, chosen at random: the more of them are stale, the more it
     removes, so that stale entries stay fewer than the others.
 
+    Where Redis may evict keys, an index can be lost while its sessions live, and the next sign-in begins
+    another one, which looks like any. So there a reader trusts only an index with the mark `#whole`, and
+    scans all records if there is none.
+
     An entry without a record stays for `BIND_MS`: in a cluster, its record may still be on its way.
     """
 
-    def __init__(self, client: RedisClient, prefix: str, reader: Reader) -> None:
+    def __init__(self, client: RedisClient, prefix: str, reader: Reader, eviction: Eviction) -> None:
         self._client = client
         self._prefix = prefix
         self._reader = reader
+        self._eviction = eviction
+        self._renewals: set[asyncio.Task[None]] = set()
 
     def key(self, user: bytes) -> str:
         """Return the key of the index of *user*: untrusted text of any length, which its hash is not."""
@@ -46,6 +55,27 @@ class UserIndex:
         )
         return sample
 
+    def renew(self, user: bytes, handle: Handle, deadline_ms: int, now_ms: int) -> None:
+        """Add the entry of a session in use again, if it is lost; nobody waits for it.
+
+        So an index is no less recently used than its sessions, and one that is lost comes back with them.
+        """
+        task = asyncio.ensure_future(self._renew(user, handle, deadline_ms, now_ms))
+        self._renewals.add(task)
+        task.add_done_callback(self._renewals.discard)
+
+    async def _renew(self, user: bytes, handle: Handle, deadline_ms: int, now_ms: int) -> None:
+        with suppress(StoreError):
+            await self._add(user, handle, now_ms, deadline_ms, now_ms)
+
+    async def _add(self, user: bytes, name: str, score: int, deadline_ms: int, now_ms: int) -> None:
+        stays_ms = kept_ms(deadline_ms, now_ms=now_ms) + BIND_MS
+        await self._client.run("index", INDEX, [self.key(user)], name, score, stays_ms)
+
+    async def aclose(self) -> None:
+        """Wait for the entries that are being added."""
+        await asyncio.gather(*self._renewals)
+
     async def discard(self, user: bytes, handle: Handle, until: float) -> None:
         """Remove the entry of a destroyed session: handles are never reused, so nothing can have bound it."""
         with suppress(StoreError):
@@ -54,18 +84,49 @@ class UserIndex:
 
     async def records(self, user: str, *, now_ms: int) -> list[Record]:
         """Return the live sessions of *user*, each once, `data` left empty; remove what is stale."""
-        wanted, found, cursor = user_bytes(user), dict[Handle, Record](), b"0"
+        wanted = user_bytes(user)
         async with self._client.within("of_user") as until:
-            while True:
-                cursor, names = await self._client.run_as_read(
-                    "of_user", PAGE, [self.key(wanted)], cursor, PAGE_SIZE
-                )
-                records, stale = await self._read(wanted, names)
+            found = await self._listed(wanted, now_ms, until)
+            if await self._eviction.is_possible() and not await self._is_whole(wanted):
+                found.update(await self._scanned(wanted, now_ms))
+        return [record for record in found.values() if record.expires_ms > now_ms]
+
+    async def _listed(self, user: bytes, now_ms: int, until: float) -> dict[Handle, Record]:
+        """Return the sessions in the index of *user*, live or expired."""
+        found, cursor = dict[Handle, Record](), b"0"
+        while True:
+            cursor, names = await self._client.run_as_read(
+                "of_user", PAGE, [self.key(user)], cursor, PAGE_SIZE
+            )
+            records, stale = await self._read(user, names)
+            found.update((record.handle, record) for record in records)
+            if stale:
+                await self.prune(user, stale, now_ms, until)
+            if cursor == b"0":
+                return found
+
+    async def _is_whole(self, user: bytes) -> bool:
+        """Return whether the index has the mark that a scan left. Eviction takes the mark with the index."""
+        score = await self._client.read("of_user", "ZSCORE", self.key(user), "#whole")
+        return isinstance(score, bytes)
+
+    async def _scanned(self, user: bytes, now_ms: int) -> dict[Handle, Record]:
+        """Return the sessions of *user* among all, live or expired; add them to the index, and mark it.
+
+        The mark is true although sign-ins go on: they add to the index, and if it is evicted during the scan,
+        the entry of this scan is lost with it, and there is no mark.
+        """
+        found = dict[Handle, Record]()
+        scan = 1000 * now_ms + secrets.randbelow(1000)
+        await self._add(user, "#scan", scan, now_ms, now_ms)
+        async with aclosing(self._client.handles(f"{self._prefix}:s:", user=user)) as pages:
+            async for names in pages:
+                records, _ = await self._read(user, names)
                 found.update((record.handle, record) for record in records)
-                if stale:
-                    await self.prune(wanted, stale, now_ms, until)
-                if cursor == b"0":
-                    return [record for record in found.values() if record.expires_ms > now_ms]
+        for record in found.values():
+            await self._add(user, record.handle, now_ms, record.deadline_ms, now_ms)
+        await self._client.run("index", WHOLE, [self.key(user)], scan)
+        return found
 
     async def trim(self, user: bytes, sample: Sequence[bytes], now_ms: int, until: float) -> None:
         """Remove what is stale in *sample*. Best effort, after a sign-in that is complete."""
@@ -86,6 +147,7 @@ class UserIndex:
 
     async def _read(self, user: bytes, names: Sequence[bytes]) -> tuple[list[Record], list[bytes]]:
         """Return the records of *user* behind the entries *names*, live or expired, and the stale entries."""
+        names = [name for name in names if not name.startswith(b"#")]
         # Where an index is large, most of it is stale.
         if len(names) > BATCH and await self._exist(names) == 0:
             return [], [*names]

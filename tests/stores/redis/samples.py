@@ -110,6 +110,14 @@ async def eventually(attempt: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(0.05)
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until *holds*, at most some seconds."""
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
 async def collect(store: Store, heard: list[Handle]) -> None:
     """Append to *heard* what *store* announces."""
     async for handle in store.gone():

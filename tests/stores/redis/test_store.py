@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from secrets import token_urlsafe
@@ -327,25 +326,6 @@ async def test_a_live_neighbour_of_a_broken_record_is_found(
     found = await store.alive(mixed, now_ms=now())
 
     assert found == {record.credential for record in live}
-
-
-@pytest.mark.gen_test
-@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
-async def test_ping_warns_once_of_a_server_that_may_evict_sessions(
-    store: RedisStore, admin: redis.Redis, policy: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """An allkeys policy is named in one warning, however often ping runs; other policies are not."""  # G14
-    admin.config_set("maxmemory-policy", policy)
-
-    try:
-        with caplog.at_level(logging.WARNING):
-            await store.ping()
-            await store.ping()
-    finally:
-        admin.config_set("maxmemory-policy", "noeviction")
-
-    warnings = [message for message in caplog.messages if "maxmemory-policy" in message]
-    assert len(warnings) == (1 if policy == "allkeys-lru" else 0)
 
 
 @pytest.mark.gen_test
