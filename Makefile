@@ -18,7 +18,7 @@ VERSIONS := 3.11 3.12 3.13
 OTHERS := $(VERSIONS:%=test-%)
 PYENV_ROOT ?= $(HOME)/.pyenv
 
-.PHONY: relink run test test-interpreters $(OTHERS) lint races load profile calls bench bench-quick bench-smoke scale peers redis mongo clean
+.PHONY: relink run test test-interpreters $(OTHERS) lint races stalls load profile calls bench bench-quick bench-smoke scale peers redis mongo clean
 
 run: $(VENV)/run
 	$(BIN)/python run.py $(ARGS)
@@ -48,6 +48,11 @@ lint: $(VENV)/test
 # A thousand rounds of each race between writers, a sign-out and a sign-in, on each store.
 races: $(VENV)/test
 	$(BIN)/python -m pytest tests/web/test_late_races.py --race-rounds=1000 --timeout=900 $(ARGS)
+
+# Thirty cycles of a network to the store that stalls and breaks, while the server is stopped now and then.
+stalls: $(VENV)/test
+	$(BIN)/python -m tests.stores.mongo.stalls $(ARGS)
+	$(BIN)/python -m tests.stores.mongo.stalls --store-timeout 0.4 --longest-stop 0.3 $(ARGS)
 
 # Thirty seconds of locust against each store in turn; reports and a chart under var/load/.
 load: $(VENV)/bench

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from bson.datetime_ms import DatetimeMS
 from pymongo import ReturnDocument
 from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import AutoReconnect, DuplicateKeyError
+from pymongo.errors import DuplicateKeyError
 
 from stormcellar.stores.counters import MOST_DOUBLINGS, NO_TALLY, Counters, Rule, Tally, check_key
 from stormcellar.stores.errors import StoreUnavailable
-from stormcellar.stores.mongo.client import calling
+from stormcellar.stores.mongo.calls import Calls, retry_read
 from stormcellar.stores.mongo.documents import Document
 from stormcellar.stores.mongo.indexes import TALLY_INDEXES, Indexes
 
@@ -33,26 +32,29 @@ class MongoCounters(Counters):
     `taken` is the result of the last take. A tally that is given back to 0 stays until its expiry.
     """
 
-    def __init__(self, sessions: AsyncCollection[Document], *, timeout_s: float) -> None:
+    def __init__(self, sessions: AsyncCollection[Document], calls: Calls) -> None:
         self._tallies = sessions.database.get_collection(
             sessions.name.removesuffix("_sessions") + "_counters",
             codec_options=sessions.codec_options,
             read_preference=sessions.read_preference,
             write_concern=sessions.write_concern,
         )
-        self._timeout_s = timeout_s
+        self._calls = calls
         self.indexes = Indexes(self._tallies, TALLY_INDEXES)
 
     async def take(self, key: str, rule: Rule, *, now_ms: int) -> Tally:
         """Take one, unless the limit is reached and the wait is not over."""
         check_key(key)
-        async with self._call("take"):
+
+        async def call() -> Document:
             await self.indexes.ensure()
             try:
-                found = await self._take(key, rule, now_ms)
+                return await self._take(key, rule, now_ms)
             except DuplicateKeyError:
                 # Another call inserted the tally meanwhile; this one wrote nothing.
-                found = await self._take_again(key, rule, now_ms)
+                return await self._take_again(key, rule, now_ms)
+
+        found = await self._calls.run("take", call)
         is_limited = found["count"] >= rule.limit
         return Tally(found["taken"], int(found["count"]), int(found["next"]) if is_limited else 0)
 
@@ -72,13 +74,8 @@ class MongoCounters(Counters):
     async def peek(self, key: str, *, now_ms: int) -> Tally:
         """Return the tally without taking one."""
         check_key(key)
-        async with self._call("peek"):
-            try:
-                found = await self._tallies.find_one({"_id": {"$eq": key}})
-            except AutoReconnect as exc:
-                if exc.timeout:
-                    raise
-                found = await self._tallies.find_one({"_id": {"$eq": key}})
+        query = {"_id": {"$eq": key}}
+        found = await self._calls.run("peek", lambda: retry_read(lambda: self._tallies.find_one(query)))
         return _parsed(found or {}, now_ms)
 
     async def give_back(self, key: str, tally: Tally, *, now_ms: int) -> None:
@@ -90,19 +87,13 @@ class MongoCounters(Counters):
             "count": {"$max": [{"$subtract": ["$count", 1]}, 0]},
             "next": {"$cond": [{"$or": [is_own, is_last]}, _NEVER, "$next"]},
         }
-        async with self._call("give_back"):
-            await self._tallies.update_one(
-                {"_id": {"$eq": key}, "$expr": _is_live(now_ms)}, [{"$set": change}]
-            )
+        target = {"_id": {"$eq": key}, "$expr": _is_live(now_ms)}
+        await self._calls.run("give_back", lambda: self._tallies.update_one(target, [{"$set": change}]))
 
     async def forget(self, key: str) -> None:
         """Remove the tally."""
         check_key(key)
-        async with self._call("forget"):
-            await self._tallies.delete_one({"_id": {"$eq": key}})
-
-    def _call(self, operation: str) -> AbstractAsyncContextManager[None]:
-        return calling(operation, timeout_s=self._timeout_s)
+        await self._calls.run("forget", lambda: self._tallies.delete_one({"_id": {"$eq": key}}))
 
 
 def _is_live(now_ms: int) -> Document:

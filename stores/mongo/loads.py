@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from bson.errors import BSONError
 from pymongo.asynchronous.collection import AsyncCollection
 
-from stormcellar.stores.mongo.client import DRIVER_ERRORS, WAIT_SHARE, result_or_raise, retry_read, time_limit
+from stormcellar.stores.mongo.calls import DRIVER_ERRORS, result_or_raise, retry_read
 from stormcellar.stores.mongo.concurrency import LimitedBatches
 from stormcellar.stores.mongo.documents import CODEC, Document
 from stormcellar.stores.records import Handle
@@ -24,10 +24,8 @@ class Loads:
 
     def __init__(self, sessions: AsyncCollection[Document], *, timeout_s: float) -> None:
         self._sessions = sessions
-        max_wait_s = WAIT_SHARE * timeout_s
-        self._timeout_s = timeout_s - max_wait_s
-        self._batches = LimitedBatches(
-            self._send, max_size=MAX_SIZE, max_running=MAX_RUNNING, max_wait_s=max_wait_s
+        self._batches = LimitedBatches[Handle, Document | None](
+            self._send, max_size=MAX_SIZE, max_running=MAX_RUNNING, timeout_s=timeout_s
         )
 
     async def document(self, handle: Handle) -> Document | None:
@@ -40,8 +38,7 @@ class Loads:
 
     async def _send(self, handles: Sequence[Handle]) -> Sequence[Found]:
         try:
-            async with time_limit(self._timeout_s):
-                return await self._find(handles)
+            return await self._find(handles)
         except DRIVER_ERRORS as exc:
             return [exc] * len(handles)
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from contextlib import suppress
 from dataclasses import replace
 from typing import Self, TypeVar
 
-import pymongo
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import OperationFailure
 
 from stormcellar.stores.base import Announcing, Scannable
 from stormcellar.stores.mongo import documents
-from stormcellar.stores.mongo.client import EndedSessions, calling, connect, is_full, retry_read
+from stormcellar.stores.mongo.calls import Calls, is_full, retry_read
+from stormcellar.stores.mongo.client import connect
 from stormcellar.stores.mongo.counters import MongoCounters
 from stormcellar.stores.mongo.documents import Document
+from stormcellar.stores.mongo.ended_sessions import EndedSessions
 from stormcellar.stores.mongo.indexes import BY_USER, SESSION_INDEXES, Indexes
 from stormcellar.stores.mongo.loads import Loads
 from stormcellar.stores.mongo.updates import Update, Updates, is_ordinary
@@ -81,10 +83,10 @@ class MongoStore(Announcing, Scannable):
 
     def __init__(self, sessions: AsyncCollection[Document], *, timeout_s: float) -> None:
         self._sessions = sessions
-        self._timeout_s = timeout_s
+        self._calls = Calls(timeout_s)
         self._loads = Loads(sessions, timeout_s=timeout_s)
-        self._updates = Updates(sessions, timeout_s=timeout_s)
-        self._ended = EndedSessions(sessions, timeout_s=timeout_s)
+        self._updates = Updates(sessions, self._calls)
+        self._ended = EndedSessions(sessions, self._calls)
         self._counters: MongoCounters | None = None
         self._indexes = Indexes(sessions, SESSION_INDEXES)
         self._reported: set[str] = set()
@@ -97,9 +99,12 @@ class MongoStore(Announcing, Scannable):
     async def create(self, record: Record) -> None:
         """Insert *record*; see `Store.create`."""
         document = documents.to_document(record)
-        async with self._call("create"):
+
+        async def call() -> None:
             await self._indexes.ensure()
             await self._sessions.insert_one(document)
+
+        await self._calls.run("create", call)
 
     async def load(self, credential: Credential, *, now_ms: int) -> Record | Absent:
         """Return the live session, or why there is none; see `Store.load`."""
@@ -172,9 +177,10 @@ class MongoStore(Announcing, Scannable):
         """
         target = {**documents.live(now_ms), **documents.accepts(credential.verifier, now_ms)}
         query = {"_id": {"$eq": credential.handle}, **target}
-        left_s = max(0.001, self._timeout_s - (time.monotonic() - begun_s))
-        async with calling(operation, timeout_s=left_s):
-            document = await self._sessions.find_one(query, {"verifier": True})
+        left_s = max(0.001, self._calls.timeout_s - (time.monotonic() - begun_s))
+        document = await self._calls.run(
+            operation, lambda: self._sessions.find_one(query, {"verifier": True}), timeout_s=left_s
+        )
         if document is None:
             return Outcome.GONE
         is_in_grace = document["verifier"] != credential.verifier
@@ -183,7 +189,8 @@ class MongoStore(Announcing, Scannable):
     async def destroy(self, handle: Handle, *, now_ms: int) -> bool:
         """End the session whatever its verifier; see `Store.destroy`."""
         target = {"_id": {"$eq": handle}, **documents.NO_TOMBSTONE}
-        async with self._call("destroy"):
+
+        async def call() -> bool:
             try:
                 result = await self._sessions.update_one(target, documents.tombstone(now_ms))
             except OperationFailure as exc:
@@ -191,6 +198,8 @@ class MongoStore(Announcing, Scannable):
                     raise
                 return (await self._sessions.delete_one(target)).deleted_count > 0
             return result.matched_count > 0
+
+        return await self._calls.run("destroy", call)
 
     async def of_user(self, user: str, *, now_ms: int) -> list[Record]:
         """Return every live session of *user*; see `Store.of_user`."""
@@ -235,8 +244,8 @@ class MongoStore(Announcing, Scannable):
         last = ""
         while True:
             query = {**documents.live(now_ms), "_id": {"$gt": last}}
-            async with self._call("scan"):
-                page = await self._sessions.find(query, sort=["_id"], limit=PAGE, batch_size=PAGE).to_list()
+            cursor = self._sessions.find(query, sort=["_id"], limit=PAGE, batch_size=PAGE)
+            page = await self._calls.run("scan", cursor.to_list)
             for document in page:
                 if record := self._parsed(document):
                     yield record
@@ -251,7 +260,7 @@ class MongoStore(Announcing, Scannable):
     def counters(self) -> MongoCounters:
         """Return the tallies under the same prefix, on the same client."""
         if self._counters is None:
-            self._counters = MongoCounters(self._sessions, timeout_s=self._timeout_s)
+            self._counters = MongoCounters(self._sessions, self._calls)
         return self._counters
 
     async def ping(self) -> None:
@@ -266,21 +275,19 @@ class MongoStore(Announcing, Scannable):
         await self._read("ping", attempt)
 
     async def aclose(self) -> None:
-        """End every `gone` iterator and close the connections; see `Store.aclose`."""
+        """End every `gone` iterator and close the connections, within one time-out; see `Store.aclose`."""
         await self._ended.aclose()
         # Closing sends the server endSessions, and a frozen server does not reply.
-        with pymongo.timeout(self._timeout_s):
-            await self._sessions.database.client.close()
-        await self._loads.drain()
-        await self._updates.drain()
+        self._calls.start(self._sessions.database.client.close)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._calls.timeout_s):
+                await self._loads.drain()
+                await self._updates.drain()
+                await self._calls.drain()
 
     async def _read(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
         """Await *attempt*, and once more if the connection was lost, within one time-out."""
-        async with self._call(operation):
-            return await retry_read(attempt)
-
-    def _call(self, operation: str) -> AbstractAsyncContextManager[None]:
-        return calling(operation, timeout_s=self._timeout_s)
+        return await self._calls.run(operation, lambda: retry_read(attempt))
 
     def _parsed(self, document: Document) -> Record | None:
         record = documents.to_record(document)

@@ -9,7 +9,7 @@ from pymongo import UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError, OperationFailure
 
-from stormcellar.stores.mongo.client import DRIVER_ERRORS, WAIT_SHARE, result_or_raise, time_limit
+from stormcellar.stores.mongo.calls import DRIVER_ERRORS, Calls, result_or_raise
 from stormcellar.stores.mongo.concurrency import LimitedBatches
 from stormcellar.stores.mongo.documents import IMMUTABLE_FIELD, Document, never_inserting
 
@@ -42,12 +42,11 @@ class Updates:
     nothing is reported as failed, and inserts nothing.
     """
 
-    def __init__(self, sessions: AsyncCollection[Document], *, timeout_s: float) -> None:
+    def __init__(self, sessions: AsyncCollection[Document], calls: Calls) -> None:
         self._sessions = sessions
-        max_wait_s = WAIT_SHARE * timeout_s
-        self._timeout_s = timeout_s - max_wait_s
-        self._batches = LimitedBatches(
-            self._send, max_size=MAX_SIZE, max_running=MAX_RUNNING, max_wait_s=max_wait_s
+        self._calls = calls
+        self._batches = LimitedBatches[Update, bool](
+            self._send, max_size=MAX_SIZE, max_running=MAX_RUNNING, timeout_s=calls.timeout_s
         )
 
     async def matched(self, operation: str, update: Update, *, is_alone: bool) -> bool:
@@ -57,7 +56,7 @@ class Updates:
             is_alone: Send it outside of any batch, because it is not `is_ordinary`.
         """
         if is_alone:
-            return result_or_raise(operation, (await self._send([update]))[0])
+            return await self._calls.run(operation, lambda: self._write_one(update))
         return result_or_raise(operation, await self._batches.submit(update))
 
     async def drain(self) -> None:
@@ -66,15 +65,16 @@ class Updates:
 
     async def _send(self, updates: Sequence[Update]) -> Sequence[bool | BaseException]:
         try:
-            async with time_limit(self._timeout_s):
-                return await self._write(updates)
+            return await self._write(updates)
         except DRIVER_ERRORS as exc:
             return [exc] * len(updates)
 
+    async def _write_one(self, update: Update) -> bool:
+        return (await self._sessions.update_one(*update)).matched_count > 0
+
     async def _write(self, updates: Sequence[Update]) -> Sequence[bool | BaseException]:
         if len(updates) == 1:
-            result = await self._sessions.update_one(*updates[0])
-            return [result.matched_count > 0]
+            return [await self._write_one(updates[0])]
         statements = [UpdateOne(target, never_inserting(change), upsert=True) for target, change in updates]
         failed: dict[int, bool | BaseException] = {}
         try:

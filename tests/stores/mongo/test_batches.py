@@ -25,6 +25,7 @@ from stormcellar.stores.conformance.cases import (
     rotated,
 )
 from stormcellar.stores.mongo import MongoStore
+from stormcellar.stores.mongo.calls import Calls
 from stormcellar.stores.mongo.updates import Update, Updates
 from tests.conftest import StartServer
 from tests.stores.mongo.samples import Stored, is_command, sent, store_at, through_proxy
@@ -377,7 +378,7 @@ class Inserting:
 async def test_what_was_inserted_was_not_matched(has_other_errors: bool) -> None:
     """A server that inserts after all makes nobody believe that their session was changed."""
     sessions: Any = Inserting(has_other_errors=has_other_errors)
-    updates = Updates(sessions, timeout_s=1)
+    updates = Updates(sessions, Calls(timeout_s=1))
     update = Update({"_id": {"$eq": "x"}}, {"$set": {"a": 1}})
 
     matched = await asyncio.gather(*(updates.matched("apply", update, is_alone=False) for _ in range(3)))

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from stormcellar.stores.mongo.concurrency import LimitedBatches
 
+# A request waits half a percent of it for a running batch: 10 ms, or a minute.
+SHORT_S, LONG_S = 2.0, 12_000.0
+
 
 class Server:
     """Returns each request as its own result, each batch once its gate is open."""
@@ -48,7 +51,7 @@ def test_requests_are_collected_while_enough_batches_run() -> None:
 
     async def run() -> tuple[list[list[int]], list[int]]:
         server = Server()
-        batches = LimitedBatches(server, max_size=3, max_running=2, max_wait_s=60)
+        batches = LimitedBatches(server, max_size=3, max_running=2, timeout_s=LONG_S)
         asked = []
         for request in range(7):
             asked.append(asyncio.ensure_future(result(batches, request)))
@@ -74,7 +77,7 @@ def test_a_batch_that_hangs_is_waited_for_once() -> None:
 
     async def run() -> list[list[int]]:
         server = Server()
-        batches = LimitedBatches(server, max_size=64, max_running=1, max_wait_s=0.01)
+        batches = LimitedBatches(server, max_size=64, max_running=1, timeout_s=SHORT_S)
         hung = asyncio.ensure_future(result(batches, 0))
         await server.has_been_sent(1)
         second = asyncio.ensure_future(result(batches, 1))
@@ -85,31 +88,53 @@ def test_a_batch_that_hangs_is_waited_for_once() -> None:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         sent = list(server.sent)
-        hung.cancel()
-        third.cancel()
-        await asyncio.gather(hung, third, return_exceptions=True)
+        for gate in server.gates:
+            gate.set()
+        await asyncio.gather(hung, third)
         await batches.drain()
         return sent
 
     assert asyncio.run(run()) == [[0], [1], [2]]
 
 
-def test_a_batch_ends_when_its_last_caller_is_cancelled() -> None:
-    """It runs while a caller waits; without one it is cancelled, and releases what it holds."""
+def test_a_batch_goes_on_when_its_callers_are_cancelled() -> None:
+    """Also when the last one is: the batch ends by itself, and the next requests are sent."""
 
-    async def run() -> list[list[list[int]]]:
-        server, ended = Server(), []
-        batches = LimitedBatches(server, max_size=64, max_running=1, max_wait_s=60)
+    async def run() -> tuple[list[list[int]], list[list[int]], int]:
+        server = Server()
+        batches = LimitedBatches(server, max_size=64, max_running=1, timeout_s=LONG_S)
         callers = [asyncio.ensure_future(result(batches, request)) for request in range(2)]
         await server.has_been_sent(1)
         for caller in callers:
             caller.cancel()
-            await iterations()
-            ended.append(list(server.ended))
-        await batches.drain()
-        return ended
+        await iterations()
+        before = list(server.ended)
+        last = asyncio.ensure_future(result(batches, 2))
+        await iterations()
+        server.gates[0].set()
+        await server.has_been_sent(2)
+        server.gates[1].set()
+        return before, server.sent, await last
 
-    assert asyncio.run(run()) == [[], [[0, 1]]]
+    assert asyncio.run(run()) == ([], [[0, 1], [2]], 2)
+
+
+def test_a_request_waits_until_its_time_is_over() -> None:
+    """Its result is then a TimeoutError of its own, while the batch goes on to its end."""
+
+    async def run() -> tuple[list[object], list[list[int]], list[list[int]]]:
+        server = Server()
+        batches = LimitedBatches(server, max_size=64, max_running=1, timeout_s=0.05)
+        answers = await asyncio.gather(*(result(batches, request) for request in range(2)))
+        before = list(server.ended)
+        server.gates[0].set()
+        await batches.drain()
+        return answers, before, server.ended
+
+    (one, two), before, ended = asyncio.run(run())
+
+    assert isinstance(one, TimeoutError) and isinstance(two, TimeoutError) and one is not two
+    assert (before, ended) == ([], [[0, 1]])
 
 
 def test_no_request_waits_longer_for_the_many_before_it() -> None:
@@ -117,7 +142,7 @@ def test_no_request_waits_longer_for_the_many_before_it() -> None:
 
     async def run() -> int:
         server = Server()
-        batches = LimitedBatches(server, max_size=1, max_running=1, max_wait_s=0.01)
+        batches = LimitedBatches(server, max_size=1, max_running=1, timeout_s=SHORT_S)
         asked = [asyncio.ensure_future(result(batches, request)) for request in range(1000)]
         await asyncio.wait_for(server.has_been_sent(1000), 5)
         for gate in server.gates:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Iterator
 from contextlib import aclosing, contextmanager, suppress
-from typing import Any, cast
+from typing import Any
 
 import pymongo
 import pytest
@@ -30,7 +30,6 @@ from stormcellar.stores.conformance.cases import (
     rotated,
 )
 from stormcellar.stores.mongo import MongoStore
-from stormcellar.stores.mongo.client import EndedSessions
 from tests.conftest import StartServer
 from tests.stores.mongo.samples import (
     MUTATIONS,
@@ -119,49 +118,6 @@ async def test_store_outlives_its_server(start_server: StartServer) -> None:
         told = await asyncio.wait_for(waiting, 30)
         while told != record.handle:
             told = await asyncio.wait_for(anext(listener), 30)
-
-
-class SwallowingStream:
-    """A change stream whose reply comes just as its wait is cancelled, so that the cancellation is lost."""
-
-    alive = True
-    resume_token = None
-
-    def __init__(self) -> None:
-        self.is_waiting = asyncio.Event()
-
-    async def try_next(self) -> None:
-        """Wait for news that never comes."""
-        self.is_waiting.set()
-        with suppress(asyncio.CancelledError):
-            await asyncio.sleep(60)
-
-    async def close(self) -> None:
-        """Note that the stream was closed."""
-        self.alive = False
-
-
-class SwallowingCollection:
-    def __init__(self) -> None:
-        self.stream = SwallowingStream()
-
-    async def watch(self, *_: object, **__: object) -> SwallowingStream:
-        """Open the one stream."""
-        return self.stream
-
-
-@pytest.mark.gen_test
-async def test_cancelled_listener_ends_though_the_driver_swallows_it() -> None:
-    """Whoever cancels a wait for news is rid of it, and the stream is closed."""
-    collection = SwallowingCollection()
-    endings = EndedSessions(cast(Any, collection), timeout_s=90.0)
-    listening = asyncio.ensure_future(anext(endings.handles()))
-    await collection.stream.is_waiting.wait()
-    listening.cancel()
-    await asyncio.wait([listening], timeout=5)
-
-    assert listening.cancelled()
-    assert collection.stream.alive is False
 
 
 @pytest.mark.gen_test

@@ -34,6 +34,7 @@ from tests.stores.mongo.samples import (
     store_at,
     through_proxy,
 )
+from tests.stores.mongo.stalling_proxy import StallingProxy
 from tests.support.backends import Backend
 
 
@@ -195,15 +196,19 @@ async def test_cancelled_calls_leave_no_reply_and_hold_no_connection(mongo: Back
 
 @pytest.mark.gen_test
 async def test_reply_that_comes_after_a_cancellation_reaches_nobody(mongo: Backend) -> None:
-    """A call cancelled in its wait for a reply gives up its connection; the next call has its own answer."""
-    async with through_proxy(mongo, "&maxPoolSize=1") as (store, proxy):
-        mine, other = await created(store), await created(store)
-        proxy.drop_replies(is_command(b"find"), hang=True)
-        task = asyncio.ensure_future(store.load(mine.credential, now_ms=NOW))
-        while not sent(proxy, b"find"):
-            await asyncio.wait([task], timeout=0.01)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    """A call cancelled in its wait for a reply keeps its connection until then; the next has its own."""
+    async with StallingProxy(mongo.port) as proxy:
+        url = f"mongodb://127.0.0.1:{proxy.port}/stormcellar?directConnection=true&maxPoolSize=1"
+        async with store_at(url, timeout_s=10.0) as store:
+            mine, other = await created(store), await created(store)
+            proxy.stall()
+            task = asyncio.ensure_future(store.load(mine.credential, now_ms=NOW))
+            while not proxy.held:
+                await asyncio.wait([task], timeout=0.01)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            next_one = asyncio.ensure_future(loaded(store, other.credential))
+            proxy.resume()
 
-        assert task.cancelled()
-        assert await loaded(store, other.credential) == other
+            assert task.cancelled()
+            assert await next_one == other
