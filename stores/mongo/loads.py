@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 from bson.errors import BSONError
 from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import PyMongoError
 
 from stormcellar.stores.mongo.calls import DRIVER_ERRORS, result_or_raise, retry_read
 from stormcellar.stores.mongo.concurrency import LimitedBatches
@@ -20,7 +22,7 @@ Found = Document | None | BaseException
 
 
 class Loads:
-    """Finds documents by handle: one with findOne, several in a batch with one find."""
+    """Finds documents by handle: one, or several in a batch, with one command."""
 
     def __init__(self, sessions: AsyncCollection[Document], *, timeout_s: float) -> None:
         self._sessions = sessions
@@ -42,29 +44,41 @@ class Loads:
         except DRIVER_ERRORS as exc:
             return [exc] * len(handles)
 
-    async def _find_one(self, handle: Handle) -> Document | None:
-        async def attempt() -> Document:
-            # The bare command: a cursor would take a seventh more CPU time.
-            query = {"_id": {"$eq": handle}}
-            find = {"find": self._sessions.name, "filter": query, "limit": 1, "singleBatch": True}
-            if concern := self._sessions.read_concern.document:
-                find["readConcern"] = concern
-            return await self._sessions.database.command(find, codec_options=CODEC)
-
-        reply = await retry_read(attempt)
-        return next(iter(reply["cursor"]["firstBatch"]), None)
-
     async def _find(self, handles: Sequence[Handle]) -> Sequence[Found]:
         if len(handles) == 1:
             return [await self._find_one(handles[0])]
-        query = {"_id": {"$in": handles}}
         try:
-            # A batch size above the number of documents makes the first reply the last one.
-            documents = await retry_read(
-                lambda: self._sessions.find(query, batch_size=MAX_SIZE + 1).to_list()
-            )
+            reply = await self._first_reply({"$in": handles})
         except (BSONError, ValueError):
             # A handle that is not text, or a document that is not BSON, must fail only its own load.
-            return await asyncio.gather(*map(self._find_one, handles), return_exceptions=True)
-        found = {document["_id"]: document for document in documents}
+            return await self._each_alone(handles)
+        found: dict[str, Found] = {document["_id"]: document for document in reply["firstBatch"]}
+        if reply["id"]:
+            # The rest exceeds a reply. Large sessions must not take the time of the others.
+            rest = list(dict.fromkeys(handle for handle in handles if handle not in found))
+            _, answers = await asyncio.gather(self._kill(reply["id"]), self._each_alone(rest))
+            found |= zip(rest, answers, strict=True)
         return [found.get(handle) for handle in handles]
+
+    async def _each_alone(self, handles: Sequence[Handle]) -> Sequence[Found]:
+        return await asyncio.gather(*map(self._find_one, handles), return_exceptions=True)
+
+    async def _find_one(self, handle: Handle) -> Document | None:
+        reply = await self._first_reply({"$eq": handle})
+        return next(iter(reply["firstBatch"]), None)
+
+    async def _first_reply(self, handles: Document) -> Document:
+        """Return the cursor of a find: with the documents, and an `id` other than 0 if there are more."""
+        # The bare command: a cursor would take a seventh more CPU time. A batch size above the number of
+        # documents makes the first reply the last one.
+        find = {"find": self._sessions.name, "filter": {"_id": handles}, "batchSize": MAX_SIZE + 1}
+        if concern := self._sessions.read_concern.document:
+            find["readConcern"] = concern
+        reply = await retry_read(lambda: self._sessions.database.command(find, codec_options=CODEC))
+        cursor: Document = reply["cursor"]
+        return cursor
+
+    async def _kill(self, cursor_id: int) -> None:
+        # The server ends it after ten minutes, too.
+        with suppress(PyMongoError):
+            await self._sessions.database.command("killCursors", self._sessions.name, cursors=[cursor_id])

@@ -50,7 +50,8 @@ class MongoStore(Announcing, Scannable):
     Majority writes, primary reads. One round trip for each operation, with the exceptions named here::
 
         create   insertOne(document); before the first one, the commands of ping
-        load     findOne({_id}); several in one iteration of the loop, 64 at most: find({_id: {$in}})
+        load     find({_id}); several in one iteration of the loop, 64 at most: find({_id: {$in}}); what the
+                 reply of 16 MB has no room for: killCursors, and find({_id}) for each
         find     as load, in the same batches
         apply    updateOne({_id, live, accepts, holds}, {$set, $unset, $max: {seen, expires}}); if nothing
                  matched and *expect* is not empty, findOne({_id, live, accepts}) tells GONE from CONFLICT
@@ -75,7 +76,7 @@ class MongoStore(Announcing, Scannable):
     tombstone ten minutes after its destroy.
 
     At most two batches of loads run at a time, and two of updates; meanwhile later requests collect for the
-    next batch, for 10 ms at most. A write of more than 1 MiB is never part of a batch.
+    next batch, for 10 ms at most. A write of more than 1 MiB, whatever part of it is large, goes alone.
 
     On a replica set the driver may send a write again under the same transaction number, which the server
     applies once; a standalone server has no such numbers, so each write is sent once.
@@ -139,7 +140,7 @@ class MongoStore(Announcing, Scannable):
         target = {"_id": {"$eq": handle}, **documents.live(now_ms), **documents.accepts(verifier, now_ms)}
         change = documents.changes(delta, now_ms=now_ms, expires_ms=expires_ms)
         update = Update({**target, **documents.holds(delta)}, change)
-        is_alone = not is_ordinary(credential, delta.put.values())
+        is_alone = not is_ordinary(credential, delta)
         begun_s = time.monotonic()
         if await self._updates.matched("apply", update, is_alone=is_alone):
             return Outcome.APPLIED
@@ -156,8 +157,7 @@ class MongoStore(Announcing, Scannable):
         target = {"_id": {"$eq": handle}, **documents.live(now_ms), **allowed}
         pipeline = documents.rotated(verifier, rotation)
         update = Update({**target, **documents.holds(delta)}, pipeline)
-        texts = [*credential, rotation.new_verifier, *(rotation.keep or ())]
-        is_alone = not is_ordinary(texts, [*delta.put.values(), rotation.client])
+        is_alone = not is_ordinary(credential, delta, rotation)
         begun_s = time.monotonic()
         if await self._updates.matched("rotate", update, is_alone=is_alone):
             return Outcome.APPLIED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pymongo import UpdateOne
@@ -12,10 +12,14 @@ from pymongo.errors import BulkWriteError, OperationFailure
 from stormcellar.stores.mongo.calls import DRIVER_ERRORS, Calls, result_or_raise
 from stormcellar.stores.mongo.concurrency import LimitedBatches
 from stormcellar.stores.mongo.documents import IMMUTABLE_FIELD, Document, never_inserting
+from stormcellar.stores.records import Credential, Delta, Rotation
 
 # Small enough that we handle the replies to one batch while the server executes the next.
 MAX_SIZE, MAX_RUNNING = 8, 2
 ORDINARY_BYTES = 1 << 20
+# More than a name of a data key takes in a command: 64 characters, a type, lengths and an index.
+NAME_BYTES = 100
+MOST_UTF8 = 4
 
 
 class Update(NamedTuple):
@@ -25,13 +29,20 @@ class Update(NamedTuple):
     change: Document | list[Document]
 
 
-def is_ordinary(texts: Iterable[str], values: Iterable[bytes]) -> bool:
+def is_ordinary(credential: Credential, delta: Delta, rotation: Rotation | None = None) -> bool:
     """Return whether the driver certainly accepts an update: it refuses a whole batch because of one.
 
-    Args:
-        texts, values: The parts of the update that a caller chose.
+    A name of a data key is checked already, and so is a user. Each name counts with what is around it.
     """
-    return "".join(texts).isascii() and sum(map(len, values)) <= ORDINARY_BYTES
+    values = sum(map(len, delta.put.values())) + sum(len(value or b"") for value in delta.expect.values())
+    size = values + NAME_BYTES * (len(delta.put) + len(delta.drop) + len(delta.expect))
+    unchecked = [*credential]
+    if rotation is not None:
+        keep = rotation.keep or ()
+        unchecked += [rotation.new_verifier, *keep]
+        size += len(rotation.client) + MOST_UTF8 * len(rotation.user or "") + NAME_BYTES * len(keep)
+    text = "".join(unchecked)
+    return text.isascii() and size + len(text) <= ORDINARY_BYTES
 
 
 class Updates:
