@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+from typing import Any
+
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import PyMongoError
@@ -13,10 +16,15 @@ from stormcellar.stores.mongo.documents import CODEC, Document
 from stormcellar.stores.records import StoreOptions
 
 DATABASE = "stormcellar"
+# How often the driver asks each member of a replica set how it is, on a connection of its own. In a failover
+# it learns so late of the new primary.
+HEARTBEAT_MS = 1000
 
 
 def connect(url: str, options: StoreOptions) -> AsyncCollection[Document]:
     """Return the collection for *url* and the prefix, without any I/O; it connects on first use.
+
+    The times and the mode of monitoring that *url* has win over ours.
 
     Raises:
         ValueError: One line about a bad *url*, without any part of a password.
@@ -26,15 +34,7 @@ def connect(url: str, options: StoreOptions) -> AsyncCollection[Document]:
         if parts["collection"] is not None:
             raise ValueError("the path must not name a collection; the store prefix determines it")
         client: AsyncMongoClient[Document] = AsyncMongoClient(
-            url,
-            connect=False,
-            connectTimeoutMS=int(options.connect_timeout_s * 1000),
-            serverSelectionTimeoutMS=int(options.connect_timeout_s * 1000),
-            retryReads=False,
-            retryWrites=True,
-            # A failed login marks the server as unknown until the monitor's next check, and all calls wait
-            # for it. With streaming that takes up to ten seconds, with polling half a second.
-            serverMonitoringMode="poll",
+            url, connect=False, retryReads=False, retryWrites=True, **_defaults(options, parts["options"])
         )
         return client[parts["database"] or DATABASE].get_collection(
             collection_name(options.prefix),
@@ -44,6 +44,20 @@ def connect(url: str, options: StoreOptions) -> AsyncCollection[Document]:
         )
     except (ValueError, OSError, PyMongoError) as exc:
         raise ValueError(f"bad MongoDB URL: {_reason(url, exc)}") from None
+
+
+def _defaults(options: StoreOptions, chosen: Container[str]) -> dict[str, Any]:
+    """Return our times and mode of monitoring, except what the URL has: an argument would override it."""
+    connect_timeout_ms = int(options.connect_timeout_s * 1000)
+    defaults = {
+        "connectTimeoutMS": connect_timeout_ms,
+        "serverSelectionTimeoutMS": connect_timeout_ms,
+        "heartbeatFrequencyMS": HEARTBEAT_MS,
+        # A failed login marks the server as unknown until the monitor's next check, and all calls wait for
+        # it. With streaming that takes a heartbeat, with polling half a second.
+        "serverMonitoringMode": "poll",
+    }
+    return {name: value for name, value in defaults.items() if name not in chosen}
 
 
 def _reason(url: str, exc: Exception) -> str:
