@@ -69,6 +69,9 @@ _PARSES: Document = {
     "$jsonSchema": {"properties": {"data": {"additionalProperties": {"bsonType": "binData"}}}},
 }
 
+# No document: a handle is never empty.
+NOBODY: Document = {"_id": {"$eq": ""}}
+
 # Whatever is not a tombstone, also what does not parse.
 NO_TOMBSTONE: Document = {
     "$nor": [{"ended": {"$type": _NUMBERS[DatetimeMS]}, "verifier": {"$exists": False}}]

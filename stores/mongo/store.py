@@ -65,8 +65,8 @@ class MongoStore(Announcing, Scannable):
         scan     find({_id: {$gt: last}, live}) by _id, 500 at a time
         gone     a change stream of tombstones, of deletes, and of updates of the verifier that leave no
                  previous one
-        ping     createIndexes(expires with a TTL, user), which changes nothing where they exist; collMod
-                 where the TTL has less slack; once `counters` was called, the index of the tallies too
+        ping     once, createIndexes(expires with a TTL, user), and collMod where the TTL has less slack; once
+                 `counters` was called, the same for the tallies; a find and an update that match nothing
 
     where live = {expires: {$gt: now}, every field of its type}, accepts = {$or: [{verifier}, {previous,
     grace_until: {$gt: now}}]}, holds = {data.<key>: value or {$exists: false}, ...}.
@@ -264,13 +264,15 @@ class MongoStore(Announcing, Scannable):
         return self._counters
 
     async def ping(self) -> None:
-        """Create the indexes, once, and check that the primary replies."""
+        """Create the indexes, once, and check that the primary lets us read and write."""
 
         async def attempt() -> None:
             await self._indexes.ensure()
             if self._counters is not None:
                 await self._counters.indexes.ensure()
-            await self._sessions.database.command("ping")
+            # MongoDB answers the command ping to everybody, also after the rights were taken away.
+            await self._sessions.find_one(documents.NOBODY, {"_id": True})
+            await self._sessions.update_one(documents.NOBODY, {"$unset": {"verifier": ""}})
 
         await self._read("ping", attempt)
 

@@ -155,6 +155,24 @@ async def test_wrong_credentials_or_rights_are_refused(start_server: StartServer
         assert await loaded(store, record.credential) == record
 
 
+@pytest.mark.parametrize("left", ["read", None])
+@pytest.mark.gen_test(timeout=60)
+async def test_rights_that_are_taken_away_are_refused(start_server: StartServer, left: str | None) -> None:
+    """A store that served says so at its next ping, and serves again when the rights are back."""
+    server = start_server("mongo", extra=["--auth"])
+    with pymongo.MongoClient("127.0.0.1", server.port) as admin:
+        admin.admin.command("createUser", "root", pwd="root-pw", roles=["root"])
+    with pymongo.MongoClient("127.0.0.1", server.port, username="root", password="root-pw") as admin:
+        admin.stormcellar.command("createUser", "app", pwd="app-pw", roles=["readWrite"])
+        async with store_at(f"mongodb://app:app-pw@127.0.0.1:{server.port}/stormcellar") as store:
+            await store.ping()
+            admin.stormcellar.command("updateUser", "app", roles=[left] if left else [])
+            with pytest.raises(StoreRefused):
+                await store.ping()
+            admin.stormcellar.command("updateUser", "app", roles=["readWrite"])
+            await store.ping()
+
+
 @contextmanager
 def failing(server: Server, command: str, **how: Any) -> Iterator[None]:
     """Make *server*, which runs with test commands, fail every *command* within the block."""
