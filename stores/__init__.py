@@ -84,6 +84,7 @@ def open_store(
     timeout_s: float = DEFAULT_OPTIONS.timeout_s,
     connect_timeout_s: float = DEFAULT_OPTIONS.connect_timeout_s,
     max_sessions: int = DEFAULT_OPTIONS.max_sessions,
+    max_memory: int = DEFAULT_OPTIONS.max_memory,
 ) -> Store:
     """Make the store that *url* names. Does no I/O; the store connects on first use or `ping()`.
 
@@ -92,12 +93,12 @@ def open_store(
             `mongodb://`; `valkey://`, `valkeys://` and `unix://` are the same as the first three of Redis; or
             `memory`, `redis` or `mongo` for the usual local address; or `package.module:Class?...` for your
             own store, whose `from_url` receives the whole string.
-        prefix, timeout_s, connect_timeout_s, max_sessions: See `StoreOptions`.
+        prefix, timeout_s, connect_timeout_s, max_sessions, max_memory: See `StoreOptions`.
 
     Raises:
         ValueError: One line: what is wrong with the URL, or which extra to install.
     """
-    options = StoreOptions(prefix, timeout_s, connect_timeout_s, max_sessions)
+    options = StoreOptions(prefix, timeout_s, connect_timeout_s, max_sessions, max_memory)
     return _store_class(url).from_url(WORDS.get(url, url), options)
 
 

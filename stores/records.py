@@ -246,11 +246,13 @@ class StoreOptions:
     connect_timeout_s: float = 1.0
     max_sessions: int = 100_000
     """Limits a store that keeps its sessions in this process; others ignore it."""
+    max_memory: int = 256 * 1024 * 1024
+    """Bytes, as `max_sessions`."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[ -#%-~]{1,64}", self.prefix) or self.prefix.startswith("system."):
             raise ValueError("store prefix must be 1 to 64 printable ASCII characters without '$'")
-        for name in ("timeout_s", "connect_timeout_s", "max_sessions"):
+        for name in ("timeout_s", "connect_timeout_s", "max_sessions", "max_memory"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"store {name} must be positive, not {getattr(self, name)!r}")
 

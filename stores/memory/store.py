@@ -23,7 +23,7 @@ from stormcellar.stores.memory.records import (
     with_times,
 )
 from stormcellar.stores.memory.schedule import Schedule
-from stormcellar.stores.memory.table import Table, UserIndex
+from stormcellar.stores.memory.table import SESSION_BYTES, Entries, UserIndex
 from stormcellar.stores.memory.tombstones import Tombstones
 from stormcellar.stores.records import (
     DEFAULT_OPTIONS,
@@ -47,7 +47,7 @@ SCANNED_PER_PAGE = 100
 
 
 class MemoryStore(Announcing, Scannable):
-    """Keeps sessions in dicts. Not shared, lost at a restart, limited in number.
+    """Keeps sessions in dicts. Not shared, lost at a restart, limited in number and in bytes.
 
     No operation awaits between its test and its change, so each is atomic on its event loop. Records are
     immutable, and their data is copied in and out.
@@ -59,10 +59,10 @@ class MemoryStore(Announcing, Scannable):
     load        reclaim; `load(entries.get(handle), ...)`, which unpacks what is live; without an entry, the
                 tombstone
     find        `unpack(entries.get(handle))`
-    apply       reclaim; `entries[handle]` replaced with new data, seen and expiry; the handle moved in the
-                schedule by expiry and, if anonymous, in the one by seen
-    rotate      reclaim; `entries[handle]` replaced; the handle unlisted with its old values and listed with
-                its new ones
+    apply       reclaim; make room; `entries[handle]` replaced with new data, seen and expiry; the handle
+                moved in the schedule by expiry and, if anonymous, in the one by seen
+    rotate      reclaim; make room; `entries[handle]` replaced; the handle unlisted with its old values and
+                listed with its new ones
     destroy     `entries.pop(handle)`; unlist the handle; add a tombstone
     of_user     `users.of(user)`, then `entries[handle]` of each
     alive       `entries.get(handle)` of each
@@ -75,24 +75,30 @@ class MemoryStore(Announcing, Scannable):
     of its user; *unlist* removes it there.
 
     *Reclaim* removes at most `RECLAIMED_PER_CALL` records that expired `TOMBSTONE_MS` ago, the earliest
-    first. *Make room* runs if *max_sessions* records remain: it removes an expired one; if there is none, it
-    ends the least recently seen anonymous session, and raises StoreFull if every session has a user. `gone`
-    announces neither. Both use a `Schedule`: if more than 32 sessions fall into one of its 16 s spans, the
-    earliest may be any of those.
-
-    Tombstones are in a dict of their own, so they take no room from sessions and `len` does not count them.
+    first. *Make room* runs if a write would exceed a limit: until it fits, it removes expired records, and
+    then ends the least recently seen anonymous sessions; if all others have a user, it raises StoreFull.
+    `gone` announces neither. Both use a `Schedule`: if more than 32 sessions fall into one of its 16 s spans,
+    the earliest may be any of those. `len` and the limits do not count tombstones.
 
     Args:
         max_sessions: The largest number of records, at least 1.
+        max_memory: The bytes that all records may take, at least 1: `Entries.size_bytes`.
     """
 
     shared = False
 
-    def __init__(self, *, max_sessions: int = DEFAULT_OPTIONS.max_sessions) -> None:
-        if max_sessions < 1:
-            raise ValueError(f"max_sessions must be at least 1, not {max_sessions}")
+    def __init__(
+        self,
+        *,
+        max_sessions: int = DEFAULT_OPTIONS.max_sessions,
+        max_memory: int = DEFAULT_OPTIONS.max_memory,
+    ) -> None:
+        for name, limit in (("max_sessions", max_sessions), ("max_memory", max_memory)):
+            if limit < 1:
+                raise ValueError(f"{name} must be at least 1, not {limit}")
         self.max_sessions = max_sessions
-        self._entries = entries = Table[bytes]()
+        self.max_memory = max_memory
+        self._entries = entries = Entries()
         self._users = UserIndex()
         self._by_expiry = Schedule(lambda handle: listing(entries[handle])[2])
         self._anonymous_by_seen = Schedule(lambda handle: listing(entries[handle])[1])
@@ -105,7 +111,7 @@ class MemoryStore(Announcing, Scannable):
         """Make a store for the URL `memory:`."""
         if url != "memory:":
             raise ValueError("the memory store takes no address: its URL is 'memory:'")
-        return cls(max_sessions=options.max_sessions)
+        return cls(max_sessions=options.max_sessions, max_memory=options.max_memory)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -119,15 +125,14 @@ class MemoryStore(Announcing, Scannable):
 
         Raises:
             DuplicateSession: The handle exists.
-            StoreFull: Every one of *max_sessions* records has a user, and none expired more than 16 s ago.
+            StoreFull: A limit is reached, every record has a user, and none expired more than 16 s ago.
         """
         check_record(record)
         if self._entries.get(record.handle) is not None or record.handle in self._tombstones:
             raise DuplicateSession(record.handle)
         packed = pack(record)
         self._reclaim(record.seen_ms)
-        if len(self._entries) >= self.max_sessions:
-            self._make_room(record.seen_ms)
+        self._make_room(SESSION_BYTES + len(packed), record.seen_ms)
         self._entries.add(record.handle, packed)
         self._list(record)
 
@@ -155,17 +160,21 @@ class MemoryStore(Announcing, Scannable):
     ) -> Outcome:
         """Write *delta* if the session is live and every `expect` holds, and slide the expiry."""
         self._reclaim(now_ms)
-        packed = self._live(credential, now_ms)
+        handle, packed = credential.handle, self._live(credential, now_ms)
         if packed is None:
             return Outcome.GONE
+        new = packed
         if delta.put or delta.drop or delta.expect:
             data = data_of(packed)
             if not changes.holds(delta.expect, data):
                 return Outcome.CONFLICT
-            packed = with_data(packed, changes.written(data, delta))
+            new = with_data(packed, changes.written(data, delta))
         if expires_ms is not None:
-            packed = self._slide(credential.handle, packed, now_ms, expires_ms)
-        self._entries.replace(credential.handle, packed)
+            _, seen_ms, old_expires_ms = listing(packed)
+            new = with_times(new, seen_ms=max(seen_ms, now_ms), expires_ms=max(old_expires_ms, expires_ms))
+        self._make_room(len(new) - len(packed), now_ms, handle)
+        self._move(handle, packed, new)
+        self._entries.replace(handle, new)
         return Outcome.APPLIED
 
     async def rotate(self, credential: Credential, rotation: Rotation, *, now_ms: int) -> Outcome:
@@ -185,6 +194,7 @@ class MemoryStore(Announcing, Scannable):
             new = pack(rotated, previous=record.verifier, grace_until_ms=end_ms)
         else:
             new = pack(rotated)
+        self._make_room(len(new) - len(packed), now_ms, record.handle)
         self._unlist(record.handle, packed)
         self._entries.replace(record.handle, new)
         self._list(rotated)
@@ -243,14 +253,13 @@ class MemoryStore(Announcing, Scannable):
         packed = self._entries.get(credential.handle)
         return None if packed is None or absence(packed, credential.verifier, now_ms) else packed
 
-    def _slide(self, handle: Handle, packed: bytes, now_ms: int, expires_ms: int) -> bytes:
-        """Return *packed* with the new times after activity, and move the handle in the schedules."""
+    def _move(self, handle: Handle, packed: bytes, new: bytes) -> None:
+        """Move the handle in the schedules from the times in *packed* to those in *new*."""
         user, old_seen_ms, old_expires_ms = listing(packed)
-        seen_ms, expires_ms = max(old_seen_ms, now_ms), max(old_expires_ms, expires_ms)
+        _, seen_ms, expires_ms = listing(new)
         self._by_expiry.move(handle, old_expires_ms, expires_ms)
         if user is None:
             self._anonymous_by_seen.move(handle, old_seen_ms, seen_ms)
-        return with_times(packed, seen_ms=seen_ms, expires_ms=expires_ms)
 
     def _list(self, record: Record) -> None:
         """Add the handle to the schedules or the index."""
@@ -278,8 +287,14 @@ class MemoryStore(Announcing, Scannable):
             for handle in self._by_expiry.first(RECLAIMED_PER_CALL, until_ms=until_ms):
                 self._remove(handle)
 
-    def _make_room(self, now_ms: int) -> None:
-        first = self._by_expiry.first(1, until_ms=now_ms) or self._anonymous_by_seen.first(1)
-        if not first:
-            raise StoreFull(f"all {self.max_sessions} sessions of the memory store are signed in")
-        self._remove(*first)
+    def _make_room(self, size_bytes: int, now_ms: int, writing: Handle | None = None) -> None:
+        """Remove records until that of *writing*, or a new one, can grow by *size_bytes*."""
+        if size_bytes <= 0:
+            return
+        entries, most = self._entries, self.max_sessions - (writing is None)
+        while len(entries) > most or entries.size_bytes + size_bytes > self.max_memory:
+            expired = self._by_expiry.first(1, until_ms=now_ms)
+            removable = expired or [h for h in self._anonymous_by_seen.first(2) if h != writing]
+            if not removable:
+                raise StoreFull(f"memory store: no room, and all {len(entries)} sessions are signed in")
+            self._remove(removable[0])

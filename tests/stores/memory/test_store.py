@@ -43,6 +43,8 @@ from stormcellar.stores.memory.listeners import WAITING_PER_LISTENER
 from stormcellar.stores.memory.schedule import BUCKET_BITS
 from stormcellar.stores.memory.store import RECLAIMED_PER_CALL, MemoryStore
 
+MIB = 1024 * 1024
+
 
 class TestMemoryStore(StoreContract):
     @pytest.fixture
@@ -55,10 +57,10 @@ class TestMemoryStore(StoreContract):
 
 def test_bound_comes_from_the_options() -> None:
     """`open_store` hands `max_sessions` on, and the store says that no other process shares it."""
-    store = open_store("memory:", max_sessions=7)
+    store = open_store("memory:", max_sessions=7, max_memory=MIB)
 
     assert isinstance(store, MemoryStore)
-    assert (store.max_sessions, store.shared) == (7, False)
+    assert (store.max_sessions, store.max_memory, store.shared) == (7, MIB, False)
 
 
 @pytest.mark.parametrize("url", ["memory", "memory://", "memory:x", "memory:?a=1", "MEMORY:", ""])
@@ -68,11 +70,12 @@ def test_the_only_url_is_memory(url: str) -> None:
         MemoryStore.from_url(url, StoreOptions())
 
 
+@pytest.mark.parametrize("name", ["max_sessions", "max_memory"])
 @pytest.mark.parametrize("bound", [0, -1])
-def test_a_bound_below_one_is_refused(bound: int) -> None:
+def test_a_bound_below_one_is_refused(bound: int, name: str) -> None:
     """A store that could hold nothing is a mistake in the configuration."""
     with pytest.raises(ValueError, match="at least 1"):
-        MemoryStore(max_sessions=bound)
+        MemoryStore(**{name: bound})
 
 
 @pytest.mark.gen_test
