@@ -49,7 +49,8 @@ from benchmarks.harness.app import Read, Start
 from benchmarks.harness.databases import backend
 from benchmarks.harness.loop import run
 from stormcellar import SessionManager, SessionMixin, session_settings
-from stormcellar.runtime.server import make_http_server
+from stormcellar.runtime.connections import Connections
+from stormcellar.runtime.http_server import LimitedServer
 from stormcellar.stores import open_store
 from tests.support.browser import Browser, token
 from tests.support.fakes import Clock
@@ -181,9 +182,8 @@ async def measure(url: str) -> dict[str, Calls]:
 async def _embedded(sessions: SessionManager) -> AsyncIterator[str]:
     """Serve an application that embeds sessions; yield its base URL."""
     routes = [("/start", Start), ("/read", Read), ("/write", Write)]
-    http = make_http_server(
-        Application(routes, **session_settings(sessions, log_function=lambda handler: None))
-    )
+    app = Application(routes, **session_settings(sessions, log_function=lambda handler: None))
+    http = LimitedServer(app, connections=Connections())
     sockets = bind_sockets(0, "127.0.0.1")
     http.add_sockets(sockets)
     try:

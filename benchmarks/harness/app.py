@@ -30,7 +30,9 @@ from tornado.web import Application, HTTPError, RequestHandler
 from benchmarks.harness.bulk_sessions import DATA, PREFIX, create_sessions
 from benchmarks.harness.loop import run
 from stormcellar import SessionManager, SessionMixin, session_settings
-from stormcellar.runtime.server import make_http_server, tune_garbage_collector
+from stormcellar.runtime.connections import Connections
+from stormcellar.runtime.http_server import LimitedServer
+from stormcellar.runtime.server import tune_garbage_collector
 from stormcellar.stores import open_store
 
 
@@ -104,7 +106,7 @@ async def serve_in_loop(
     store = open_store(url, prefix=PREFIX, max_sessions=max_sessions)
     sessions = SessionManager(store, secrets=[key or os.urandom(32)])
     await sessions.store.ping()
-    http = make_http_server(make_app(sessions))
+    http = LimitedServer(make_app(sessions), connections=Connections())
     sockets = bind_sockets(port, "127.0.0.1")
     http.add_sockets(sockets)
     try:

@@ -16,6 +16,7 @@ class InFlight:
     def __init__(self) -> None:
         self.count = 0
         self.is_draining = False
+        """Whether the server is about to stop, so that new requests should go elsewhere."""
         self._idle = asyncio.Event()
 
     def enter(self) -> None:
@@ -25,13 +26,14 @@ class InFlight:
     def leave(self) -> None:
         """Subtract one."""
         self.count -= 1
-        if self.is_draining and not self.count:
+        if not self.count:
             self._idle.set()
 
     async def drain(self) -> None:
         """Wait until no request is in progress."""
         self.is_draining = True
-        if self.count:
+        while self.count:
+            self._idle.clear()
             await self._idle.wait()
 
 

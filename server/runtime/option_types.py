@@ -18,6 +18,8 @@ from stormcellar.stores.records import check_keys
 MAX_DURATION_S = MAX_S
 
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
+_SIZE = re.compile(r"([0-9]{1,9})(KB|MB|GB)")
+_UNIT_BYTES = {"GB": 2**30, "MB": 2**20, "KB": 2**10}
 _UNIT_S = {"d": 86_400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}
 
 
@@ -45,6 +47,33 @@ def _integer(text: str, least: int, most: int) -> int:
     if not re.fullmatch("[0-9]{1,9}", text) or not least <= int(text) <= most:
         raise ValueError(f"it must be a whole number from {least} to {most}")
     return int(text)
+
+
+def pause_s(text: str) -> float:
+    """Return the seconds of a duration, which can be `0s`."""
+    return 0.0 if text in ("0", "0s") else duration_s(text)
+
+
+def pause_text(seconds: float) -> str:
+    """Return *seconds* as a duration, which can be `0s`."""
+    return duration_text(seconds) if seconds else "0s"
+
+
+def size_bytes(text: str) -> int:
+    """Return the bytes of a size such as `64MB` or `2GB`; 1MB is 1024 KB, as in Redis."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError("a size is a whole number with a unit: 500KB, 64MB or 2GB")
+    size = int(match[1]) * _UNIT_BYTES[match[2]]
+    if not _UNIT_BYTES["MB"] <= size <= 1024 * _UNIT_BYTES["GB"]:
+        raise ValueError("a size is at least 1MB and at most 1024GB")
+    return size
+
+
+def size_text(size: int) -> str:
+    """Return *size* in the largest unit in which it is a whole number."""
+    unit = next(name for name, unit_bytes in _UNIT_BYTES.items() if size % unit_bytes == 0)
+    return f"{size // _UNIT_BYTES[unit]}{unit}"
 
 
 def _port(text: str) -> int:
@@ -156,10 +185,12 @@ FLAG = OptionType("", _boolean)
 HOSTS = OptionType("NAME,...", _hosts)
 KEYS = OptionType("KEY,...", _keys)
 NETWORKS = OptionType("CIDR,...", _networks)
+PAUSE = OptionType("TIME", pause_s, pause_text)
 PORT = OptionType("PORT", _port)
 PREFIX = OptionType("TEXT", _prefix)
 PROCESSES = OptionType("N", _processes)
 SAMESITE = OptionType("MODE", parse_samesite, str.lower)
+SIZE = OptionType("SIZE", size_bytes, size_text)
 TIME = OptionType("TIME", duration_s, duration_text)
 URL = OptionType("URL", str)
 

@@ -9,6 +9,7 @@ from stormcellar.accounts.throttle import Rules
 from stormcellar.accounts.visitor_limit import DEFAULT_PER_ADDRESS
 from stormcellar.lifetime import Lifetime
 from stormcellar.runtime import option_types as types
+from stormcellar.runtime.connections import MOST_BY_DEFAULT
 from stormcellar.runtime.option_types import OptionType
 from stormcellar.sessions.absence import DEFAULT_ON_REUSE, OnReuse
 from stormcellar.sessions.cookie_attributes import SAMESITE, CookieAttributes
@@ -78,6 +79,12 @@ OPTIONS = (
         types.TIME,
         _STORE.connect_timeout_s,
         "time-out of one connection to the store",
+    ),
+    Option(
+        "max_memory",
+        types.SIZE,
+        _STORE.max_memory,
+        "what the sessions of the memory store may take",
     ),
     Option("idle", types.TIME, _LIFETIME.idle_s, "end a signed-in session after this time without activity"),
     Option(
@@ -194,6 +201,27 @@ OPTIONS = (
     Option("hsts_subdomains", types.FLAG, "false", "extend HSTS to the subdomains of this host"),
     Option("behind_proxy", types.NETWORKS, "", "networks of the TLS proxy in front; makes cookies Secure"),
     Option("allowed_hosts", types.HOSTS, "", "host names of this server; other hosts get 421", "any"),
+    Option(
+        "max_connections",
+        types.COUNT,
+        None,
+        "connections of a process at once",
+        f"what the limit of descriptors allows, at most {MOST_BY_DEFAULT}",
+    ),
+    Option(
+        "max_connections_per_address",
+        types.COUNT,
+        None,
+        "connections of one address to a process at once; not for --behind-proxy",
+        "a quarter of --max-connections",
+    ),
+    Option(
+        "drain",
+        types.PAUSE,
+        None,
+        "when stopping, answer 503 on /readyz for this time before the port is closed",
+        "5s; 0s on loopback without --behind-proxy",
+    ),
     Option("processes", types.PROCESSES, "1", "server processes; more than 1 need a shared store"),
     Option("carry", types.KEYS, "", "session keys that survive sign-in"),
     Option(

@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from socket import socket
 from typing import Any, NoReturn
@@ -74,6 +74,13 @@ def blocked_signals() -> Iterator[None]:
 def unblock_signals(signals: Sequence[signal.Signals] = _HANDLED) -> None:
     """Unblock *signals*; pending ones are delivered now."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+
+def reap_orphans() -> None:
+    """Wait for every child that has ended. For process 1 of a container, which gets the orphans."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def run_in_child(work: Callable[[], int]) -> int:

@@ -10,7 +10,6 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
 from stormcellar.accounts.authenticator import Authenticator
@@ -22,6 +21,8 @@ from stormcellar.app.edge import Edge
 from stormcellar.app.handlers.redirect import make_redirect_app
 from stormcellar.app.routes import make_app
 from stormcellar.events import Kind
+from stormcellar.runtime.connections import Connections
+from stormcellar.runtime.http_server import LimitedServer
 from stormcellar.runtime.reloadable import Reloadable
 from stormcellar.runtime.settings import Settings
 from stormcellar.sessions.manager import SessionManager
@@ -59,19 +60,6 @@ class RateLimits:
         self.visitors.use_key(keys.derive("newcomers")[0])  # the label is part of every stored key
 
 
-def make_http_server(app: Application, tls: ssl.SSLContext | None = None) -> HTTPServer:
-    """Return a server of *app* with limits on size and time that fit sign-in and sessions."""
-    return HTTPServer(
-        app,
-        ssl_options=tls,
-        # Four times the limit of the handlers, so that they can answer a too large body with 413.
-        max_body_size=1024 * 1024,
-        max_header_size=16 * 1024,
-        idle_connection_timeout=30,
-        body_timeout=20,
-    )
-
-
 class Server:
     """One process of the standalone server.
 
@@ -104,8 +92,10 @@ class Server:
         self.sessions.events.subscribe(reloadable.audit)
         authenticator = Authenticator(accounts, self._rate_limits.throttle, self.sessions.events)
         self.context = Context(accounts, authenticator, settings.carry, settings.edge)
-        self._http = make_http_server(make_app(self.sessions, self.context), reloadable.tls)
-        self._redirect: HTTPServer | None = None
+        self._connections = Connections(settings.connection_limits)
+        self._drain_s = settings.drain_s
+        self._http = self._make_http(make_app(self.sessions, self.context), reloadable.tls)
+        self._servers = [self._http]
         self._timer: asyncio.TimerHandle | None = None
 
     async def run(
@@ -114,19 +104,26 @@ class Server:
         stop: asyncio.Event,
         *,
         redirect_sockets: Sequence[socket.socket] = (),
+        may_wait: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Serve until *stop* is set, then finish the requests in flight.
+        """Serve until *stop* is set; then wait for the balancer, and finish the requests in flight.
 
         Args:
             redirect_sockets: The sockets that redirect plain HTTP to TLS.
+            may_wait: Called after the stop: whether to go on accepting connections for the time of --drain.
         """
         self._http.add_sockets(sockets)
         if redirect_sockets:
             edge = Edge(allowed_hosts=self.context.edge.allowed_hosts)
-            self._redirect = make_http_server(make_redirect_app(edge, sockets[0].getsockname()[1]))
-            self._redirect.add_sockets(redirect_sockets)
+            redirect = self._make_http(make_redirect_app(edge, sockets[0].getsockname()[1]), None)
+            redirect.add_sockets(redirect_sockets)
+            self._servers.append(redirect)
         await stop.wait()
-        await self.drain()
+        await self.drain(self._drain_s if may_wait() else 0.0)
+
+    def _make_http(self, app: Application, tls: ssl.SSLContext | None) -> LimitedServer:
+        proxies = self.context.edge.trusted_proxies
+        return LimitedServer(app, connections=self._connections, uncounted=proxies, tls=tls)
 
     def reload(self) -> None:
         """Read signing keys and certificate again, and reopen the audit log. Sessions stay valid."""
@@ -151,16 +148,33 @@ class Server:
         self._keys = keys
         self.sessions.use_keys(keys)
 
-    async def drain(self) -> None:
-        """Stop accepting, finish the requests and commits in flight, close the store."""
-        for each in filter(None, (self._redirect, self._http)):
+    async def drain(self, wait_s: float = 0.0) -> None:
+        """Stop accepting after *wait_s*, finish the requests and commits in flight, close the store.
+
+        Until then `/readyz` answers 503, so that a balancer sends its requests elsewhere, and each connection
+        ends with its next response.
+        """
+        self.context.in_flight.is_draining = True
+        for each in self._servers:
+            each.close_after_responses()
+        if wait_s:
+            log.info(
+                "stopping in %g s; until then /readyz answers 503; a second signal stops at once", wait_s
+            )
+            await asyncio.sleep(wait_s)
+        for each in self._servers:
             each.stop()
         if self._timer is not None:
             self._timer.cancel()
-        await _within_time_limit("finish the requests in flight", self.context.in_flight.drain())
-        for each in filter(None, (self._redirect, self._http)):
+        await _within_time_limit("finish the requests in flight", self._finish_requests())
+        for each in self._servers:
             await _within_time_limit("close the connections", each.close_all_connections())
         await _within_time_limit("close the store", self.sessions.aclose())
+
+    async def _finish_requests(self) -> None:
+        # Both: a request has no handler before its body, and no connection if its client hangs up.
+        await self._connections.wait_until_idle()
+        await self.context.in_flight.drain()
 
 
 async def _within_time_limit(what: str, work: Awaitable[None]) -> None:

@@ -8,14 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from stormcellar.addresses import Network
+from stormcellar.addresses import Network, is_loopback
 from stormcellar.app.edge import Edge
 from stormcellar.lifetime import Lifetime
 from stormcellar.private_files import describe
 from stormcellar.runtime import option_types as types
+from stormcellar.runtime.connections import MOST_BY_DEFAULT, ConnectionLimits, possible_connections
 from stormcellar.runtime.options import DATA_FILES, OPTIONS, flag_of
 from stormcellar.sessions.absence import OnReuse
 from stormcellar.stores import Store, open_store
+
+DRAIN_S = 5.0
+"""Half of the time after which `docker stop` kills; two failed checks of most balancers."""
 
 _DEFAULT = Lifetime()
 LIFETIME_OPTIONS = {
@@ -60,6 +64,7 @@ class Settings:
     store_prefix: str
     store_timeout: float
     store_connect_timeout: float
+    max_memory: int
     idle: float
     absolute: float
     anonymous_idle: float
@@ -87,6 +92,9 @@ class Settings:
     hsts_subdomains: bool
     behind_proxy: tuple[Network, ...]
     allowed_hosts: tuple[str, ...]
+    max_connections: int | None
+    max_connections_per_address: int | None
+    drain: float | None
     processes: int
     carry: frozenset[str]
     log_level: str
@@ -161,7 +169,22 @@ class Settings:
             prefix=self.store_prefix,
             timeout_s=self.store_timeout,
             connect_timeout_s=self.store_connect_timeout,
+            max_memory=self.max_memory,
         )
+
+    @property
+    def connection_limits(self) -> ConnectionLimits:
+        """The limits on the connections of a process."""
+        most = self.max_connections or min(MOST_BY_DEFAULT, possible_connections())
+        return ConnectionLimits(most, self.max_connections_per_address or max(1, most // 4))
+
+    @property
+    def drain_s(self) -> float:
+        """How long the server goes on at a stop while `/readyz` answers 503."""
+        if self.drain is not None:
+            return self.drain
+        # Without a proxy nobody asks /readyz of a server on loopback: it is a developer's.
+        return DRAIN_S if self.behind_proxy or not is_loopback(self.address) else 0.0
 
 
 assert [*(option.name for option in OPTIONS), "given"] == [field.name for field in fields(Settings)]

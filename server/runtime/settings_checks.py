@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stormcellar.addresses import is_loopback
 from stormcellar.lifetime import LifetimeError, LimitProblem
+from stormcellar.runtime.connections import possible_connections
 from stormcellar.runtime.option_types import duration_text
 from stormcellar.runtime.settings import LIFETIME_OPTIONS, Settings
 from stormcellar.sessions.cookie_attributes import CookieAttributes, NeedsSecure, is_within
@@ -11,7 +12,14 @@ from stormcellar.sessions.cookie_attributes import CookieAttributes, NeedsSecure
 
 def find_problems(settings: Settings) -> list[str]:
     """Return one line for each problem."""
-    checks = (_plain_http_beyond_loopback, _incomplete, _refused_cookies, _invalid_lifetime, _invalid_store)
+    checks = (
+        _plain_http_beyond_loopback,
+        _incomplete,
+        _refused_cookies,
+        _invalid_lifetime,
+        _invalid_store,
+        _impossible_connections,
+    )
     return [line for check in checks for line in check(settings)]
 
 
@@ -90,4 +98,18 @@ def _invalid_store(settings: Settings) -> list[str]:
         return [f"{settings.label('store')}: {exc}"]
     if settings.processes > 1 and not store.shared:
         return [f"{settings.label('processes')}: more than 1 need a shared store, such as redis or mongo"]
+    if store.shared and "max_memory" in settings.given:
+        return [
+            f"{settings.label('max_memory')}: it is for the memory store; limit the memory of the other one"
+        ]
     return []
+
+
+def _impossible_connections(settings: Settings) -> list[str]:
+    possible = possible_connections()
+    if settings.max_connections is None or settings.max_connections <= possible:
+        return []
+    return [
+        f"{settings.label('max_connections')}: the limit of file descriptors allows "
+        f"{possible} connections; raise it first (ulimit -n, or LimitNOFILE= of systemd)"
+    ]

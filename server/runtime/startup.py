@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import secrets
 import signal
 import socket
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from tornado.netutil import bind_sockets
 
@@ -24,7 +25,9 @@ from stormcellar.private_files import describe
 from stormcellar.runtime.process_group import (
     RELOAD_SIGNAL,
     STOP_SIGNALS,
+    ProcessLimits,
     blocked_signals,
+    reap_orphans,
     run_in_child,
     run_process_group,
     shared_socket,
@@ -41,6 +44,9 @@ from stormcellar.stores.errors import failure_reason, refusal_message
 log = logging.getLogger("stormcellar")
 
 DEMO_USER = "demo"
+REAP_EVERY_S = 1.0
+BACKLOG = 1024
+"""Connections that wait in the queue of the system; if it is full, a client tries again after a second."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +102,13 @@ def serve(settings: Settings) -> int:
         if status := run_in_child(lambda: _run(lambda: _check_store(settings))):
             return status
         listeners = listen(startup)
+        parent_pid = os.getpid()
         return run_process_group(
             settings.processes,
-            lambda parent: _run(lambda: _serve_as_child(startup, listeners, parent)),
+            lambda parent: _run(lambda: _serve_as_child(startup, listeners, parent, parent_pid)),
             sockets=[*listeners.sockets, *listeners.redirect_sockets],
             reload=startup.reloadable.reload,
+            limits=ProcessLimits(drain_s=ProcessLimits.drain_s + settings.drain_s),
         )
 
 
@@ -161,18 +169,25 @@ async def _serve_alone(startup: Startup) -> int:
     stop = asyncio.Event()
     for number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, _stop_once, stop)
+    if os.getpid() == 1:
+        _reap_orphans()
     unblock_signals(STOP_SIGNALS)
     await _check_store(startup.settings)
     await _serve(startup, listen(startup), stop)
     return 0
 
 
-async def _serve(startup: Startup, listeners: Listeners, stop: asyncio.Event) -> None:
+async def _serve(
+    startup: Startup,
+    listeners: Listeners,
+    stop: asyncio.Event,
+    may_wait: Callable[[], bool] = lambda: True,
+) -> None:
     server = Server(startup.settings, accounts=startup.open_accounts(), reloadable=startup.reloadable)
     asyncio.get_running_loop().add_signal_handler(RELOAD_SIGNAL, server.reload)
     unblock_signals()
     tune_garbage_collector()
-    await server.run(listeners.sockets, stop, redirect_sockets=listeners.redirect_sockets)
+    await server.run(listeners.sockets, stop, redirect_sockets=listeners.redirect_sockets, may_wait=may_wait)
 
 
 def _stop_once(stop: asyncio.Event) -> None:
@@ -180,16 +195,28 @@ def _stop_once(stop: asyncio.Event) -> None:
     stop.set()
     for number in STOP_SIGNALS:
         asyncio.get_running_loop().remove_signal_handler(number)
-        signal.signal(number, signal.SIG_DFL)
+        # The default action does not end process 1 of a container (pid_namespaces(7)).
+        signal.signal(number, _exit_at_once if os.getpid() == 1 else signal.SIG_DFL)
 
 
-async def _serve_as_child(startup: Startup, listeners: Listeners, parent: int) -> int:
+def _reap_orphans() -> None:
+    """Reap now and from time to time: uvloop allows no handler for SIGCHLD."""
+    reap_orphans()
+    asyncio.get_running_loop().call_later(REAP_EVERY_S, _reap_orphans)
+
+
+def _exit_at_once(number: int, _: object) -> NoReturn:
+    os._exit(128 + number)
+
+
+async def _serve_as_child(startup: Startup, listeners: Listeners, parent: int, parent_pid: int) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     # Any number of signals: the parent and a supervisor may each send one.
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(parent, _stop_with_parent, parent, stop)
-    await _serve(startup, listeners, stop)
+    # Without its parent it frees the port at once, for the server that is started next.
+    await _serve(startup, listeners, stop, may_wait=lambda: os.getppid() == parent_pid)
     return 0
 
 
@@ -239,7 +266,7 @@ def listen(startup: Startup) -> Listeners:
 
 def _bind(settings: Settings, option: str, port: int) -> list[socket.socket]:
     try:
-        sockets = bind_sockets(port, settings.address)
+        sockets = bind_sockets(port, settings.address, backlog=BACKLOG)
     except OSError as exc:
         label = settings.label("address" if exc.errno == errno.EADDRNOTAVAIL else option)
         advice = f"choose another with {label}"

@@ -16,12 +16,13 @@ from tornado.simple_httpclient import HTTPStreamClosedError
 import stormcellar.runtime.server
 from stormcellar.app.audit_log import AuditLog
 from stormcellar.app.context import InFlight
+from stormcellar.runtime.connections import Phase
 from stormcellar.runtime.load_settings import load_settings
 from stormcellar.runtime.reloadable import Reloadable
 from stormcellar.stores import StoreOptions
 from stormcellar.stores.memory import MemoryStore
 from tests.support.fakes import SteeredStore
-from tests.support.site import KEY, Site
+from tests.support.site import KEY, Site, raw
 
 
 class HeldStore(SteeredStore):
@@ -43,8 +44,9 @@ class HeldStore(SteeredStore):
 class Running:
     """A server that was made from settings, serving until told to stop."""
 
-    def __init__(self, site: Site) -> None:
-        settings = load_settings({"store": "tests.runtime.test_drain:HeldStore", "demo": "false"}, {})
+    def __init__(self, site: Site, drain: str = "0s") -> None:
+        given = {"store": "tests.runtime.test_drain:HeldStore", "demo": "false", "drain": drain}
+        settings = load_settings(given, {})
         reloadable = Reloadable(settings, [KEY], tls=None, audit=AuditLog(None))
         self.server = stormcellar.runtime.server.Server(
             settings, accounts=site.context.accounts, reloadable=reloadable
@@ -59,9 +61,9 @@ class Running:
 
 
 @asynccontextmanager
-async def running(site: Site) -> AsyncIterator[Running]:
+async def running(site: Site, drain: str = "0s") -> AsyncIterator[Running]:
     """Serve, and stop in the end if the test did not."""
-    it = Running(site)
+    it = Running(site, drain)
     try:
         yield it
     finally:
@@ -142,6 +144,51 @@ async def test_a_kept_connection_is_told_that_the_end_is_near(site: Site) -> Non
         writer.close()
 
         assert (b"Connection: close" in head, b" 404 " in head) == (True, True)
+
+
+@pytest.mark.gen_test
+async def test_balancer_is_told_before_the_port_closes(site: Site) -> None:
+    """During --drain new connections are served, each with one response, and /readyz is 503."""  # H10
+    async with running(site, drain="300ms") as it:
+        kept, writer = await asyncio.open_connection("127.0.0.1", it.port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        before = await kept.readuntil(b"}")
+        it.stop.set()
+        await asyncio.sleep(0)
+        writer.write(b"GET /static/style.css HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        after = await asyncio.wait_for(kept.read(), 5)
+        ready = await raw(it.port, b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        alive = await raw(it.port, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        was_ended = it.ended.done()
+        await it.ended
+        writer.close()
+
+        assert b"Connection: close" not in before
+        assert b"Connection: close" in after
+        assert (b" 503 " in ready, b'{"status": "stopping"}' in ready) == (True, True)
+        assert (b" 200 " in alive, b"Connection: close" in alive, was_ended) == (True, True, False)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", it.port)
+
+
+@pytest.mark.gen_test
+async def test_a_shutdown_waits_for_a_body(site: Site) -> None:
+    """A request whose body is still coming has begun, so it is answered."""  # H10
+    async with running(site) as it:
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
+        writer.write(
+            b"PATCH /session HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b'Content-Length: 8\r\n\r\n{"a"'
+        )
+        while not it.server._connections._phases[Phase.RECEIVING]:  # noqa: ASYNC110  the server's own turns
+            await asyncio.sleep(0.001)
+        it.stop.set()
+        await asyncio.sleep(0.05)
+        writer.write(b": 1}")
+        answer = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+
+    assert b" 200 OK" in answer
 
 
 @pytest.mark.gen_test

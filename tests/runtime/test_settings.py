@@ -52,6 +52,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "store_prefix": ("shop", "shop"),
     "store_timeout": ("500ms", 0.5),
     "store_connect_timeout": ("3s", 3.0),
+    "max_memory": ("64MB", 64 * 1024 * 1024),
     "idle": ("20m", 1200.0),
     "absolute": ("7d", 604_800.0),
     "anonymous_idle": ("1.5h", 5400.0),
@@ -82,6 +83,9 @@ GOOD: dict[str, tuple[str, Any]] = {
         tuple(map(ipaddress.ip_network, ("127.0.0.1/32", "10.0.0.0/8", "fd00::/8"))),
     ),
     "allowed_hosts": ("Example.org., [::1], 192.0.2.1", ("example.org", "[::1]", "192.0.2.1")),
+    "max_connections": ("100", 100),
+    "max_connections_per_address": ("20", 20),
+    "drain": ("0s", 0.0),
     "processes": ("1", 1),
     "carry": ("cart, lang", frozenset({"cart", "lang"})),
     "log_level": ("debug", "debug"),
@@ -111,6 +115,7 @@ def test_defaults(tmp_path: Path) -> None:
         store_prefix="stormcellar",
         store_timeout=2.0,
         store_connect_timeout=1.0,
+        max_memory=256 * 1024 * 1024,
         idle=1800.0,
         absolute=43_200.0,
         anonymous_idle=1800.0,
@@ -138,6 +143,9 @@ def test_defaults(tmp_path: Path) -> None:
         hsts_subdomains=False,
         behind_proxy=(),
         allowed_hosts=(),
+        max_connections=None,
+        max_connections_per_address=None,
+        drain=None,
         processes=1,
         carry=frozenset(),
         log_level="info",
@@ -160,6 +168,7 @@ def test_defaults_are_those_of_the_parts() -> None:
         "store_prefix": store.prefix,
         "store_timeout": store.timeout_s,
         "store_connect_timeout": store.connect_timeout_s,
+        "max_memory": store.max_memory,
         **{option: getattr(lifetime, field) for field, option in LIFETIME_OPTIONS.items()},
         "login_attempts": rules.attempts,
         "login_attempts_per_address": rules.attempts_per_address,
@@ -203,6 +212,7 @@ def test_table_of_options_writes_no_default_of_a_part() -> None:
     assert literal == {
         *("port", "address", "store", "secret_file", "accounts", "data_dir", "tls_cert", "tls_key"),
         *("tls_key_password_file", "http_redirect_port", "hsts_subdomains", "behind_proxy"),
+        *("max_connections", "max_connections_per_address", "drain"),
         *("allowed_hosts", "processes", "carry", "log_level", "log_format", "audit_log", "demo"),
     }
 
@@ -322,15 +332,19 @@ BAD: list[tuple[str, str, str]] = [
     *(
         (name, "5", "a duration is")
         for name in GOOD
-        if name.endswith(("idle", "absolute", "after", "timeout", "remember", "renew", "reauth"))
+        if name.endswith(("idle", "absolute", "after", "timeout", "remember", "renew", "reauth", "drain"))
     ),
+    *(("max_memory", text, "a size is") for text in ("", "64", "64mb", "1.5GB", "0MB", "1023KB", "1025GB")),
     *(
         ("max_sessions_per_user", text, "a whole number from 1")
         for text in ("0", "-1", "x", "1.5", "1000001")
     ),
     *(
         (name, text, "a whole number from 1")
-        for name in ("login_attempts", "login_attempts_per_address", "visitors_per_address")
+        for name in (
+            *("login_attempts", "login_attempts_per_address", "visitors_per_address"),
+            *("max_connections", "max_connections_per_address"),
+        )
         for text in ("0", "-1", "x")
     ),
     *(("http_redirect_port", text, "a whole number from 0 to 65535") for text in ("", "x", "65536")),

@@ -23,7 +23,9 @@ from stormcellar.app.edge import Edge
 from stormcellar.app.routes import make_app
 from stormcellar.events import Event
 from stormcellar.lifetime import Lifetime
-from stormcellar.runtime.server import RateLimits, make_http_server
+from stormcellar.runtime.connections import Connections
+from stormcellar.runtime.http_server import LimitedServer
+from stormcellar.runtime.server import RateLimits
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.stores import Record, Store
 from tests.support.browser import Browser
@@ -84,7 +86,8 @@ class Site:
         self.sessions.events.subscribe(self.events.append)
         authenticator = Authenticator(accounts, limits.throttle, self.sessions.events)
         self.context = Context(accounts, authenticator, carry, edge)
-        self._http = make_http_server(make_app(self.sessions, self.context), tls)
+        app = make_app(self.sessions, self.context)
+        self._http = LimitedServer(app, connections=Connections(), tls=tls)
         sockets = bind_sockets(0, "127.0.0.1", family=socket.AF_INET)
         self._http.add_sockets(sockets)
         self.port: int = sockets[0].getsockname()[1]

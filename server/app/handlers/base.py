@@ -47,17 +47,12 @@ class BaseHandler(EdgeHandler):
         self.context = context
         self.receive(context.edge)
         context.in_flight.enter()
-        self._close_if_draining()
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> Future[None]:
         """Send the response; the request is in progress until it is sent or the client disconnects."""
         sent = super().finish(chunk)
         sent.add_done_callback(lambda _: self.context.in_flight.leave())
         return sent
-
-    def _close_if_draining(self) -> None:
-        if self.context.in_flight.is_draining:
-            self.set_header("Connection", "close")
 
     def set_default_headers(self) -> None:
         """Forbid caching, whatever the status. `security_headers` adds the other headers."""
@@ -124,7 +119,6 @@ class BaseHandler(EdgeHandler):
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
         code, message = describe(status_code, error)
         message = self.store_down if isinstance(error, StoreUnavailable) else message
-        self._close_if_draining()  # send_error() has cleared the headers
         if status_code == 405:
             self.set_header("Allow", self._allow_header())
         if self.wants_json:

@@ -19,7 +19,7 @@ class Health(BaseHandler):
 
 
 class Ready(BaseHandler):
-    """`GET /readyz`: the store answers, so the server can handle requests."""
+    """`GET /readyz`: the store answers and the server is not about to stop."""
 
     enforces_edge = False
     store: Store
@@ -30,12 +30,18 @@ class Ready(BaseHandler):
         self.store = store
 
     async def get(self) -> None:
-        """Ping the store; answer 503 if it does not reply in time."""
+        """Ping the store; answer 503 if it does not reply in time, or if the server is about to stop."""
+        if self.context.in_flight.is_draining:
+            self._refuse("stopping")
+            return
         try:
             await self.store.ping()
         except StoreError:
-            self.set_status(503)
-            self.set_header("Retry-After", str(RETRY_AFTER_S))
-            self.write({"status": "store unavailable"})
+            self._refuse("store unavailable")
         else:
             self.write({"status": "ok"})
+
+    def _refuse(self, status: str) -> None:
+        self.set_status(503)
+        self.set_header("Retry-After", str(RETRY_AFTER_S))
+        self.write({"status": status})

@@ -17,7 +17,8 @@ from tornado.netutil import bind_sockets
 from stormcellar.app.edge import Edge
 from stormcellar.app.handlers.redirect import make_redirect_app
 from stormcellar.app.security_headers import SECURITY
-from stormcellar.runtime.server import make_http_server
+from stormcellar.runtime.connections import Connections
+from stormcellar.runtime.http_server import LimitedServer
 from tests.support.browser import Browser
 from tests.support.certificates import Authority
 from tests.support.running import Running, connect
@@ -35,7 +36,9 @@ class Plain(NamedTuple):
 @pytest.fixture
 def plain(io_loop: IOLoop) -> Iterator[Plain]:
     """The plain port of a site whose TLS is on port 8443."""
-    server: HTTPServer = make_http_server(make_redirect_app(Edge(allowed_hosts=HOSTS), 8443))
+    server: HTTPServer = LimitedServer(
+        make_redirect_app(Edge(allowed_hosts=HOSTS), 8443), connections=Connections()
+    )
     sockets = bind_sockets(0, "127.0.0.1", family=socket.AF_INET)
     server.add_sockets(sockets)
     port = sockets[0].getsockname()[1]
