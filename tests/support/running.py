@@ -43,6 +43,9 @@ class Running:
         program: Arguments of Python instead of `run.py`.
     """
 
+    wrapper: tuple[str, ...] = ()
+    """A command that runs the server."""
+
     def __init__(
         self,
         directory: Path,
@@ -52,7 +55,10 @@ class Running:
     ) -> None:
         self._errors = (directory / "stderr").open("a+")
         self.process = subprocess.Popen(
-            [sys.executable, *program, "--data-dir", str(directory / "data"), "--port", "0", *arguments],
+            [
+                *(*self.wrapper, sys.executable, *program),
+                *("--data-dir", str(directory / "data"), "--port", "0", *arguments),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
