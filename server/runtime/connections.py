@@ -42,7 +42,7 @@ class Phase(IntEnum):
     """From the end of the body until the response is sent."""
 
 
-MIN_AGE_S = {Phase.WAITING: 1.0, Phase.RECEIVING: 5.0, Phase.ANSWERING: 10.0}
+MIN_AGE_S = {Phase.WAITING: 1.0, Phase.RECEIVING: 1.0, Phase.ANSWERING: 10.0}
 """A connection in a phase for less than this time is not closed for another one: it may be about to go on."""
 
 LONGEST_ANSWER_S = 60.0
