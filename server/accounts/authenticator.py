@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from stormcellar.accounts.account_names import canonical_name
 from stormcellar.accounts.directory import AccountDirectory
+from stormcellar.accounts.hashing_queue import ORIGIN, Origin
+from stormcellar.accounts.networks import networks_of
 from stormcellar.accounts.throttle import Throttle
 from stormcellar.errors import Busy, Throttled
 from stormcellar.events import Events, Kind
@@ -38,11 +40,14 @@ class Authenticator:
         except Throttled:
             self._emit(Kind.SIGN_IN_THROTTLED, name, address)
             raise
+        origin = ORIGIN.set(Origin(admission.is_known, networks_of(address)[-1].name))
         try:
             user = await self._accounts.verify(name, password)
         except Busy:
             await self._throttle.give_back(admission)
             raise
+        finally:
+            ORIGIN.reset(origin)
         if user is None:
             self._emit(Kind.SIGN_IN_FAILED, name, address)
         else:

@@ -1,24 +1,19 @@
-"""Passwords: rules for new ones, and argon2id hashing in a bounded executor with a bounded queue."""
+"""Passwords: rules for new ones, and argon2id hashing that does not block the event loop."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import sys
 import unicodedata
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import argon2
 from argon2.low_level import ARGON2_VERSION
 
 from stormcellar.accounts.account_names import folded
+from stormcellar.accounts.hashing_queue import HashingQueue
 from stormcellar.accounts.password_hashes import HashForm, form_of
-from stormcellar.errors import Busy, PasswordRefused
+from stormcellar.errors import PasswordRefused
 
 T = TypeVar("T")
 
@@ -79,7 +74,7 @@ class PasswordChecker:
 
     Args:
         workers: How many hashes run at once; each takes 19 MiB, one with other parameters at most 256 MiB.
-        queue: How many more can wait.
+        queue: How many more can wait, of known origins and of others each: see `HashingQueue`.
         argon2_hasher: The parameters; a hash with other parameters is outdated.
     """
 
@@ -87,9 +82,7 @@ class PasswordChecker:
         self, *, workers: int = 2, queue: int = 64, argon2_hasher: argon2.PasswordHasher = ARGON2
     ) -> None:
         self._argon2 = argon2_hasher
-        self._executor = ThreadPoolExecutor(workers, "password", initializer=_lower_priority)
-        self._limit = workers + queue
-        self._running = 0
+        self._queue = HashingQueue(workers, queue)
         cost = f"m={argon2_hasher.memory_cost},t={argon2_hasher.time_cost},p={argon2_hasher.parallelism}"
         parameters = f"$argon2id$v={ARGON2_VERSION}${cost}$"
         self.form = HashForm(parameters, argon2_hasher.salt_len, argon2_hasher.hash_len)
@@ -108,7 +101,7 @@ class PasswordChecker:
         plain, hashed = normalise(password), self._nothing if stored is None else stored
         if plain is None or not _is_verifiable(hashed):
             return False
-        return await self._run(self._matches, hashed, plain) and stored is not None
+        return await self._queue.run(self._matches, hashed, plain) and stored is not None
 
     async def hash(self, password: str) -> str:
         """Return the hash of *password*.
@@ -117,7 +110,7 @@ class PasswordChecker:
             ValueError: The password is empty, too long or not encodable.
             Busy: The queue is full; nothing was hashed.
         """
-        return await self._run(hash_password, password, self._argon2)
+        return await self._queue.run(hash_password, password, self._argon2)
 
     def is_outdated(self, stored: str) -> bool:
         """Whether *stored* was made with parameters other than the current ones."""
@@ -125,21 +118,7 @@ class PasswordChecker:
 
     def close(self) -> None:
         """Accept no more work; hashes that are running finish."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
-
-    async def _run(self, work: Callable[..., T], *args: object) -> T:
-        if self._running >= self._limit:
-            raise Busy("too many sign-ins at once")
-        future = asyncio.get_running_loop().run_in_executor(self._executor, lambda: work(*args))
-        self._running += 1
-        # Counted until the thread is done, even if the caller was cancelled.
-        future.add_done_callback(self._done)
-        return await asyncio.shield(future)
-
-    def _done(self, future: asyncio.Future[Any]) -> None:
-        self._running -= 1
-        if not future.cancelled():
-            future.exception()  # or asyncio logs it as never retrieved if the caller was cancelled
+        self._queue.close()
 
     def _matches(self, stored: str, plain: str) -> bool:
         try:
@@ -154,14 +133,6 @@ def _is_verifiable(hashed: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _lower_priority() -> None:
-    """Let the event loop run first where this thread competes with it for a core."""
-    # On Linux per thread, elsewhere for the whole process (nice(2), "C library/kernel differences").
-    if sys.platform == "linux":
-        with suppress(OSError):  # a sandbox may forbid it
-            os.nice(10)
 
 
 def hash_password(password: str, argon2_hasher: argon2.PasswordHasher = ARGON2) -> str:

@@ -112,6 +112,8 @@ class Admission:
     """Those that a success removes; it takes one off the others."""
     known: str | None
     """The tally that a success takes, so that the address is known; None if it was taken lately."""
+    is_known: bool
+    """Whether the address or the device is known to the account."""
 
 
 class Throttle:
@@ -182,7 +184,8 @@ class Throttle:
         soft = dict.fromkeys((keys.account, keys.overall), _COUNTED)
         charged |= await take_each(self._counters, soft, now_ms=now_ms)
         forgotten = frozenset((keys.failures, keys.pair, *((own.pair,) if own else ())))
-        return Admission(charged, forgotten, keys.known if known.next_ms <= now_ms else None)
+        taken = keys.known if known.next_ms <= now_ms else None
+        return Admission(charged, forgotten, taken, is_known=known.count > 0 or own is not None)
 
     def _ways(
         self,

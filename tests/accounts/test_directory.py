@@ -149,7 +149,9 @@ async def test_every_wrong_sign_in_costs_one_verification(name: str, password: s
 @pytest.mark.gen_test
 async def test_full_queue_is_busy_for_everybody() -> None:  # E2 E3
     """With no room to hash, an unknown user is turned away just as a known one."""
-    accounts = MemoryAccounts({"alice": account()}, checker=PasswordChecker(workers=1, queue=-1))
+    full = PasswordChecker(workers=1, queue=0)
+    full._queue._free = 0
+    accounts = MemoryAccounts({"alice": account()}, checker=full)
 
     for name in ("alice", "nobody"):
         with pytest.raises(Busy):

@@ -328,7 +328,7 @@ async def test_cancelled_caller_is_counted_until_its_thread_is_done() -> None:  
         await checker.verify(None, "x")
 
     hasher.gate.set()
-    await until(lambda: checker._running == 0)
+    await until(lambda: checker._queue._free == 1)
     assert not await checker.verify(None, "x")
 
 
@@ -341,4 +341,4 @@ async def test_closed_checker_counts_nobody() -> None:
     with pytest.raises(RuntimeError):
         await checker.verify(None, "x")
 
-    assert checker._running == 0
+    assert checker._queue._free == 2

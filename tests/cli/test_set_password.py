@@ -112,7 +112,9 @@ async def test_unknown_account_is_refused(directory: Directory) -> None:  # C11
 @pytest.mark.gen_test
 async def test_weak_password_costs_no_hash(directory: Directory) -> None:  # E17
     """A weak password is refused before anything is hashed, and nothing changes."""
-    accounts = directory(Clock(), checker=PasswordChecker(workers=1, queue=-1))
+    full = PasswordChecker(workers=1, queue=0)
+    full._queue._free = 0
+    accounts = directory(Clock(), checker=full)
 
     with pytest.raises(PasswordRefused, match="at least 8"):
         await accounts.set_password("alice", "short", verified_ms=START_MS)
@@ -123,7 +125,9 @@ async def test_weak_password_costs_no_hash(directory: Directory) -> None:  # E17
 @pytest.mark.gen_test
 async def test_full_queue_is_busy(directory: Directory) -> None:  # E3
     """A change waits in the same bounded queue as sign-ins; where there is no room nothing changes."""
-    accounts = directory(Clock(), checker=PasswordChecker(workers=1, queue=-1))
+    full = PasswordChecker(workers=1, queue=0)
+    full._queue._free = 0
+    accounts = directory(Clock(), checker=full)
 
     with pytest.raises(Busy):
         await accounts.set_password("alice", NEW, verified_ms=START_MS)
