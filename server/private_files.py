@@ -73,7 +73,7 @@ def replace_private(path: Path, text: str) -> None:
 def locked(path: Path, *, until_s: float | None = None) -> Iterator[None]:
     """Hold the lock for changing the file at *path*, across processes. Creates a missing directory.
 
-    The lock file has mode 0600 in every directory: whoever can open it can hold the lock.
+    The lock file has mode 0600 in every directory: each user who can open it can hold the lock.
 
     Args:
         until_s: When to give up, by `time.monotonic`; None: after `LOCK_WAIT_S`. One attempt is always made.

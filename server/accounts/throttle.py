@@ -43,8 +43,8 @@ from stormcellar.stores import Counters, Rule, Store, StoreError, Tally, open_st
 log = logging.getLogger("stormcellar.throttle")
 
 _SECOND_MS, _MINUTE_MS, _HOUR_MS, _DAY_MS = 1_000, 60_000, 3_600_000, 86_400_000
-# How long failures in a row count. Whoever stops for that long may begin again, so it is longer than a
-# hundred guesses take without a stop.
+# How long failures in a row count. An attacker who pauses for that long may begin again, so it is longer
+# than a hundred guesses take without a pause.
 _IN_A_ROW_MS = 365 * _DAY_MS
 
 # A limit that is never reached: soft limits only count.

@@ -27,7 +27,7 @@ class UserIndex:
 
     A session that expires leaves its entry behind. Two rules keep an index small, whatever its size. A reader
     removes what is stale page by page, so one that times out has made the index smaller for the next. And
-    whoever adds an entry checks `SAMPLE` others, chosen at random: the more of them are stale, the more it
+    each call that adds an entry checks `SAMPLE` others, chosen at random: the more are stale, the more it
     removes, so that stale entries stay fewer than the others.
 
     Where Redis may evict keys, an index can be lost while its sessions live, and the next sign-in begins
