@@ -20,6 +20,6 @@ def require_login(handler: RequestHandler) -> None:
         raise HTTPError(403, "nobody is signed in")
     url = handler.get_login_url()
     if "?" not in url:
-        # The next page of another site's form needs the whole URL.
+        # A sign-in page at another address needs the whole URL.
         url = url_concat(url, {"next": request.full_url() if urlsplit(url).scheme else request.uri or "/"})
     handler.redirect(url, status=303)
