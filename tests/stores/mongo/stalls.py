@@ -24,8 +24,8 @@ from pathlib import Path
 from tornado.httpclient import AsyncHTTPClient, HTTPError, HTTPResponse
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
-from tests.stores.mongo.stalling_proxy import StallingProxy
 from tests.support.backends import KINDS, Server
+from tests.support.network import Network
 from tests.support.running import Running
 
 JSON = "application/json"
@@ -110,7 +110,7 @@ class Client:
         ]
 
 
-async def _disturb(plan: Plan, proxy: StallingProxy, pid: int) -> None:
+async def _disturb(plan: Plan, proxy: Network, pid: int) -> None:
     """Stall and cut the connections at random, and stop the server now and then."""
     choice = random.Random(plan.seed)
     for _ in range(plan.cycles):
@@ -131,7 +131,7 @@ async def _disturb(plan: Plan, proxy: StallingProxy, pid: int) -> None:
         await asyncio.sleep(choice.uniform(0.0, 0.5))
 
 
-async def _run(plan: Plan, proxy: StallingProxy, server: Running, base: str) -> Report:
+async def _run(plan: Plan, proxy: Network, server: Running, base: str) -> Report:
     report = Report()
     http = SimpleAsyncHTTPClient(force_instance=True, max_clients=2 * CLIENTS)
     # The server itself may be stopped once, or twice, during a request.
@@ -166,7 +166,7 @@ async def _run(plan: Plan, proxy: StallingProxy, server: Running, base: str) -> 
 
 async def stalls(plan: Plan, backend_port: int, directory: Path) -> Report:
     """Run a server on a backend behind a proxy through *plan*, and report."""
-    async with StallingProxy(backend_port) as proxy:
+    async with Network(backend_port) as proxy:
         url = KINDS[plan.store].url.format(port=proxy.port)
         options = ("--store", url, "--store-timeout", f"{plan.store_timeout * 1000:.0f}ms")
         with Running(directory, *options, "--visitors-per-address", "1000000") as server:

@@ -34,8 +34,8 @@ from tests.stores.mongo.samples import (
     store_at,
     through_proxy,
 )
-from tests.stores.mongo.stalling_proxy import StallingProxy
 from tests.support.backends import Backend
+from tests.support.network import Network
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
@@ -197,7 +197,7 @@ async def test_cancelled_calls_leave_no_reply_and_hold_no_connection(mongo: Back
 @pytest.mark.gen_test
 async def test_reply_that_comes_after_a_cancellation_reaches_nobody(mongo: Backend) -> None:
     """A call cancelled in its wait for a reply keeps its connection until then; the next has its own."""
-    async with StallingProxy(mongo.port) as proxy:
+    async with Network(mongo.port) as proxy:
         url = f"mongodb://127.0.0.1:{proxy.port}/stormcellar?directConnection=true&maxPoolSize=1"
         async with store_at(url, timeout_s=10.0) as store:
             mine, other = await created(store), await created(store)

@@ -1,4 +1,4 @@
-"""A loopback TCP proxy that stalls and cuts its connections on demand."""
+"""A network between a program and a server on loopback that stalls, breaks, delays and loses on demand."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ from contextlib import suppress
 from typing import Self
 
 
-class StallingProxy:
-    """Forwards bytes to a backend, except while it stalls. An async context manager.
-
-    While it stalls, connections stay open, and new ones are accepted, but no byte passes.
+class Network:
+    """Forwards bytes to a server. An async context manager; connect to `port` while it is open.
 
     Args:
-        target_port: The backend's loopback port.
+        target_port: The server's loopback port.
     """
 
     def __init__(self, target_port: int) -> None:
         self.port = 0
+        """Where to connect; it stays the same."""
         self.held = 0
         """How many pieces of data wait for the end of a stall."""
+        self.delay_s = 0.0
+        """How long each piece of data takes, in each direction."""
+        self.loses_replies = False
+        """Whether the server's bytes are dropped; those of its clients pass."""
+        self.breaks_replies = False
+        """Whether a connection is reset after half of the next reply."""
         self._target_port = target_port
         self._flows = asyncio.Event()
         self._flows.set()
@@ -27,20 +32,28 @@ class StallingProxy:
         self._links: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self.accept()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        assert self._server is not None
-        self._server.close()
+        await self.refuse()
         for task in self._links:
             task.cancel()
         await asyncio.gather(*self._links, return_exceptions=True)
-        await self._server.wait_closed()
+
+    async def accept(self) -> None:
+        """Let connections come, as at the beginning."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def refuse(self) -> None:
+        """Refuse new connections; the open ones stay."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
 
     def stall(self) -> None:
-        """Let no byte pass, in neither direction."""
+        """Let no byte pass, in neither direction; connections stay open, and new ones are accepted."""
         self._flows.clear()
 
     def resume(self) -> None:
@@ -66,10 +79,10 @@ class StallingProxy:
             writer.transport.abort()
 
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from_backend, to_backend = await asyncio.open_connection("127.0.0.1", self._target_port)
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._target_port)
         ways = [
-            asyncio.ensure_future(self._forward(reader, to_backend)),
-            asyncio.ensure_future(self._forward(from_backend, writer)),
+            asyncio.ensure_future(self._forward(reader, to_server, is_reply=False)),
+            asyncio.ensure_future(self._forward(from_server, writer, is_reply=True)),
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -77,14 +90,24 @@ class StallingProxy:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            to_backend.transport.abort()
+            to_server.transport.abort()
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_reply: bool
+    ) -> None:
         while chunk := await reader.read(65536):
+            if self.delay_s:
+                await asyncio.sleep(self.delay_s)
             self.held += 1
             try:
                 await self._flows.wait()
             finally:
                 self.held -= 1
+            if is_reply and self.loses_replies:
+                continue
+            if is_reply and self.breaks_replies:
+                writer.write(chunk[: len(chunk) // 2])
+                await writer.drain()
+                return
             writer.write(chunk)
             await writer.drain()
