@@ -18,7 +18,7 @@ VERSIONS := 3.11 3.12 3.13
 OTHERS := $(VERSIONS:%=test-%)
 PYENV_ROOT ?= $(HOME)/.pyenv
 
-.PHONY: relink run test test-interpreters $(OTHERS) lint races stalls failovers load profile calls bench bench-quick bench-smoke scale peers redis mongo clean
+.PHONY: relink run test test-interpreters $(OTHERS) lint races stalls failovers faults load profile calls bench bench-quick bench-smoke scale peers redis mongo clean
 
 run: $(VENV)/run
 	$(BIN)/python run.py $(ARGS)
@@ -57,6 +57,10 @@ stalls: $(VENV)/test
 # A primary of three hangs, five times: how long after the election MongoDB is used again.
 failovers: $(VENV)/test
 	$(BIN)/python -m tests.stores.mongo.replica_set --runs 5 $(ARGS)
+
+# Every fault of every store and of the server under a load that checks what it is told; var/faults/table.md.
+faults: $(VENV)/test
+	$(BIN)/python -m tests.faults $(ARGS)
 
 # Thirty seconds of locust against each store in turn; reports and a chart under var/load/.
 load: $(VENV)/bench

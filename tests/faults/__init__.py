@@ -1,0 +1,5 @@
+"""Faults of every store and of the server under a load that checks every answer: `make faults`."""
+
+from tests.faults.redis_faults import REDIS
+
+SUITES = (REDIS,)

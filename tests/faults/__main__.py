@@ -1,0 +1,61 @@
+"""Every fault of every set-up under a load that checks what it is told; prints and writes a table.
+
+    python -m tests.faults                         # all, about a quarter of an hour
+    python -m tests.faults --store redis --fault frozen
+
+The exit status is 1 if a promise was broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.faults import SUITES
+from tests.faults.suite import Fault, Result, run
+from tests.faults.table import markdown, row
+
+
+def _is_selected(fault: Fault, arguments: argparse.Namespace) -> bool:
+    return arguments.fault in fault.name and (fault.in_smoke or not arguments.smoke)
+
+
+async def _run(arguments: argparse.Namespace, directory: Path) -> list[Result]:
+    results: list[Result] = []
+    for number, suite in enumerate(SUITES):
+        faults = tuple(each for each in suite.faults if _is_selected(each, arguments))
+        if arguments.store not in suite.store or not faults:
+            continue
+        async for result in run(suite, faults, directory / str(number)):
+            results.append(result)
+            print(" | ".join(row(result)), flush=True)
+            for problem in result.problems:
+                print(f"    BROKEN: {problem}", flush=True)
+            journal = result.journal
+            for line in (*journal.lost, *journal.back, *journal.signed_out, *journal.somebody_else):
+                print(f"    {line}", file=sys.stderr, flush=True)
+    return results
+
+
+def main() -> int:
+    """Run the faults that the command line selects."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=main.__doc__)
+    parser.add_argument("--store", default="", help="part of the name of the set-ups to run")
+    parser.add_argument("--fault", default="", help="part of the name of the faults to run")
+    parser.add_argument("--smoke", action="store_true", help="only those faults that `make test` has as well")
+    parser.add_argument("--out", type=Path, default=Path("var/faults"), help="where the table goes")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="stormcellar-faults-") as directory:
+        results = asyncio.run(_run(arguments, Path(directory)))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "table.md").write_text(markdown(results))
+    broken = [result for result in results if result.problems]
+    print(f"{len(results)} faults, {len(broken)} with a broken promise; table in {arguments.out}/table.md")
+    return 1 if broken or not results else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,77 @@
+"""Faults of the network between a site and its store, for every set-up that has `networks`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from tests.faults.suite import Fault
+from tests.support.network import Network
+
+LONG_S = 4.0
+"""Longer than the time-out of a store call."""
+SHORT_S = 2.0
+
+
+class Networked(Protocol):
+    """A set-up whose servers are each behind a network."""
+
+    networks: list[Network]
+
+
+async def _black_hole(set_up: Networked) -> None:
+    for network in set_up.networks:
+        network.stall()
+    await asyncio.sleep(LONG_S)
+    for network in set_up.networks:
+        network.resume()
+
+
+async def _reset(set_up: Networked) -> None:
+    for _ in range(5):
+        for network in set_up.networks:
+            network.cut()
+        await asyncio.sleep(0.3)
+
+
+async def _broken_replies(set_up: Networked) -> None:
+    for network in set_up.networks:
+        network.breaks_replies = True
+    await asyncio.sleep(SHORT_S)
+    for network in set_up.networks:
+        network.breaks_replies = False
+
+
+async def _lost_replies(set_up: Networked) -> None:
+    for network in set_up.networks:
+        network.loses_replies = True
+    await asyncio.sleep(LONG_S)
+    for network in set_up.networks:
+        network.loses_replies = False
+
+
+async def _delays(set_up: Networked) -> None:
+    for network in set_up.networks:
+        network.delay_s = 0.2
+    await asyncio.sleep(LONG_S)
+    for network in set_up.networks:
+        network.delay_s = 0.0
+
+
+async def _refused(set_up: Networked) -> None:
+    for network in set_up.networks:
+        await network.refuse()
+        network.cut()
+    await asyncio.sleep(SHORT_S)
+    for network in set_up.networks:
+        await network.accept()
+
+
+NETWORK_FAULTS = (
+    Fault("the network is a black hole for 4 s", _black_hole),
+    Fault("connections are reset, five times", _reset),
+    Fault("replies are cut in the middle for 2 s", _broken_replies),
+    Fault("replies are lost for 4 s", _lost_replies),
+    Fault("the network takes 200 ms each way", _delays),
+    Fault("connections are refused for 2 s", _refused),
+)

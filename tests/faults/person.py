@@ -1,0 +1,180 @@
+"""A user who signs in, writes, reads back, and ends sessions in every way that there is."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
+
+from tests.faults.browser import Answer, Browser, Failed, SessionOver
+
+T = TypeVar("T")
+THINK_S = 0.03
+AGAIN_S = 0.1
+TRIED_AGAIN = 2
+"""How many ended cookies are tried after each visit."""
+
+
+class Person:
+    """One user, with two browsers.
+
+    Args:
+        new_browser: Makes a browser without cookies.
+    """
+
+    def __init__(
+        self, name: str, password: str, new_browser: Callable[[], Browser], choice: random.Random
+    ) -> None:
+        self.has_visited = False
+        """Whether a visit went through from the first page to the sign-out."""
+        self.is_over = False
+        """Whether to stop after the present request."""
+        self._name = name
+        self._password = password
+        self._new_browser = new_browser
+        self._choice = choice
+        self._ended: list[str] = []
+        self._open: list[Browser] = []
+        self._number = 0
+
+    async def live(self) -> None:
+        """Make one visit after the other until `is_over`."""
+        while not self.is_over:
+            with suppress(SessionOver, _Over):
+                await self._visit()
+                self.has_visited = True
+
+    async def check(self) -> None:
+        """Read every session that is open, and try every cookie that is over.
+
+        Raises:
+            Failed: The server does not serve as before.
+        """
+        for browser in self._open:
+            with suppress(SessionOver):
+                await browser.read()
+        browser = self._new_browser()
+        for cookie in self._ended:
+            await self._try_ended(browser, cookie)
+
+    async def _visit(self) -> None:
+        first, second = self._new_browser(), self._new_browser()
+        self._open = [first]
+        await self._insist(lambda: self._write(first))
+        await self._insist(first.read)
+        await self._sign_in(first)
+        for _ in range(self._choice.randint(1, 3)):
+            await self._use(first)
+        self._open.append(second)
+        await self._sign_in(second)
+        await self._use(second)
+        if self._choice.random() < 0.5:
+            await self._confirm(first)
+            await self._use(first)
+        await self._choice.choice([self._revoke_others, self._revoke])(first, second)
+        await self._use(first)
+        await self._sign_out(first)
+        for cookie in self._choice.sample(self._ended, min(TRIED_AGAIN, len(self._ended))):
+            await self._insist(lambda cookie=cookie: self._try_ended(first, cookie))
+
+    async def _use(self, browser: Browser) -> None:
+        """Write, count and read back."""
+        await self._insist(lambda: self._write(browser))
+        await self._insist(browser.count)
+        await self._insist(browser.read)
+
+    async def _write(self, browser: Browser) -> None:
+        self._number += 1
+        await browser.write(f"key{self._number}", self._number)
+
+    async def _sign_in(self, browser: Browser) -> None:
+        """Sign in; the visitor's ID is over then."""
+        before = browser.session_cookie
+        credentials = {"username": self._name, "password": self._password}
+        answer = await self._change(browser, browser, "/login", credentials)
+        assert answer.status == 200, answer
+        if answer.body["user"] != self._name:
+            browser.journal.somebody_else.append(f"{self._name} signed in as {answer.body['user']}")
+        browser.begin(self._name)
+        self._end(before)
+
+    async def _confirm(self, browser: Browser) -> None:
+        """Have the ID rotated."""
+        before = browser.session_cookie
+        answer = await self._change(browser, browser, "/account/confirm", {"password": self._password})
+        if answer.status in (401, 409):
+            raise browser.over()
+        assert answer.status == 204, answer
+        browser.is_in_doubt = False
+        self._end(before)
+
+    async def _revoke_others(self, browser: Browser, other: Browser) -> None:
+        """End the session of *other* from *browser*, as the only other one."""
+        answer = await self._change(browser, other, "/account/sessions/revoke-others")
+        if answer.status == 401:
+            raise browser.over()
+        assert answer.status == 204, answer
+        self._end_session(other, other.session_cookie)
+
+    async def _revoke(self, browser: Browser, other: Browser) -> None:
+        """End the session of *other* from *browser*, by its handle."""
+        listed = await self._insist(lambda: other.send("GET", "/account/sessions"))
+        if listed.status == 401:
+            raise other.over()
+        [handle] = [each["handle"] for each in listed.body["sessions"] if each["current"]]
+        answer = await self._change(browser, other, f"/account/sessions/{handle}/revoke")
+        if answer.status == 401:
+            raise browser.over()
+        # 404: an earlier try ended it, without an answer.
+        assert answer.status == 204 or (answer.status == 404 and other.is_in_doubt), answer
+        self._end_session(other, other.session_cookie)
+
+    async def _sign_out(self, browser: Browser) -> None:
+        before = browser.session_cookie
+        answer = await self._change(browser, browser, "/logout")
+        assert answer.status == 204, answer
+        self._end_session(browser, before)
+        await self._insist(lambda: self._try_ended(browser, before or ""))
+
+    async def _change(
+        self, browser: Browser, ends: Browser, path: str, body: dict[str, str] | None = None
+    ) -> Answer:
+        """Send a request that ends the session of *ends*, or rotates its ID, until it is answered."""
+
+        async def send() -> Answer:
+            try:
+                return await browser.send("POST", path, dict(body or {}))
+            except Failed:
+                ends.is_in_doubt = True
+                raise
+
+        return await self._insist(send)
+
+    def _end(self, cookie: str | None) -> None:
+        """Keep a cookie that is over, as the server said."""
+        if cookie is not None:
+            self._ended.append(cookie)
+
+    def _end_session(self, browser: Browser, cookie: str | None) -> None:
+        self._open.remove(browser)
+        self._end(cookie)
+
+    async def _try_ended(self, browser: Browser, cookie: str) -> None:
+        if await browser.is_accepted(cookie):
+            browser.journal.back.append(f"{self._name}: {cookie}")
+
+    async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Take a step until it does not fail."""
+        while not self.is_over:
+            await asyncio.sleep(THINK_S)
+            try:
+                return await step()
+            except Failed:
+                await asyncio.sleep(AGAIN_S)
+        raise _Over
+
+
+class _Over(Exception):
+    """The load is over."""
