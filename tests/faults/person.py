@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -22,29 +23,37 @@ class Person:
 
     Args:
         new_browser: Makes a browser without cookies.
+        think_s: How long they wait before each request.
     """
 
     def __init__(
-        self, name: str, password: str, new_browser: Callable[[], Browser], choice: random.Random
+        self,
+        name: str,
+        password: str,
+        new_browser: Callable[[], Browser],
+        choice: random.Random,
+        *,
+        think_s: float = THINK_S,
     ) -> None:
-        self.has_visited = False
-        """Whether a visit went through from the first page to the sign-out."""
+        self.visits = 0
+        """How many visits went through from the first page to the sign-out."""
         self.is_over = False
         """Whether to stop after the present request."""
         self._name = name
         self._password = password
         self._new_browser = new_browser
         self._choice = choice
+        self._think_s = think_s
         self._ended: list[str] = []
         self._open: list[Browser] = []
         self._number = 0
 
-    async def live(self) -> None:
-        """Make one visit after the other until `is_over`."""
-        while not self.is_over:
+    async def live(self, visits: float = math.inf) -> None:
+        """Make one visit after the other until `is_over`, or until so many have gone through."""
+        while not self.is_over and self.visits < visits:
             with suppress(SessionOver, _Over):
                 await self._visit()
-                self.has_visited = True
+                self.visits += 1
 
     async def check(self) -> None:
         """Read every session that is open, and try every cookie that is over.
@@ -98,7 +107,7 @@ class Person:
         if answer.body["user"] != self._name:
             browser.journal.somebody_else.append(f"{self._name} signed in as {answer.body['user']}")
         browser.begin(self._name)
-        self._end(before)
+        await self._end(browser, before)
 
     async def _confirm(self, browser: Browser) -> None:
         """Have the ID rotated."""
@@ -108,7 +117,7 @@ class Person:
             raise browser.over()
         assert answer.status == 204, answer
         browser.is_in_doubt = False
-        self._end(before)
+        await self._end(browser, before)
 
     async def _revoke_others(self, browser: Browser, other: Browser) -> None:
         """End the session of *other* from *browser*, as the only other one."""
@@ -116,27 +125,32 @@ class Person:
         if answer.status == 401:
             raise browser.over()
         assert answer.status == 204, answer
-        self._end_session(other, other.session_cookie)
+        self._open.remove(other)
+        await self._end(browser, other.session_cookie)
 
     async def _revoke(self, browser: Browser, other: Browser) -> None:
         """End the session of *other* from *browser*, by its handle."""
         listed = await self._insist(lambda: other.send("GET", "/account/sessions"))
         if listed.status == 401:
             raise other.over()
-        [handle] = [each["handle"] for each in listed.body["sessions"] if each["current"]]
+        handle = next((each["handle"] for each in listed.body["sessions"] if each["current"]), None)
+        if handle is None:
+            other.journal.somebody_else.append(f"a list of sessions without the one that {self._name} uses")
+            raise SessionOver
         answer = await self._change(browser, other, f"/account/sessions/{handle}/revoke")
         if answer.status == 401:
             raise browser.over()
         # 404: an earlier try ended it, without an answer.
         assert answer.status == 204 or (answer.status == 404 and other.is_in_doubt), answer
-        self._end_session(other, other.session_cookie)
+        self._open.remove(other)
+        await self._end(browser, other.session_cookie)
 
     async def _sign_out(self, browser: Browser) -> None:
         before = browser.session_cookie
         answer = await self._change(browser, browser, "/logout")
         assert answer.status == 204, answer
-        self._end_session(browser, before)
-        await self._insist(lambda: self._try_ended(browser, before or ""))
+        self._open.remove(browser)
+        await self._end(browser, before)
 
     async def _change(
         self, browser: Browser, ends: Browser, path: str, body: dict[str, str] | None = None
@@ -152,14 +166,11 @@ class Person:
 
         return await self._insist(send)
 
-    def _end(self, cookie: str | None) -> None:
-        """Keep a cookie that is over, as the server said."""
+    async def _end(self, browser: Browser, cookie: str | None) -> None:
+        """Try a cookie that is over, as the server said, and keep it: it is tried again later."""
         if cookie is not None:
             self._ended.append(cookie)
-
-    def _end_session(self, browser: Browser, cookie: str | None) -> None:
-        self._open.remove(browser)
-        self._end(cookie)
+            await self._insist(lambda: self._try_ended(browser, cookie))
 
     async def _try_ended(self, browser: Browser, cookie: str) -> None:
         if await browser.is_accepted(cookie):
@@ -168,7 +179,7 @@ class Person:
     async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
         """Take a step until it does not fail."""
         while not self.is_over:
-            await asyncio.sleep(THINK_S)
+            await asyncio.sleep(self._think_s)
             try:
                 return await step()
             except Failed:

@@ -87,7 +87,7 @@ async def _suffer(store: str, set_up: SetUp, fault: Fault, *, seed: int) -> Resu
     traces = count_tracebacks(set_up.sites)
     lives = [asyncio.ensure_future(person.live()) for person in crowd.people]
     try:
-        await _until(lambda: all(person.has_visited for person in crowd.people), lives, WARM_UP_S)
+        await _until(lambda: all(person.visits for person in crowd.people), lives, WARM_UP_S)
         problems = [f"before the fault: {kind}" for kind in journal.errors]
         async with asyncio.timeout(FAULT_S):
             await fault.inflict(set_up)
