@@ -48,7 +48,7 @@ class Store(ABC):
     Raises:
         StoreUnavailable: From any operation: no usable reply within the time-out.
         StoreFull: From a mutation other than `destroy`: nothing was written.
-        StoreRefused: From any operation: the backend refuses the credentials or the operation.
+        StoreRefused: From any operation: the backend refuses the credentials, a right or its set-up.
     """
 
     shared: ClassVar[bool] = True

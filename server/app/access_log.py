@@ -9,6 +9,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from stormcellar.errors import Busy, InsecureTransport, PasswordRefused, SessionError, Throttled
 from stormcellar.stores import StoreUnavailable
+from stormcellar.stores.errors import log_text
 
 access = logging.getLogger("stormcellar.access")
 log = logging.getLogger("stormcellar.http")
@@ -37,7 +38,9 @@ def log_problem(request: HTTPServerRequest, error: BaseException | None) -> None
             log.info("%s: %d", summary(request), error.status_code)
         case SessionError() | Throttled() | PasswordRefused() if not isinstance(error, InsecureTransport):
             log.info("%s: %s", summary(request), type(error).__name__)
-        case SessionError() | StoreUnavailable() | Busy():
+        case StoreUnavailable():
+            log.warning("%s: %s", summary(request), log_text(error))
+        case SessionError() | Busy():
             cause = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
             log.warning("%s: %s%s", summary(request), type(error).__name__, cause)
         case _:

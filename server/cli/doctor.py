@@ -17,7 +17,7 @@ from stormcellar.runtime.reloadable import key_pair
 from stormcellar.runtime.settings import Settings
 from stormcellar.runtime.signing_key_file import read_keys
 from stormcellar.runtime.tls import unverified_client_context, valid_until
-from stormcellar.stores.errors import StoreError, StoreRefused, failure_reason, refusal_message
+from stormcellar.stores.errors import StoreError, problem_of
 
 _PROBE_S = 2.0
 
@@ -150,13 +150,11 @@ def _store(settings: Settings) -> str:
 
 async def _ping(settings: Settings) -> str:
     store = settings.open_store()
+    store.counters()  # so that their rights are tried, too
     try:
         await store.ping()
-    except StoreRefused as exc:
-        raise Problem(refusal_message(exc)) from exc
     except StoreError as exc:
-        where = f"the {settings.store_kind} store does not answer ({failure_reason(exc)})"
-        raise Problem(f"{where}; is it running at the address of --store?") from exc
+        raise Problem(f"store: {problem_of(exc)}") from exc
     finally:
         await store.aclose()
     warning = "" if store.shared else "; it works with one process only and is empty after a restart"

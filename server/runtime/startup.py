@@ -39,7 +39,7 @@ from stormcellar.runtime.settings import Settings, SettingsError
 from stormcellar.runtime.signing_key_file import read_or_create_keys
 from stormcellar.sessions.signing import KeyRing
 from stormcellar.stores import StoreRefused, StoreUnavailable
-from stormcellar.stores.errors import failure_reason, refusal_message
+from stormcellar.stores.errors import problem_of
 
 log = logging.getLogger("stormcellar")
 
@@ -230,15 +230,16 @@ async def _check_store(settings: Settings) -> int:
     """Ping the store before listening. If it does not answer, only log: it may answer later.
 
     Raises:
-        SettingsError: The store refuses the credentials in its URL.
+        SettingsError: The store refuses the credentials, a right or its set-up.
     """
     store = settings.open_store()
+    store.counters()  # so that their rights are tried, too
     try:
         await store.ping()
     except StoreRefused as exc:
-        raise SettingsError(f"{settings.label('store')}: {refusal_message(exc)}") from exc
+        raise SettingsError(f"{settings.label('store')}: {problem_of(exc)}") from exc
     except StoreUnavailable as exc:
-        log.warning("the store does not answer yet (%s); /readyz reports when it does", failure_reason(exc))
+        log.warning("the store does not serve yet: %s. /readyz reports when it does", problem_of(exc))
     finally:
         await store.aclose()
     return 0

@@ -22,6 +22,7 @@ from stormcellar.sessions.manager import SessionManager
 from stormcellar.sessions.session import state_of
 from stormcellar.sessions.state import SessionState
 from stormcellar.stores import Delta, StoreUnavailable
+from stormcellar.stores.errors import log_text
 from stormcellar.web.csrf_mixin import CsrfMixin
 from stormcellar.web.error_responses import answer_of
 from stormcellar.web.login_required import require_login
@@ -175,7 +176,8 @@ class SessionMixin(ReauthenticationMixin, CsrfMixin):
         if answer_of(value) is not None:
             line = f"{self.request.method} {self.request.path[:200]!r}"
             cause = f" ({type(value.__cause__).__name__})" if value and value.__cause__ else ""
-            gen_log.warning("%s: %s%s", line, type(value).__name__, cause)
+            reason = log_text(value) if isinstance(value, StoreUnavailable) else type(value).__name__ + cause
+            gen_log.warning("%s: %s", line, reason)
         else:
             super().log_exception(typ, value, tb)
 

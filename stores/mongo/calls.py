@@ -12,32 +12,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import pymongo
-from bson.errors import BSONError, InvalidDocument
-from pymongo.errors import (
-    AutoReconnect,
-    ConfigurationError,
-    DuplicateKeyError,
-    OperationFailure,
-    PyMongoError,
-)
+from bson.errors import BSONError
+from pymongo.errors import AutoReconnect, PyMongoError
 
-from stormcellar.stores.errors import DuplicateSession, StoreFull, StoreRefused, StoreUnavailable
+from stormcellar.stores.mongo.errors import store_error
 
 T = TypeVar("T")
 
 DRIVER_SHARE = 0.9
-
-# https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
-REFUSED = {
-    13: "Unauthorized",
-    18: "AuthenticationFailed",
-    73: "InvalidNamespace",
-    85: "IndexOptionsConflict",
-    86: "IndexKeySpecsConflict",
-}
-FULL = {14031: "OutOfDiskSpace"}
-TOO_LARGE = {10334: "BSONObjectTooLarge", 17419: "after an update", 17420: "to insert"}
-ATLAS_ERROR = 8000
 
 DRIVER_ERRORS = (PyMongoError, BSONError, OSError, RuntimeError)
 """What a call can raise: errors of the driver, of its locks, and of the system, time-outs included."""
@@ -119,24 +101,3 @@ def result_or_raise(operation: str, answer: T | BaseException) -> T:
     if isinstance(answer, BaseException):
         raise answer
     return answer
-
-
-def is_full(exc: Exception) -> bool:
-    """Return whether *exc* reports that the server has no space."""
-    code = exc.code if isinstance(exc, OperationFailure) else None
-    # Atlas uses one code for an exhausted quota and for wrong credentials.
-    return code in FULL or (code == ATLAS_ERROR and "quota" in str(exc))
-
-
-def store_error(operation: str, exc: Exception) -> Exception:
-    """Return the error that a store raises for the driver's *exc*."""
-    code = exc.code if isinstance(exc, OperationFailure) else None
-    if isinstance(exc, DuplicateKeyError):
-        return DuplicateSession(operation)
-    if isinstance(exc, InvalidDocument) or code in TOO_LARGE:
-        return ValueError(f"{operation}: the session does not fit a MongoDB document")
-    if is_full(exc):
-        return StoreFull(operation)
-    if code in REFUSED or code == ATLAS_ERROR or isinstance(exc, ConfigurationError):
-        return StoreRefused(operation)
-    return StoreUnavailable(operation)

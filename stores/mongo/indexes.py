@@ -10,7 +10,8 @@ from pymongo import ASCENDING, IndexModel
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import OperationFailure
 
-from stormcellar.stores.errors import StoreRefused
+from stormcellar.stores.errors import Problem, StoreRefused
+from stormcellar.stores.mongo.errors import UNAUTHORIZED, is_anonymous
 
 # An hour late: a record stays ten minutes after its expiry, also where the clock of the application is behind
 # the server's.
@@ -20,19 +21,12 @@ BY_USER = "user"
 TALLY_INDEXES = [IndexModel([("expires", ASCENDING)], name="expires", expireAfterSeconds=TTL_SLACK_S)]
 SESSION_INDEXES = [*TALLY_INDEXES, IndexModel([("user", ASCENDING)], name=BY_USER, sparse=True)]
 
-_UNAUTHORIZED = 13
 _CONFLICTS = {85: "IndexOptionsConflict", 86: "IndexKeySpecsConflict"}
 _TTL = "expireAfterSeconds"
 # What the server adds to each index.
 _ADDED = {"v", "ns", "background"}
 
 Index = Mapping[str, Any]
-
-
-class IndexDiffers(StoreRefused):
-    """Another index is in the place of ours."""
-
-    advice = ""
 
 
 class Indexes:
@@ -48,37 +42,58 @@ class Indexes:
         """Create the indexes, unless that is done, within the caller's time limit.
 
         Raises:
-            IndexDiffers: Another index is in the place of ours.
+            StoreRefused: Another index is in the place of ours, or one is missing and may not be created.
         """
         async with self._lock:
             if not self._exist:
                 try:
                     await self._collection.create_indexes(self._models)
                 except OperationFailure as exc:
-                    if exc.code not in _CONFLICTS:
+                    if exc.code not in _CONFLICTS and exc.code != UNAUTHORIZED:
                         raise
                     await self._adopt()
                 self._exist = True
 
     async def _adopt(self) -> None:
         """Create the indexes that are missing, and give an older TTL index its slack."""
-        cursor = await self._collection.list_indexes()
-        existing = await cursor.to_list()
+        existing = await self._list()
         for model in self._models:
             found = _same(existing, model.document)
             if found is None:
-                await self._collection.create_indexes([model])
+                await self._create(model)
             elif differences := _differences(found, model.document):
                 raise _refusal(self._collection.name, found, ", ".join(differences))
             elif found.get(_TTL, 0) < model.document.get(_TTL, 0):
                 await self._give_slack(found)
+
+    async def _list(self) -> list[Index]:
+        try:
+            return [*await (await self._collection.list_indexes()).to_list()]
+        except OperationFailure as exc:
+            if exc.code != UNAUTHORIZED or is_anonymous(exc):
+                raise
+            what = f"the MongoDB user may not run listIndexes on the collection {self._collection.name!r}"
+            raise _refused(what, "grant it; docs/operations.md lists all rights that are needed") from exc
+
+    async def _create(self, model: IndexModel) -> None:
+        """Create an index. The user may lack that right if an administrator has created all of them."""
+        try:
+            await self._collection.create_indexes([model])
+        except OperationFailure as exc:
+            if exc.code != UNAUTHORIZED:
+                raise
+            name = model.document["name"]
+            what = f"{_place(self._collection.name, name)} is missing, and this user may not run createIndex"
+            raise _refused(
+                what, "grant createIndex, or create the index as docs/operations.md shows"
+            ) from exc
 
     async def _give_slack(self, found: Index) -> None:
         change = {"name": found["name"], _TTL: TTL_SLACK_S}
         try:
             await self._collection.database.command("collMod", self._collection.name, index=change)
         except OperationFailure as exc:
-            if exc.code != _UNAUTHORIZED:
+            if exc.code != UNAUTHORIZED:
                 raise
             what = f"{_TTL} {found[_TTL]} instead of {TTL_SLACK_S}, and this user may not run collMod"
             raise _refusal(self._collection.name, found, what) from exc
@@ -107,6 +122,15 @@ def _key(index: Index) -> list[tuple[str, Any]]:
     return list(index["key"].items())
 
 
-def _refusal(collection: str, found: Index, what: str) -> IndexDiffers:
-    place = f"the index {found['name']!r} of the collection {collection!r}"
-    return IndexDiffers(f"{place} differs from ours in: {what}; drop it, and it is created anew")
+def _refusal(collection: str, found: Index, what: str) -> StoreRefused:
+    place = _place(collection, found["name"])
+    return _refused(f"{place} differs from ours in: {what}", "drop it, and it is created anew")
+
+
+def _place(collection: str, name: str) -> str:
+    return f"the index {name!r} of the collection {collection!r}"
+
+
+def _refused(what: str, advice: str) -> StoreRefused:
+    problem = Problem(what, advice)
+    return StoreRefused(str(problem), problem)

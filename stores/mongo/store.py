@@ -15,11 +15,12 @@ from pymongo.errors import OperationFailure
 
 from stormcellar.stores.base import Announcing, Scannable
 from stormcellar.stores.mongo import documents
-from stormcellar.stores.mongo.calls import Calls, is_full, retry_read
+from stormcellar.stores.mongo.calls import Calls, retry_read
 from stormcellar.stores.mongo.client import connect
 from stormcellar.stores.mongo.counters import MongoCounters
 from stormcellar.stores.mongo.documents import Document
 from stormcellar.stores.mongo.ended_sessions import EndedSessions
+from stormcellar.stores.mongo.errors import is_full
 from stormcellar.stores.mongo.indexes import BY_USER, SESSION_INDEXES, Indexes
 from stormcellar.stores.mongo.loads import Loads
 from stormcellar.stores.mongo.updates import Update, Updates, is_ordinary

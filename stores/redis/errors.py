@@ -1,21 +1,123 @@
-"""The errors of redis-py, in the terms of the contract."""
+"""The faults of Redis that are known, and the errors of redis-py in the terms of the contract."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from redis.asyncio.sentinel import MasterNotFoundError
-from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ResponseError,
+from redis.exceptions import NoScriptError, ResponseError
+
+from stormcellar.stores.errors import (
+    NETWORK,
+    Fault,
+    Problem,
+    StoreError,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+    fault_in,
+)
+from stormcellar.stores.redis.connections import TooFewReplicas
+
+
+def _refused(sign: str, what: str, advice: str) -> Fault:
+    return Fault(sign, StoreRefused, Problem(what, advice))
+
+
+def _unavailable(sign: str, what: str, advice: str) -> Fault:
+    return Fault(sign, StoreUnavailable, Problem(what, advice))
+
+
+LACKS_RIGHT = Problem(
+    "the Redis user lacks a right", "`doctor` names it; docs/operations.md lists all that are needed"
 )
 
-from stormcellar.stores.errors import StoreError, StoreFull, StoreRefused, StoreUnavailable
-from stormcellar.stores.redis.connections import TooFewReplicas
+# A failure inside a script is a plain error with the reason in its text: since Redis 6.2 for lack of memory,
+# in every version for lack of rights.
+FAULTS = (
+    Fault(
+        r"OutOfMemoryError|OOM command not allowed",
+        StoreFull,
+        Problem("Redis has used all of its maxmemory", "raise maxmemory, or make room"),
+    ),
+    _refused(
+        r"Authentication required|NOAUTH",
+        "Redis requires a password, and the URL has none",
+        "put it in the URL: redis://user:password@host/0",
+    ),
+    _refused(
+        r"without any password configured",
+        "the URL has a password, but Redis has none for its default user",
+        "set requirepass in Redis, name another user in the URL, or take the password out of the URL",
+    ),
+    # Of Sentinels that refuse, redis-py has only the text.
+    _refused(
+        r"MasterNotFoundError: .*Authentication",
+        "a Sentinel refuses sentinel_username or sentinel_password",
+        "correct them in the URL; the user and password before the @ are those of Redis",
+    ),
+    _refused(
+        r"AuthenticationError|AuthorizationError|WRONGPASS",
+        "Redis does not accept the user and password",
+        "correct them in the URL; percent-encode reserved characters; check that the user exists and is on",
+    ),
+    _refused(r"NoPermissionError|ACL failure in script|user executing the script can't|NOPERM", *LACKS_RIGHT),
+    _refused(
+        r"DENIED Redis|protected mode",
+        "Redis is in protected mode: it serves only its own machine, because it has no password",
+        "set a password in Redis, and put it in the URL",
+    ),
+    _refused(
+        r"DB index is out of range",
+        "Redis has no database with the number in the URL",
+        "use a lower number, such as 0, or raise `databases` in its configuration",
+    ),
+    _refused(
+        r"SELECT is not allowed in cluster mode|CROSSSLOT|CrossSlot|keys of two slots|same slot",
+        "this Redis server is a node of a cluster",
+        "begin the URL with redis+cluster:// and leave out the number of the database",
+    ),
+    _refused(
+        r"cluster support disabled|Cluster mode is not enabled",
+        "this Redis server is not a node of a cluster",
+        "begin the URL with redis:// (rediss:// with TLS)",
+    ),
+    _refused(
+        r"(?i)unknown (redis )?command",
+        "the server does not have a command that sessions need",
+        "use Redis 6.2 or later with its own command names; a Sentinel, or a proxy without Lua scripts, "
+        "keeps no sessions",
+    ),
+    _unavailable(
+        r"ReadOnlyError|READONLY|read only replica",
+        "this Redis server is a replica, which is read-only",
+        "use the address of the primary",
+    ),
+    _unavailable(r"BusyLoadingError|LOADING", "Redis is loading its data", "wait until it has finished"),
+    _unavailable(
+        r"MasterDownError|MASTERDOWN",
+        "this Redis server is a replica that has lost its primary",
+        "use the address of the primary",
+    ),
+    _unavailable(
+        r"MISCONF", "Redis cannot write its data to the disk", "read its log, and make room on the disk"
+    ),
+    _unavailable(
+        r"NOREPLICAS|Not enough good replicas",
+        "Redis has fewer replicas than min-replicas-to-write",
+        "start the replicas, or lower the setting",
+    ),
+    _unavailable(
+        r"max number of clients",
+        "Redis accepts no more connections",
+        "raise maxclients, or close other connections",
+    ),
+    _unavailable(
+        r"ClusterDownError|CLUSTERDOWN|SlotNotCovered",
+        "the cluster does not serve all slots",
+        "check it with: redis-cli --cluster check HOST:PORT",
+    ),
+    *NETWORK,
+)
 
 
 def store_error(operation: str, exc: BaseException) -> StoreError:
@@ -24,24 +126,10 @@ def store_error(operation: str, exc: BaseException) -> StoreError:
     Its message has only the class of *exc*: a server's error text repeats arguments, those of AUTH included.
     """
     if isinstance(exc, TooFewReplicas):
-        return StoreUnavailable(f"{operation}: {exc}")
-    summary = f"{operation}: {type(exc).__name__} from Redis"
-    cause: BaseException | None = exc
-    while cause is not None:
-        # A failure inside a script is a plain error with the reason in its text: since Redis 6.2 for lack of
-        # memory, in every version for lack of rights.
-        text = str(cause) if isinstance(cause, ResponseError) else ""
-        if isinstance(cause, OutOfMemoryError) or "OOM command not allowed" in text:
-            return StoreFull(summary)
-        if isinstance(cause, AuthenticationError | AuthorizationError | NoPermissionError):
-            return StoreRefused(summary)
-        # Of Sentinels that refuse, redis-py has only the text.
-        if isinstance(cause, MasterNotFoundError) and "AuthenticationError" in str(cause):
-            return StoreRefused(f"{summary}: a Sentinel refuses sentinel_username or sentinel_password")
-        if "ACL failure in script" in text or "user executing the script can't" in text:
-            return StoreRefused(summary)
-        cause = cause.__cause__ or cause.__context__
-    return StoreUnavailable(summary)
+        advice = "check the replicas, or ask for fewer with ?wait= in the URL"
+        return StoreUnavailable(f"{operation}: {exc}", Problem(str(exc), advice))
+    summary, fault = f"{operation}: {type(exc).__name__} from Redis", fault_in(exc, FAULTS)
+    return StoreUnavailable(summary) if fault is None else fault.kind(summary, fault.problem)
 
 
 def is_foreign(reply: object) -> bool:

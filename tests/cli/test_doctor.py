@@ -114,7 +114,8 @@ def test_everything_wrong_is_told_at_once(run: Doctor, monkeypatch: pytest.Monke
     assert found[1:] == [
         f"{path} is accessible to other users: chmod 600 {path}",
         f"port {port} on 127.0.0.1: Address already in use; choose another with --port or --address",
-        "the redis store does not answer (Connection refused); is it running at the address of --store?",
+        "store: nothing accepts connections at the address of the store; start the store, or correct host "
+        "and port in the URL",
     ]
 
 
@@ -169,8 +170,8 @@ def test_wrong_password_for_the_store(run: Doctor, start_server: StartServer) ->
     url = with_password(start_server("redis8")).replace("hunter2", "hunter3")
 
     assert run.problems("--store", url) == [
-        "the store refuses access (ping: AuthenticationError from Redis): "
-        "check the user and password in its URL, and the rights of the user"
+        "store: Redis does not accept the user and password; correct them in the URL; "
+        "percent-encode reserved characters; check that the user exists and is on"
     ]
 
 

@@ -307,8 +307,8 @@ def test_store_that_refuses_us_stops_it(
         assert server.process.wait(WAIT_S) == 2
 
     assert server.errors().splitlines() == [
-        "stormcellar: --store: the store refuses access (ping: AuthenticationError from Redis): "
-        "check the user and password in its URL, and the rights of the user"
+        "stormcellar: --store: Redis does not accept the user and password; correct them in the URL; "
+        "percent-encode reserved characters; check that the user exists and is on"
     ]
     assert server._lines.empty()
 
@@ -364,7 +364,10 @@ async def test_store_down_at_the_start_is_waited_for(
 
         assert down == (200, 503)
         assert await who(await sign_in(base, password=password)) == "demo"
-    assert "the store does not answer yet (Connection refused)" in server.errors()
+    assert (
+        "the store does not serve yet: nothing accepts connections at the address of the store; start the "
+        "store, or correct host and port in the URL. /readyz reports when it does"
+    ) in server.errors()
 
 
 # --- accounts change while it runs ---

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
+
 import pytest
 
 from stormcellar.stores import StoreRefused, StoreUnavailable
-from stormcellar.stores.errors import failure_reason, refusal_message
+from stormcellar.stores.errors import Problem, failure_reason, problem_of
 
 
 @pytest.mark.parametrize(
@@ -38,11 +41,46 @@ def test_reason_is_found_behind_the_drivers_error() -> None:
     assert failure_reason(error) == "Connection refused"
 
 
-def test_refusal_is_one_line_that_says_what_to_check() -> None:
-    """The store's own summary is quoted; it never holds the driver's text."""
-    message = refusal_message(StoreRefused("ping: AuthenticationError from Redis"))
+def test_openssls_errno_is_not_the_systems() -> None:
+    """OpenSSL's error 1 is told as a certificate, and not as errno 1, which means a right that is missing."""
+    error = StoreUnavailable("ping")
+    error.__cause__ = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] hunter2")
 
-    assert message == (
-        "the store refuses access (ping: AuthenticationError from Redis): "
-        "check the user and password in its URL, and the rights of the user"
-    )
+    assert failure_reason(error) == "SSLCertVerificationError"
+    assert str(problem_of(error)).startswith("the certificate of the store is not from a trusted authority;")
+
+
+def test_unknown_host_is_not_told_by_an_errno_of_the_system() -> None:
+    """The number of a failed look-up is negative, and no errno."""
+    error = StoreUnavailable("ping")
+    error.__cause__ = socket.gaierror(-2, "Name or service not known")
+
+    assert failure_reason(error) == "gaierror"
+    assert problem_of(error).what == "the host name of the store is not known"
+
+
+def test_problem_of_a_store_counts_first() -> None:
+    """What a store knows is the reason in the log and the message for the operator."""
+    error = StoreRefused("ping", Problem("the user lacks a right", "grant it"))
+
+    assert failure_reason(error) == "the user lacks a right"
+    assert str(problem_of(error)) == "the user lacks a right; grant it"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            StoreRefused("ping: E"),
+            "the store refuses access (ping: E); check the user and password in its URL, and the rights of "
+            "the user",
+        ),
+        (
+            StoreUnavailable("ping"),
+            "the store does not answer (StoreUnavailable); check that it runs at the address in its URL",
+        ),
+    ],
+)
+def test_store_without_a_diagnosis_is_told_in_one_line(error: StoreUnavailable, expected: str) -> None:
+    """A store of one's own that raises a bare error is told as well, in the store's words."""
+    assert str(problem_of(error)) == expected

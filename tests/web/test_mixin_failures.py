@@ -12,7 +12,7 @@ from tornado.web import authenticated
 
 from stormcellar import Lifetime, SessionChanged
 from stormcellar.sessions.session import state_of
-from stormcellar.stores import StoreFull, StoreUnavailable
+from stormcellar.stores import StoreFull, StoreRefused, StoreUnavailable
 from tests.support.embedding import Lab, count, errors, look, post_json, set_names
 
 
@@ -83,7 +83,7 @@ async def test_rotated_meanwhile_is_409(lab, browser):
     assert await lab.data() == {"a": 0}
 
 
-@pytest.mark.parametrize("fault", [StoreUnavailable("down"), StoreFull("full")])
+@pytest.mark.parametrize("fault", [StoreUnavailable("down"), StoreFull("full"), StoreRefused("no")])
 @pytest.mark.parametrize("has_session", [True, False])
 @pytest.mark.gen_test
 async def test_store_down_at_save_is_503(has_session, fault, lab, browser, caplog):

@@ -9,7 +9,7 @@ import pytest
 
 from stormcellar.stores import StoreRefused
 from stormcellar.stores.conformance.cases import NOW, created, loaded
-from stormcellar.stores.errors import refusal_message
+from stormcellar.stores.errors import problem_of
 from stormcellar.stores.mongo import MongoStore
 from stormcellar.stores.mongo.client import collection_name
 from tests.conftest import StartServer
@@ -69,8 +69,8 @@ async def test_index_that_is_not_ours_is_named(
     with pytest.raises(StoreRefused):
         await created(store)
 
-    message = refusal_message(refused.value)
-    assert message.startswith(f"the store refuses: the index {words[0]}")
+    message = str(problem_of(refused.value))
+    assert message.startswith(f"the index {words[0]}")
     assert [word for word in [*words, stored.name, "drop it"] if word not in message] == []
     assert stored.count_documents({}) == 0
     stored.drop_index(index["name"])
