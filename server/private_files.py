@@ -25,7 +25,10 @@ class LockHeld(OSError):
 
 
 def read_private(path: Path) -> bytes:
-    """Return the content of a file that only its owner can read; the owner must be this user or root.
+    """Return the content of a file that others cannot read. The owner must be this user or root.
+
+    A group of this process may read it too, as in secrets that are mounted: `root:GROUP 0440` in Kubernetes,
+    `root:ssl-cert 0640` in Debian.
 
     Raises:
         ValueError: One line: what is wrong with its type, mode or owner, and what to do.
@@ -181,8 +184,18 @@ def _require_regular(path: Path, status: os.stat_result) -> None:
 
 
 def _require_private(path: Path, status: os.stat_result) -> None:
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        raise ValueError(f"{path} is accessible to other users: chmod 600 {path}")
+    """Allow nobody else, except for reading by a group of this process: so secrets are mounted."""
+    mode = stat.S_IMODE(status.st_mode)
+    # The owner of a mounted file is root, and on a read-only mount not even root can change its mode.
+    is_mounted = status.st_uid == 0 != os.geteuid()
+    if mode & 0o037:
+        advice = (
+            f"chmod 440 {path}, or in Kubernetes set defaultMode: 0440" if is_mounted else f"chmod 600 {path}"
+        )
+        raise ValueError(f"{path} is accessible to other users: {advice}")
+    if mode & 0o040 and status.st_gid not in (os.getegid(), *os.getgroups()):
+        advice = f"add its user to this group, or in Kubernetes set fsGroup to it; else chmod g= {path}"
+        raise ValueError(f"{path} is readable by group {status.st_gid}, which the server is not in: {advice}")
     _require_owner(path, status, 0, os.geteuid())
 
 

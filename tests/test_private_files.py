@@ -47,9 +47,9 @@ def test_owner_only_is_read(tmp_path: Path, mode: int) -> None:
     assert files.read_private(path) == b"content"
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o644, 0o610, 0o666])
+@pytest.mark.parametrize("mode", [0o604, 0o620, 0o602, 0o644, 0o610, 0o666, 0o660])
 def test_any_right_of_others_is_refused(tmp_path: Path, mode: int) -> None:  # L3
-    """A right of the group or of others is refused, with the command that mends it."""
+    """A right of others, and any but reading for the group, is refused with the command that mends it."""
     path = private_file(tmp_path / "file")
     path.chmod(mode)
 

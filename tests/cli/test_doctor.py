@@ -119,7 +119,7 @@ def test_everything_wrong_is_told_at_once(run: Doctor, monkeypatch: pytest.Monke
     ]
 
 
-@pytest.mark.parametrize("mode", [0o644, 0o640])
+@pytest.mark.parametrize("mode", [0o644, 0o660])
 def test_key_that_others_may_read(run: Doctor, mode: int) -> None:  # L3
     """The command that mends it is shown, the key is not."""
     path = run.directory / "secret.keys"

@@ -242,7 +242,7 @@ def test_account_file_that_others_may_read_stops_it(
 ) -> None:
     """Hashes are kept as private as keys."""
     create_private(tmp_path / "accounts.json", '{"version": 1, "accounts": {}}')
-    (tmp_path / "accounts.json").chmod(0o640)
+    (tmp_path / "accounts.json").chmod(0o660)
 
     path = tmp_path / "accounts.json"
     assert refused(capsys, "--data-dir", str(tmp_path)) == [

@@ -149,7 +149,7 @@ def trouble(pair: KeyPair) -> str:
     return line
 
 
-@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660])
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o660])
 def test_key_that_others_may_read(authority: Authority, mode: int) -> None:  # L9
     """The command that mends it is shown."""
     key = authority.files.key
