@@ -1,8 +1,9 @@
-"""The client of `MongoStore`: its URL and its options."""
+"""The client of `MongoStore`: its URL, its options, and what it knows of its servers."""
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import AsyncIterator, Container
+from contextlib import asynccontextmanager
 from typing import Any
 
 from pymongo import AsyncMongoClient
@@ -12,7 +13,10 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
+from stormcellar.stores.errors import StoreRefused, StoreUnavailable
+from stormcellar.stores.mongo.calls import Calls
 from stormcellar.stores.mongo.documents import CODEC, Document
+from stormcellar.stores.mongo.errors import problem_of_servers
 from stormcellar.stores.records import StoreOptions
 
 DATABASE = "stormcellar"
@@ -70,3 +74,22 @@ def collection_name(prefix: str) -> str:
     """Return the collection name for *prefix*, different for each."""
     # MongoDB refuses a dot at either end, two in a row, and one after "system".
     return prefix.replace("%", "%25").replace(".", "%2E") + "_sessions"
+
+
+@asynccontextmanager
+async def diagnosing(client: AsyncMongoClient[Document], calls: Calls) -> AsyncIterator[None]:
+    """Add to a failure in the block what the driver knows of its servers; after a refusal sign in again."""
+
+    async def sign_in_again() -> None:
+        # A connection of a user who was dropped and created again has no rights. PyMongo has no public call.
+        for server in client._topology._servers.values():
+            await server.pool.reset_without_pause()
+
+    try:
+        yield
+    except StoreRefused:
+        calls.start(sign_in_again)
+        raise
+    except StoreUnavailable as exc:
+        exc.problem = problem_of_servers(client.topology_description) or exc.problem
+        raise

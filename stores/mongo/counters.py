@@ -15,6 +15,7 @@ from stormcellar.stores.errors import StoreUnavailable
 from stormcellar.stores.mongo.calls import Calls, retry_read
 from stormcellar.stores.mongo.documents import Document
 from stormcellar.stores.mongo.indexes import TALLY_INDEXES, Indexes
+from stormcellar.stores.mongo.rights import Rights
 
 _NEVER = DatetimeMS(0)
 
@@ -40,14 +41,20 @@ class MongoCounters(Counters):
             write_concern=sessions.write_concern,
         )
         self._calls = calls
-        self.indexes = Indexes(self._tallies, TALLY_INDEXES)
+        self._indexes = Indexes(self._tallies, TALLY_INDEXES)
+        self._rights = Rights(self._tallies)
+
+    async def check(self) -> None:
+        """Try each right, and create the index, once, within the caller's time limit."""
+        await self._rights.check()
+        await self._indexes.ensure()
 
     async def take(self, key: str, rule: Rule, *, now_ms: int) -> Tally:
         """Take one, unless the limit is reached and the wait is not over."""
         check_key(key)
 
         async def call() -> Document:
-            await self.indexes.ensure()
+            await self._indexes.ensure()
             try:
                 return await self._take(key, rule, now_ms)
             except DuplicateKeyError:

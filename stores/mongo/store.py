@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -16,13 +15,15 @@ from pymongo.errors import OperationFailure
 from stormcellar.stores.base import Announcing, Scannable
 from stormcellar.stores.mongo import documents
 from stormcellar.stores.mongo.calls import Calls, retry_read
-from stormcellar.stores.mongo.client import connect
+from stormcellar.stores.mongo.client import connect, diagnosing
 from stormcellar.stores.mongo.counters import MongoCounters
 from stormcellar.stores.mongo.documents import Document
 from stormcellar.stores.mongo.ended_sessions import EndedSessions
 from stormcellar.stores.mongo.errors import is_full
 from stormcellar.stores.mongo.indexes import BY_USER, SESSION_INDEXES, Indexes
 from stormcellar.stores.mongo.loads import Loads
+from stormcellar.stores.mongo.reader import Reader
+from stormcellar.stores.mongo.rights import Rights
 from stormcellar.stores.mongo.updates import Update, Updates, is_ordinary
 from stormcellar.stores.records import (
     Absent,
@@ -39,10 +40,7 @@ from stormcellar.stores.records import (
 
 T = TypeVar("T")
 
-logger = logging.getLogger(__name__)
-
 PAGE = 500
-MAX_REPORTS = 1000
 
 
 class MongoStore(Announcing, Scannable):
@@ -50,7 +48,7 @@ class MongoStore(Announcing, Scannable):
 
     Majority writes, primary reads. One round trip for each operation, with the exceptions named here::
 
-        create   insertOne(document); before the first one, the commands of ping
+        create   insertOne(document); before the first one, createIndexes
         load     find({_id}); several in one iteration of the loop, 64 at most: find({_id: {$in}}); what the
                  reply of 16 MB has no room for: killCursors, and find({_id}) for each
         find     as load, in the same batches
@@ -61,13 +59,14 @@ class MongoStore(Announcing, Scannable):
         (both)   several in one iteration, 8 at most: one unordered bulkWrite of the same with upsert and
                  an inserted `_id` of false, so that an update that matches nothing is an error
         destroy  updateOne({_id, no tombstone}, [{$replaceWith: tombstone}]); on a full server deleteOne
-        of_user  find({user, live}, without data) by the index on user; before the first, the commands of ping
+        of_user  find({user, live}, without data) by the index on user; before the first, createIndexes
         alive    find({_id: {$in}, live}, verifiers) for each 500 handles
         scan     find({_id: {$gt: last}, live}) by _id, 500 at a time
         gone     a change stream of tombstones, of deletes, and of updates of the verifier that leave no
                  previous one
-        ping     once, createIndexes(expires with a TTL, user), and collMod where the TTL has less slack; once
-                 `counters` was called, the same for the tallies; a find and an update that match nothing
+        ping     find, insert, update and delete of a document that cannot exist; hello; once a change stream,
+                 createIndexes(expires with a TTL, user), and collMod where the TTL has less slack; if
+                 `counters` was called, the same for the tallies
 
     where live = {expires: {$gt: now}, every field of its type}, accepts = {$or: [{verifier}, {previous,
     grace_until: {$gt: now}}]}, holds = {data.<key>: value or {$exists: false}, ...}.
@@ -91,7 +90,8 @@ class MongoStore(Announcing, Scannable):
         self._ended = EndedSessions(sessions, self._calls)
         self._counters: MongoCounters | None = None
         self._indexes = Indexes(sessions, SESSION_INDEXES)
-        self._reported: set[str] = set()
+        self._rights = Rights(sessions, is_watched=True)
+        self._reader = Reader()
 
     @classmethod
     def from_url(cls, url: str, options: StoreOptions) -> Self:
@@ -116,7 +116,7 @@ class MongoStore(Announcing, Scannable):
             return Absent(Why.UNKNOWN)
         if (ended_ms := documents.ended_ms(document)) is not None:
             return Absent(Why.ENDED, ended_ms)
-        record = self._parsed(document)
+        record = self._reader.record(document)
         if record is None or record.expires_ms <= now_ms:
             return Absent(Why.UNKNOWN)
         if record.verifier == verifier:
@@ -130,7 +130,7 @@ class MongoStore(Announcing, Scannable):
         document = await self._loads.document(handle)
         if document is None or documents.ended_ms(document) is not None:
             return None
-        record = self._parsed(document)
+        record = self._reader.record(document)
         return record if record and record.expires_ms > now_ms else None
 
     async def apply(
@@ -215,7 +215,7 @@ class MongoStore(Announcing, Scannable):
             return await cursor.to_list()
 
         found = await self._read("of_user", attempt)
-        return [record for document in found if (record := self._parsed({**document, "data": {}}))]
+        return [record for document in found if (record := self._reader.record({**document, "data": {}}))]
 
     async def alive(self, credentials: Iterable[Credential], *, now_ms: int) -> set[Credential]:
         """Return which of *credentials* are live; see `Announcing.alive`."""
@@ -248,7 +248,7 @@ class MongoStore(Announcing, Scannable):
             cursor = self._sessions.find(query, sort=["_id"], limit=PAGE, batch_size=PAGE)
             page = await self._calls.run("scan", cursor.to_list)
             for document in page:
-                if record := self._parsed(document):
+                if record := self._reader.record(document):
                     yield record
             if len(page) < PAGE:
                 return
@@ -265,17 +265,16 @@ class MongoStore(Announcing, Scannable):
         return self._counters
 
     async def ping(self) -> None:
-        """Create the indexes, once, and check that the primary lets us read and write."""
+        """Try each right that sessions need, and create the indexes, once."""
 
         async def attempt() -> None:
+            await self._rights.check()
             await self._indexes.ensure()
             if self._counters is not None:
-                await self._counters.indexes.ensure()
-            # MongoDB answers the command ping to everybody, also after the rights were taken away.
-            await self._sessions.find_one(documents.NOBODY, {"_id": True})
-            await self._sessions.update_one(documents.NOBODY, {"$unset": {"verifier": ""}})
+                await self._counters.check()
 
-        await self._read("ping", attempt)
+        async with diagnosing(self._sessions.database.client, self._calls):
+            await self._read("ping", attempt)
 
     async def aclose(self) -> None:
         """End every `gone` iterator and close the connections, within one time-out; see `Store.aclose`."""
@@ -291,11 +290,3 @@ class MongoStore(Announcing, Scannable):
     async def _read(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
         """Await *attempt*, and once more if the connection was lost, within one time-out."""
         return await self._calls.run(operation, lambda: retry_read(attempt))
-
-    def _parsed(self, document: Document) -> Record | None:
-        record = documents.to_record(document)
-        handle = document["_id"]
-        if record is None and handle not in self._reported and len(self._reported) < MAX_REPORTS:
-            self._reported.add(handle)
-            logger.warning("the document of session %r does not parse; the session counts as ended", handle)
-        return record

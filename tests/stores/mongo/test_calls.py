@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any, Self, cast
 
 import pytest
@@ -26,6 +27,8 @@ class Hanging:
     """A collection, its client and its cursors: each coroutine waits for the gate and then fails."""
 
     name = "test_sessions"
+    # The driver knows nothing of its servers.
+    topology_description = SimpleNamespace(server_descriptions=dict, topology_type_name="Unknown")
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()

@@ -42,7 +42,8 @@ from stormcellar.stores.conformance.cases import (
 )
 from stormcellar.stores.mongo.client import collection_name
 from stormcellar.stores.mongo.documents import CODEC, live, to_document, to_record
-from stormcellar.stores.mongo.store import MAX_REPORTS, MongoStore
+from stormcellar.stores.mongo.reader import MAX_REPORTS
+from stormcellar.stores.mongo.store import MongoStore
 from tests.stores.mongo.samples import (
     Document,
     Stored,
