@@ -59,7 +59,8 @@ class RedisClient:
         )
         self._reads = Batches(self._send_reads, max_size=BATCH)
         self._writes = Batches(self._send_writes, max_size=BATCH)
-        self._wait = Wait(replicas, int(WAIT_SHARE * timeout_s * 1000)) if replicas else None
+        self.wait = Wait(replicas, int(WAIT_SHARE * timeout_s * 1000)) if replicas else None
+        """Which replicas must confirm what `run_durably` writes."""
         self._durable = Batches(self._send_durable, max_size=BATCH) if replicas else self._writes
         self._is_closed = False
         self._waits: set[asyncio.Future[Any]] = set()
@@ -106,6 +107,13 @@ class RedisClient:
         """Run *script*, which is known to change nothing, in a batch of reads."""
         return await self._run(self._reads, operation, script, keys, arguments)
 
+    async def replies(
+        self, operation: str, commands: Sequence[tuple[str, tuple[Argument, ...]]]
+    ) -> list[Any]:
+        """Send *commands*, each with its key, as reads; return for each its reply or the driver's error."""
+        asked = [self._submit(self._reads, operation, key, words) for key, words in commands]
+        return [await reply for reply in asked]
+
     async def _run(
         self,
         batches: Batches[Command, Any],
@@ -139,7 +147,7 @@ class RedisClient:
         return await self._connections.send(commands, until=self.until())
 
     async def _send_durable(self, commands: Sequence[Command]) -> list[Any]:
-        return await self._connections.send(commands, until=self.until(), wait=self._wait)
+        return await self._connections.send(commands, until=self.until(), wait=self.wait)
 
     async def _send_reads(self, commands: Sequence[Command]) -> list[Any]:
         """Send *commands*; after half of the time-out, send once more those that failed or have no reply."""
@@ -227,6 +235,17 @@ class RedisClient:
             raise store_error("gone", exc) from exc
         finally:
             await pubsub.aclose()
+
+    async def try_subscribe(self, channel: str) -> None:
+        """Subscribe to *channel* on a connection of its own, and close that."""
+        async with self.within("gone"):
+            await self._driver.initialize()
+            pubsub: Any = self._driver.pubsub()
+            try:
+                await pubsub.subscribe(channel)
+                await pubsub.get_message(timeout=self._timeout_s)
+            finally:
+                await pubsub.aclose()
 
     async def pause(self, delay_s: float) -> bool:
         """Wait, and return whether the store is still open."""

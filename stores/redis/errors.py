@@ -49,11 +49,26 @@ FAULTS = (
         "the URL has a password, but Redis has none for its default user",
         "set requirepass in Redis, name another user in the URL, or take the password out of the URL",
     ),
-    # Of Sentinels that refuse, redis-py has only the text.
+    # redis-py has only the text of what Sentinels answered.
     _refused(
         r"MasterNotFoundError: .*Authentication",
         "a Sentinel refuses sentinel_username or sentinel_password",
         "correct them in the URL; the user and password before the @ are those of Redis",
+    ),
+    _unavailable(
+        r"MasterNotFoundError: .* - ",
+        "Sentinels in the URL cannot be reached, and no other one knows a primary",
+        "check their hosts and ports, and the name of the service in the path",
+    ),
+    _unavailable(
+        r"MasterNotFoundError",
+        "the Sentinels know no primary of the service in the URL",
+        "correct the name in the path, as in redis+sentinel://host/mymaster; `SENTINEL MASTERS` lists all",
+    ),
+    _refused(
+        r"(?i)unknown (redis )?command.{0,4}sentinel",
+        "a server in the URL is not a Sentinel",
+        "use the port of the Sentinels, usually 26379, or begin the URL with redis://",
     ),
     _refused(
         r"AuthenticationError|AuthorizationError|WRONGPASS",

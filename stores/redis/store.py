@@ -35,6 +35,7 @@ from stormcellar.stores.redis.records import (
     user_bytes,
     write_arguments,
 )
+from stormcellar.stores.redis.rights import Rights
 from stormcellar.stores.redis.scripts import APPLY, CREATE, DESTROY, ROTATE
 from stormcellar.stores.redis.url import connect, replicas_of
 from stormcellar.stores.redis.user_index import BIND_MS, UserIndex
@@ -59,7 +60,7 @@ class RedisStore(Announcing, Scannable):
     alive         HMGET of each handle
     gone          SUBSCRIBE
     scan          SCAN with MATCH and COUNT on each primary node, HGETALL of each handle
-    ping          EVALSHA of `destroy` on a handle that cannot exist; INFO memory on each primary node
+    ping          each command above on keys that no session has, see `redis.rights`; INFO on each primary
     (index)       ZADD GT, PTTL, PEXPIRE, ZCARD; with more than 8 entries ZRANDMEMBER of 4, then EXISTS
     ============  =====================================================================================
 
@@ -80,6 +81,7 @@ class RedisStore(Announcing, Scannable):
         self._reader = Reader()
         self._eviction = Eviction(client)
         self._index = UserIndex(client, prefix, self._reader, self._eviction)
+        self._rights = Rights(client, prefix)
 
     @classmethod
     def from_url(cls, url: str, options: StoreOptions) -> Self:
@@ -230,9 +232,9 @@ class RedisStore(Announcing, Scannable):
         return RedisCounters(self._client, self._prefix)
 
     async def ping(self) -> None:
-        """Check that the server accepts our account and writes; warn if it may evict sessions."""
+        """Try each right that sessions need; warn if the server may evict sessions."""
         async with self._client.within("ping"):
-            await self._client.run_as_read("ping", DESTROY, [self._key(Handle(""))], self._channel, "", 0)
+            await self._rights.check()
             await self._eviction.warn()
 
     async def aclose(self) -> None:
