@@ -51,6 +51,9 @@ def connect(url: str, options: StoreOptions) -> Driver:
         "socket_connect_timeout": options.connect_timeout_s,
         # Without a socket time-out redis-py makes no task for each write; RedisClient limits the time.
         "socket_timeout": None,
+        # The reply to CLIENT SETINFO is ignored, and may be the only one: a server in protected mode refuses
+        # the connection in its first line, and closes it.
+        "driver_info": None,
         # RESP3 adds push messages and a longer handshake, and nothing here needs either.
         "protocol": 2,
     }
@@ -128,7 +131,9 @@ def _addresses(place: str, *, most: int = 64, port: int = 6379) -> list[tuple[st
 
 def _number(text: str, name: str) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", text):
-        raise ValueError(f"{name} must be a number, as in redis://localhost:6379/0")
+        raise ValueError(
+            f"{name} must be a number, as in redis://localhost:6379/0; percent-encode a `/` in a password"
+        )
     return int(text)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from socket import AF_UNIX, socket
 from typing import Any
 
 import pytest
@@ -213,3 +217,28 @@ def test_the_drivers_errors_in_the_terms_of_the_contract(error: Exception, expec
     assert type(told) is expected
     assert str(told) == f"load: {type(error).__name__} from Redis"
     assert "hunter2" not in str(told.problem)
+
+
+@pytest.mark.gen_test
+async def test_socket_that_this_user_may_not_open_is_told(tmp_path: Path, open_redis: OpenRedis) -> None:
+    """It is an outage, and the message says that it is the mode of the file."""
+    path = tmp_path / "redis.sock"
+    with socket(AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        path.chmod(0)
+        with as_ordinary_user(), pytest.raises(StoreUnavailable) as caught:
+            await open_redis(f"unix://{path}").ping()
+
+    assert str(caught.value.problem) == (
+        "this user may not open a file of the URL, a socket or a certificate; change its owner or mode"
+    )
+
+
+@contextmanager
+def as_ordinary_user() -> Iterator[None]:
+    """Give up the rights of root, to whom every file is open, within the block."""
+    own = os.geteuid()
+    os.seteuid(own or 65534)
+    yield
+    os.seteuid(own)
