@@ -162,6 +162,15 @@ class Store(ABC):
             StoreRefused: Wrong credentials or rights.
         """
 
+    async def server_times(self) -> AsyncIterator[int]:
+        """Yield the present time of each server, asked for one after the other: Unix time in milliseconds.
+
+        None at all, unless overridden: this store has no clock of its own, or may not read it.
+        """
+        nothing: tuple[int, ...] = ()
+        for now_ms in nothing:
+            yield now_ms
+
     @abstractmethod
     async def aclose(self) -> None:
         """Release the connections, and end every `gone` iterator. Idempotent."""

@@ -16,6 +16,7 @@ from stormcellar.accounts.directory import AccountFile
 from stormcellar.runtime.reloadable import key_pair
 from stormcellar.runtime.settings import Settings
 from stormcellar.runtime.signing_key_file import read_keys
+from stormcellar.runtime.store_clock import ahead_s, described, problem_with
 from stormcellar.runtime.tls import unverified_client_context, valid_until
 from stormcellar.stores.errors import StoreError, problem_of
 
@@ -153,9 +154,13 @@ async def _ping(settings: Settings) -> str:
     store.counters()  # so that their rights are tried, too
     try:
         await store.ping()
+        ahead = await ahead_s(store)
     except StoreError as exc:
         raise Problem(f"store: {problem_of(exc)}") from exc
     finally:
         await store.aclose()
+    if difference := problem_with(ahead):
+        raise Problem(f"store: {difference}")
+    clock = "" if ahead is None else f"; {described(ahead)}"
     warning = "" if store.shared else "; it works with one process only and is empty after a restart"
-    return f"store: {settings.store_kind} answers{warning}"
+    return f"store: {settings.store_kind} answers{clock}{warning}"

@@ -37,6 +37,7 @@ from stormcellar.runtime.reloadable import Reloadable, load_tls
 from stormcellar.runtime.server import Server, tune_garbage_collector
 from stormcellar.runtime.settings import Settings, SettingsError
 from stormcellar.runtime.signing_key_file import read_or_create_keys
+from stormcellar.runtime.store_clock import ahead_s, problem_with
 from stormcellar.sessions.signing import KeyRing
 from stormcellar.stores import StoreRefused, StoreUnavailable
 from stormcellar.stores.errors import problem_of
@@ -236,6 +237,8 @@ async def _check_store(settings: Settings) -> int:
     store.counters()  # so that their rights are tried, too
     try:
         await store.ping()
+        if difference := problem_with(await ahead_s(store)):
+            log.warning("the store: %s", difference)
     except StoreRefused as exc:
         raise SettingsError(f"{settings.label('store')}: {problem_of(exc)}") from exc
     except StoreUnavailable as exc:

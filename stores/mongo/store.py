@@ -276,6 +276,12 @@ class MongoStore(Announcing, Scannable):
         async with diagnosing(self._sessions.database.client, self._calls):
             await self._read("ping", attempt)
 
+    async def server_times(self) -> AsyncIterator[int]:
+        """Yield the time of the primary. Everybody may run `hello`."""
+        hello = self._sessions.database.command
+        reply = await self._calls.run("clock", lambda: hello("hello", codec_options=documents.CODEC))
+        yield int(reply["localTime"])
+
     async def aclose(self) -> None:
         """End every `gone` iterator and close the connections, within one time-out; see `Store.aclose`."""
         await self._ended.aclose()

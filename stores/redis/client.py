@@ -180,14 +180,12 @@ class RedisClient:
         except DRIVER_ERRORS as exc:
             raise store_error(operation, exc) from exc
 
-    async def policies(self) -> set[str]:
-        """Return the `maxmemory-policy` of every primary node."""
-        found = set()
+    async def info(self, section: str) -> AsyncIterator[dict[str, Any]]:
+        """Yield this section of INFO of every primary node."""
         for node in await self._primaries():
             async with self.within("info"), self._connections.slots:
-                info: dict[str, Any] = await node.execute_command("INFO", "memory")
-            found.add(str(info["maxmemory_policy"]))
-        return found
+                found: dict[str, Any] = await node.execute_command("INFO", section)
+            yield found
 
     async def handles(self, start: str, *, user: bytes | None = None) -> AsyncGenerator[list[bytes], None]:
         """Yield pages of the handles whose keys begin with *start*, from every primary node, some twice.

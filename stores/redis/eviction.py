@@ -57,7 +57,7 @@ class Eviction:
 
     async def _ask(self) -> set[str] | None:
         try:
-            return await self._client.policies()
+            return {str(info["maxmemory_policy"]) async for info in self._client.info("memory")}
         except StoreError as exc:
             cause = exc.__cause__
             # INFO is forbidden, or removed, as some providers do.

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from stormcellar.cli.main import main
-from stormcellar.runtime import startup
-from tests.cli.world import PASSWORD, World, running_world
+from tests.cli.world import PASSWORD, World, running_world, told_by
 
 
 @pytest.fixture(scope="module")
@@ -136,39 +133,14 @@ ROWS: list[tuple[str, str, str, int | None]] = [
 ]
 
 
-def told_by(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    """Return the status and everything that a command printed."""
-    status = main(arguments)
-    output = capsys.readouterr()
-    return status, output.out + output.err
-
-
-@pytest.fixture
-def no_listening(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `serve` end with status 0 where it would begin to listen."""
-
-    async def end(*_: object) -> None:
-        pass
-
-    monkeypatch.setattr(startup, "listen", lambda _: None)
-    monkeypatch.setattr(startup, "_serve", end)
-
-
-@pytest.fixture(autouse=True)
-def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the environment hold no settings."""
-    for name in [name for name in os.environ if name.startswith("STORMCELLAR_")]:
-        monkeypatch.delenv(name)
-
-
 # PyMongo leaves a socket open if its client is closed while it connects.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("no_settings", "no_listening")
 @pytest.mark.parametrize(("url", "what", "advice", "status"), ROWS, ids=[row[0] for row in ROWS])
 def test_doctor_and_the_start_say_what_it_is_and_what_to_do(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
-    no_listening: None,
     world: World,
     url: str,
     what: str,

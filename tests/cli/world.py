@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pymongo
 import pytest
 
+from stormcellar.cli.main import main
 from tests.stores.redis.samples import redis_client
 from tests.support.backends import KINDS, Server, find_binary, free_port
 from tests.support.certificates import Authority
@@ -128,3 +129,10 @@ def sentinel(directory: Path, port: int) -> Iterator[int]:
             yield own
         finally:
             process.terminate()
+
+
+def told_by(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Return the status and everything that a command printed."""
+    status = main(arguments)
+    output = capsys.readouterr()
+    return status, output.out + output.err
