@@ -74,6 +74,7 @@ SCHEMES = {
     "redis+sentinel": ("stormcellar.stores.redis", "RedisStore", "redis"),
     "redis+cluster": ("stormcellar.stores.redis", "RedisStore", "redis"),
     "mongodb": ("stormcellar.stores.mongo", "MongoStore", "mongo"),
+    "mongodb+srv": ("stormcellar.stores.mongo", "MongoStore", "mongo"),
 }
 
 
@@ -89,10 +90,10 @@ def open_store(
     """Make the store that *url* names. Does no I/O; the store connects on first use or `ping()`.
 
     Args:
-        url: `memory:`, `redis://`, `rediss://`, `redis+unix://`, `redis+sentinel://`, `redis+cluster://` or
-            `mongodb://`; `valkey://`, `valkeys://` and `unix://` are the same as the first three of Redis; or
-            `memory`, `redis` or `mongo` for the usual local address; or `package.module:Class?...` for your
-            own store, whose `from_url` receives the whole string.
+        url: `memory:`, `redis://`, `rediss://`, `redis+unix://`, `redis+sentinel://`, `redis+cluster://`,
+            `mongodb://` or `mongodb+srv://`; `valkey://`, `valkeys://` and `unix://` are the same as the
+            first three of Redis; or `memory`, `redis` or `mongo` for the usual local address; or
+            `package.module:Class?...` for your own store, whose `from_url` receives the whole string.
         prefix, timeout_s, connect_timeout_s, max_sessions, max_memory: See `StoreOptions`.
 
     Raises:

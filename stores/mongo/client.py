@@ -34,7 +34,7 @@ def connect(url: str, options: StoreOptions) -> AsyncCollection[Document]:
         ValueError: One line about a bad *url*, without any part of a password.
     """
     try:
-        parts = parse_uri(url, warn=False)
+        parts = parse_uri(_without_srv(url), warn=False)
         if parts["collection"] is not None:
             raise ValueError("the path must not name a collection; the store prefix determines it")
         client: AsyncMongoClient[Document] = AsyncMongoClient(
@@ -48,6 +48,18 @@ def connect(url: str, options: StoreOptions) -> AsyncCollection[Document]:
         )
     except (ValueError, OSError, PyMongoError) as exc:
         raise ValueError(f"bad MongoDB URL: {_reason(url, exc)}") from None
+
+
+def _without_srv(url: str) -> str:
+    """Return a URL with the same database and options whose hosts need no look-up in DNS.
+
+    The client looks them up itself, on first use and within a time-out.
+    """
+    if not url.startswith("mongodb+srv:"):
+        return url
+    place, question, options = url.partition("?")
+    kept = [each for each in options.split("&") if not each.lower().startswith("srv")]
+    return place.replace("+srv", "", 1) + question + "&".join(kept)
 
 
 def _defaults(options: StoreOptions, chosen: Container[str]) -> dict[str, Any]:
@@ -65,6 +77,8 @@ def _defaults(options: StoreOptions, chosen: Container[str]) -> dict[str, Any]:
 
 
 def _reason(url: str, exc: Exception) -> str:
+    if "dnspython" in str(exc):
+        return "mongodb+srv:// needs the package dnspython: pip install dnspython"
     if "@" in url or "password" in url.lower():
         return "it does not parse; percent-encode the user and the password, and check the options"
     return " ".join(str(exc).split())

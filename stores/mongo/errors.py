@@ -59,6 +59,13 @@ def _fault(kind: type[StoreUnavailable], sign: str, what: str, advice: str) -> F
 
 FAULTS = (
     _fault(
+        StoreUnavailable,
+        r"ConfigurationError[^\n]*\n(NXDOMAIN|NoAnswer|NoNameservers|\w*Timeout|NoResolver\w*): ",
+        "DNS gives no servers for the name in a mongodb+srv:// URL",
+        "check the name and DNS, for instance with: dig SRV _mongodb._tcp.NAME; or list the servers after "
+        "mongodb://",
+    ),
+    _fault(
         StoreRefused,
         r"wire version|requires at least",
         "this version of MongoDB is too old for the driver",

@@ -95,7 +95,7 @@ class MongoStore(Announcing, Scannable):
 
     @classmethod
     def from_url(cls, url: str, options: StoreOptions) -> Self:
-        """Make a store for `mongodb://[user:password@]host[:port],.../[database][?options]`."""
+        """Make a store for `mongodb://[user:password@]host[:port],.../[database][?options]`, or +srv."""
         return cls(connect(url, options), timeout_s=options.timeout_s)
 
     async def create(self, record: Record) -> None:

@@ -98,6 +98,8 @@ ROWS: list[tuple[str, str, str, int | None]] = [
     # --- MongoDB ---
     ("mongodb://127.0.0.1:{closed}", "nothing accepts connections at the address", "host and port", None),
     ("mongodb://nohost.invalid", "the host name of the store is not known", "DNS", None),
+    ("mongodb+srv://u:hunter2@nohost.invalid/db", "DNS gives no servers for the name", "dig SRV", None),
+    ("mongodb+srv://u:hunter2@nohost.invalid:27017", "", "percent-encode the user", 2),
     ("mongodb://127.0.0.1:{silent}", "the store does not reply in time", "--store-timeout", None),
     (
         "mongodb://127.0.0.1:{mongo_locked}",
