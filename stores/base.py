@@ -130,7 +130,8 @@ class Store(ABC):
     async def destroy(self, handle: Handle, *, now_ms: int) -> bool:
         """End the session, whatever its verifier, and leave a tombstone in the same atomic step.
 
-        Idempotent: a second call neither changes the tombstone nor extends it. Works on a full backend.
+        Idempotent: a second call neither changes the tombstone nor extends it. It returns only if the end is
+        as durable as after the first, which may have failed to confirm it. Works on a full backend.
 
         Args:
             now_ms: The time in the tombstone. It judges nothing.

@@ -68,6 +68,7 @@ class Absence:
                 await self._writer.destroy(record, request, reason=reason)
                 cookie = CookieChange.CLEAR
             state = _visitor(sid, request, cookie)
+        state.is_ended = absent.why is Why.ENDED
         address = request.client.address or None
         self._events.emit(Kind.REJECTED, handle=sid.handle, address=address, reason=reason)
         return state

@@ -82,6 +82,9 @@ class Lifecycle:
                 record = await self.renewed_from(state.stale)
             if record is not None:
                 await self._writer.destroy(record, state.request, reason=reason)
+            elif state.is_ended and state.stale is not None:
+                # An earlier try may have ended it without the confirmation that this answer gives.
+                await self._store.destroy(state.stale.handle, now_ms=self._now_ms())
             if record is not None or not (state.stale is None or state.is_late):
                 cookie = CookieChange.CLEAR
             state.end(cookie=cookie)

@@ -38,6 +38,8 @@ class SessionState:
     is_opened = False
     """Whether the session was opened by its handle, without a browser: the record's ID stays as it is, and
     what is done is no activity of the user."""
+    is_ended = False
+    """Whether the session of `stale` was ended, as far as the store knows: the end may be unconfirmed."""
     is_signed_out = False
     """Whether this request ended the session."""
     limit_s: float | None = None

@@ -57,6 +57,26 @@ async def test_a_store_that_fails_leaves_the_cookie(
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize("wait_s", [0.0, 60.0], ids=["at once", "later"])
+async def test_a_sign_out_without_confirmation_is_repeated(core: Core, wait_s: float) -> None:
+    """The store did it, but could not confirm it: the next sign-out succeeds only when the store confirms."""
+    visitor = Visitor(core)
+    await visitor.signs_in()
+    core.store.fail_after["destroy"] = StoreUnavailable("not confirmed")
+
+    for _ in range(2):
+        session = await visitor.request()
+        with pytest.raises(StoreUnavailable):
+            await session.logout()
+        core.clock.advance(wait_s)
+    core.store.fail_after.clear()
+    session = await visitor.request()
+    await session.logout()
+
+    assert core.store.calls["destroy"] == 3
+
+
+@pytest.mark.gen_test
 @pytest.mark.parametrize(("step", "has_session", "verb"), VERBS)
 async def test_what_failed_can_be_tried_again(core: Core, step: str, has_session: bool, verb: Verb) -> None:
     """What was pending still is: the same verb succeeds in the same request once the store answers."""
