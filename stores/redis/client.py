@@ -52,6 +52,8 @@ class RedisClient:
     def __init__(self, driver: Driver, *, timeout_s: float, replicas: int = 0) -> None:
         self.is_cluster = isinstance(driver, aioredis.RedisCluster)
         """Whether the keys of a script must be in one slot."""
+        self.is_durable = replicas > 0
+        """Whether replicas must confirm that a session began, rotated or ended."""
         self._driver = driver
         self._timeout_s = timeout_s
         self._connections: Connections = (

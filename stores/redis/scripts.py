@@ -216,6 +216,16 @@ redis.pcall('PUBLISH', ARGV[1], ARGV[2])
 return {{1, found[1] or ''}}
 """)
 
+# KEYS[1] the record
+# Writes a tombstone again as it is, so that WAIT confirms it.
+CONFIRM = Script("""
+local ended = redis.pcall('HGET', KEYS[1], '#x')
+if tonumber(ended or '') and redis.call('HLEN', KEYS[1]) == 1 then
+  redis.pcall('HSET', KEYS[1], '#x', ended)
+end
+return 0
+""")
+
 # KEYS[1] the user's index
 # ARGV[1] handle, [2] time of the addition, [3] how long the index stays at least
 INDEX = Script(_INDEX + "return index(KEYS[1], ARGV[1], ARGV[2], ARGV[3])\n")

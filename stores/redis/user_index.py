@@ -13,7 +13,7 @@ from stormcellar.stores.records import Handle, Record
 from stormcellar.stores.redis.client import BATCH, RedisClient
 from stormcellar.stores.redis.eviction import Eviction
 from stormcellar.stores.redis.records import META, Reader, Stored, kept_ms, user_bytes
-from stormcellar.stores.redis.scripts import INDEX, PAGE, PRUNE, WHOLE
+from stormcellar.stores.redis.scripts import CONFIRM, INDEX, PAGE, PRUNE, WHOLE
 
 BIND_MS = 60_000
 """How long an index entry may exist before its record. Longer than any call and any clock difference."""
@@ -50,7 +50,7 @@ class UserIndex:
 
     async def add(self, user: str, handle: Handle, added_ms: int, stays_ms: int) -> list[bytes]:
         """Add an entry, where no script can do it with the record; return the sample to `trim`."""
-        sample: list[bytes] = await self._client.run(
+        sample: list[bytes] = await self._client.run_durably(
             "index", INDEX, [self.key(user_bytes(user))], handle, added_ms, stays_ms
         )
         return sample
@@ -159,7 +159,18 @@ class UserIndex:
                 records.append(stored.record)
             else:
                 stale.append(name)
+        if stale and self._client.is_durable:
+            await self._confirm(stale)
         return records, stale
+
+    async def _confirm(self, names: Sequence[bytes]) -> None:
+        """Wait until replicas know of the sessions behind the entries *names* that were ended.
+
+        A destroy that they did not confirm leaves the entry, and whoever repeats it finds no live session.
+        """
+        await asyncio.gather(
+            *(self._client.run_durably("of_user", CONFIRM, [key]) for key in self._keys(names))
+        )
 
     async def _exist(self, names: Sequence[bytes]) -> int:
         """Return how many of the entries *names* have a record; on one server with one command."""

@@ -102,6 +102,40 @@ async def test_repeated_sign_out_is_not_confirmed_by_the_first(
 
 
 @pytest.mark.gen_test
+async def test_sessions_of_a_user_are_over_only_when_a_replica_knows(
+    pair: tuple[Server, Server], open_redis: OpenRedis
+) -> None:
+    """After a destroy without confirmation, the user's list is not told without the session before that."""
+    primary, replica = pair
+    store = open_redis(f"{primary.url}?wait=1", timeout_s=1.0)
+    record = new_record(user="alice")
+    await store.create(record)
+    replica.pause()
+    with pytest.raises(StoreUnavailable, match="the write is done"):
+        await store.destroy(record.handle, now_ms=NOW)
+
+    with pytest.raises(StoreUnavailable, match="the write is done"):
+        await store.of_user("alice", now_ms=now())
+    replica.resume()
+    await asyncio.to_thread(follow, replica, primary)
+
+    assert await store.of_user("alice", now_ms=now()) == []
+
+
+@pytest.mark.gen_test
+async def test_no_session_without_a_confirmed_index_entry(
+    redis_cluster: Backend, open_redis: OpenRedis
+) -> None:
+    """In a cluster a failover may lose the entry alone, which "sign out the others" needs."""
+    store, record = open_redis(f"{redis_cluster.url}?wait=1", timeout_s=2.0), new_record(user="alice")
+
+    with pytest.raises(StoreUnavailable, match="0 of 1 replicas"):
+        await store.create(record)
+
+    assert await store.find(record.handle, now_ms=now()) is None
+
+
+@pytest.mark.gen_test
 async def test_without_replicas_each_kind_of_server_says_so(
     each_redis: Backend, open_redis: OpenRedis
 ) -> None:
