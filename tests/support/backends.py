@@ -92,6 +92,11 @@ class Server:
         self.close()
 
     @property
+    def is_running(self) -> bool:
+        """Whether it was started, and neither stopped nor killed."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         """The process ID; the server must be running."""
         assert self._process is not None, f"{self.name} is not running"
@@ -107,9 +112,15 @@ class Server:
         assert self._process is None, f"{self.name} is running"
         argv = [self._binary, *KINDS[self.name].arguments(self.port, self._directory), *self._extra]
         with open(self._directory / "log", "ab") as log:
-            # In a new process session, so that Ctrl-C reaches only this process, which then stops the server.
             self._process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Ctrl-C reaches only this process, which then stops the server.
+                start_new_session=True,
+                # Like Python the server ignores SIGXFSZ: a full disk is an error for it, not its end.
+                restore_signals=False,
             )
         deadline = time.monotonic() + START_S
         while not KINDS[self.name].is_ready(self.port):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from contextlib import suppress
 from typing import Self
 
@@ -11,7 +12,7 @@ class Network:
     """Forwards bytes to a server. An async context manager; connect to `port` while it is open.
 
     Args:
-        target_port: The server's loopback port.
+        target_port: The server's loopback port. After a change new connections go to the new one.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -25,9 +26,9 @@ class Network:
         """Whether the server's bytes are dropped; those of its clients pass."""
         self.breaks_replies = False
         """Whether a connection is reset after half of the next reply."""
-        self._target_port = target_port
-        self._flows = asyncio.Event()
-        self._flows.set()
+        self.target_port = target_port
+        self._flows = _open_gate()
+        self._flows_from: defaultdict[str, asyncio.Event] = defaultdict(_open_gate)
         self._server: asyncio.Server | None = None
         self._links: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
@@ -52,18 +53,25 @@ class Network:
             self._server.close()
             self._server = None
 
-    def stall(self) -> None:
-        """Let no byte pass, in neither direction; connections stay open, and new ones are accepted."""
-        self._flows.clear()
+    def stall(self, source: str | None = None) -> None:
+        """Let no byte pass, in neither direction; connections stay open, and new ones are accepted.
 
-    def resume(self) -> None:
+        Args:
+            source: Only on connections from this loopback address.
+        """
+        self._gate(source).clear()
+
+    def resume(self, source: str | None = None) -> None:
         """Let the bytes pass again, also those that came meanwhile."""
-        self._flows.set()
+        self._gate(source).set()
 
     def cut(self) -> None:
         """Reset every connection that is open."""
         for writer in self._links.values():
             writer.transport.abort()
+
+    def _gate(self, source: str | None) -> asyncio.Event:
+        return self._flows if source is None else self._flows_from[source]
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -79,10 +87,11 @@ class Network:
             writer.transport.abort()
 
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._target_port)
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self.target_port)
+        source = self._flows_from[writer.get_extra_info("peername")[0]]
         ways = [
-            asyncio.ensure_future(self._forward(reader, to_server, is_reply=False)),
-            asyncio.ensure_future(self._forward(from_server, writer, is_reply=True)),
+            asyncio.ensure_future(self._forward(reader, to_server, source, is_reply=False)),
+            asyncio.ensure_future(self._forward(from_server, writer, source, is_reply=True)),
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -93,7 +102,12 @@ class Network:
             to_server.transport.abort()
 
     async def _forward(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_reply: bool
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        source: asyncio.Event,
+        *,
+        is_reply: bool,
     ) -> None:
         while chunk := await reader.read(65536):
             if self.delay_s:
@@ -101,6 +115,7 @@ class Network:
             self.held += 1
             try:
                 await self._flows.wait()
+                await source.wait()
             finally:
                 self.held -= 1
             if is_reply and self.loses_replies:
@@ -111,3 +126,9 @@ class Network:
                 return
             writer.write(chunk)
             await writer.drain()
+
+
+def _open_gate() -> asyncio.Event:
+    gate = asyncio.Event()
+    gate.set()
+    return gate
