@@ -106,8 +106,13 @@ class Person:
         assert answer.status == 200, answer
         if answer.body["user"] != self._name:
             browser.journal.somebody_else.append(f"{self._name} signed in as {answer.body['user']}")
+        was_in_doubt = browser.is_in_doubt
         browser.begin(self._name)
         await self._end(browser, before)
+        if was_in_doubt and before is not None:
+            # If a failed try rotated the ID, this sign-in began another session and confirmed no rotation: a
+            # failover may undo that one, and the visitor's session, which is nobody's, is there again.
+            self._ended.remove(before)
 
     async def _confirm(self, browser: Browser) -> None:
         """Have the ID rotated."""
@@ -135,13 +140,15 @@ class Person:
             raise other.over()
         handle = next((each["handle"] for each in listed.body["sessions"] if each["current"]), None)
         if handle is None:
-            other.journal.somebody_else.append(f"a list of sessions without the one that {self._name} uses")
+            other.journal.lost.append(f"a list of sessions without the one that {self._name} uses")
             raise SessionOver
         answer = await self._change(browser, other, f"/account/sessions/{handle}/revoke")
         if answer.status == 401:
             raise browser.over()
-        # 404: an earlier try ended it, without an answer.
-        assert answer.status == 204 or (answer.status == 404 and other.is_in_doubt), answer
+        # An earlier try may have ended it, without an answer.
+        if answer.status == 404 and not other.is_in_doubt:
+            raise other.over()
+        assert answer.status in (204, 404), answer
         self._open.remove(other)
         await self._end(browser, other.session_cookie)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tornado.httpclient import AsyncHTTPClient
@@ -28,10 +29,10 @@ OPEN = ("--visitors-per-address=1000000", "--login-attempts-per-address=1000000"
 
 
 def write_accounts(path: Path) -> None:
-    """Write the accounts of all people."""
+    """Write the accounts of all people, and of the guest."""
     before_ms = int(time.time() * 1000) - 1
     account = Account(hash_password(PASSWORD), valid_after_ms=before_ms, id=new_id())
-    AccountFile(path).edit(lambda accounts: accounts.update({name(n): account for n in range(PEOPLE)}))
+    AccountFile(path).edit(lambda accounts: accounts.update({name(n): account for n in range(PEOPLE + 1)}))
 
 
 def name(number: int) -> str:
@@ -112,6 +113,19 @@ class Crowd:
 
     def _browser(self, base: str) -> Browser:
         return Browser(self._http, base, self.journal, patience_s=PATIENCE_S)
+
+
+@asynccontextmanager
+async def signed_in_guest(base: str) -> AsyncIterator[Browser]:
+    """Yield the browser of a user who is none of the people, for a fault to sign out when it chooses."""
+    http = SimpleAsyncHTTPClient(force_instance=True)
+    guest = Browser(http, base, Journal(), patience_s=PATIENCE_S)
+    try:
+        answer = await guest.send("POST", "/login", {"username": name(PEOPLE), "password": PASSWORD})
+        assert answer.status == 200, answer
+        yield guest
+    finally:
+        http.close()
 
 
 def count_tracebacks(sites: Sequence[Site]) -> int:

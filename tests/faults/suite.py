@@ -40,12 +40,14 @@ class Fault:
         inflict: Causes it and returns as soon as the store, or the server, could serve again.
         excused: For each column that need not be 0, why. Columns: `lost`, `back`, `signed out`.
         in_smoke: Whether `make test` has it as well.
+        aftermath: What happens when the set-up has recovered: for instance, the failed server comes back.
     """
 
     name: str
     inflict: Callable[[Any], Awaitable[None]]
     excused: Mapping[str, str] = field(default_factory=dict)
     in_smoke: bool = False
+    aftermath: Callable[[Any], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +95,14 @@ async def _suffer(store: str, set_up: SetUp, fault: Fault, *, seed: int) -> Resu
             await fault.inflict(set_up)
         healed = time.monotonic()
         has_recovered = await _recovers(journal, lives, healed)
+        recovery_s = max(0.0, journal.last_failure(default=healed) - healed)
+        if fault.aftermath is not None:
+            async with asyncio.timeout(FAULT_S):
+                await fault.aftermath(set_up)
+            has_recovered = await _recovers(journal, lives, time.monotonic()) and has_recovered
         for person in crowd.people:
             person.is_over = True
         await asyncio.gather(*lives)
-        recovery_s = max(0.0, journal.last_failure(default=healed) - healed)
         if not has_recovered:
             problems.append("it did not recover")
         try:
