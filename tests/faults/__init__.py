@@ -1,8 +1,11 @@
 """Faults of every store and of the server under a load that checks every answer: `make faults`."""
 
+from tests.faults.cluster_faults import CLUSTER, CLUSTER_WAITS
 from tests.faults.redis_faults import ONE_ADDRESS, REDIS
 
 SUITES = (
     REDIS,
     ONE_ADDRESS,
+    CLUSTER,
+    CLUSTER_WAITS,
 )
