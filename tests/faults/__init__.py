@@ -2,10 +2,13 @@
 
 from tests.faults.cluster_faults import CLUSTER, CLUSTER_WAITS
 from tests.faults.redis_faults import ONE_ADDRESS, REDIS
+from tests.faults.sentinel_faults import SENTINEL, SENTINEL_WAITS
 
 SUITES = (
     REDIS,
     ONE_ADDRESS,
     CLUSTER,
     CLUSTER_WAITS,
+    SENTINEL,
+    SENTINEL_WAITS,
 )
