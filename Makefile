@@ -56,7 +56,7 @@ stalls: $(VENV)/test
 
 # A primary of three hangs, five times: how long after the election MongoDB is used again.
 failovers: $(VENV)/test
-	$(BIN)/python -m tests.stores.mongo.replica_set --runs 5 $(ARGS)
+	$(BIN)/python -m tests.stores.mongo.failover --runs 5 $(ARGS)
 
 # Every fault of every store and of the server under a load that checks what it is told; var/faults/table.md.
 faults: $(VENV)/test

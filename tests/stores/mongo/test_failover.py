@@ -9,8 +9,9 @@ import pytest
 
 from stormcellar.stores import StoreOptions
 from stormcellar.stores.mongo.client import connect
-from tests.stores.mongo.replica_set import ReplicaSet, fail_over
+from tests.stores.mongo.failover import fail_over
 from tests.support.backends import Backend
+from tests.support.replica_set import ReplicaSet
 
 OPTIONS = StoreOptions("test", connect_timeout_s=0.7)
 # The name of an option in a URL, a value there, and where the client shows it.

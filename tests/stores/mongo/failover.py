@@ -1,6 +1,6 @@
-"""A replica set of three members, and how long after an election a store is served again.
+"""How long after the election of a new primary a store is served again.
 
-python -m tests.stores.mongo.replica_set --runs 5 --election-timeout 10
+python -m tests.stores.mongo.failover --runs 5 --election-timeout 10
 """
 
 from __future__ import annotations
@@ -9,67 +9,17 @@ import argparse
 import asyncio
 import secrets
 import time
-from contextlib import ExitStack, suppress
-from typing import Any, NamedTuple, Self
-
-import pymongo
-from pymongo.errors import PyMongoError
+from contextlib import suppress
+from typing import NamedTuple
 
 from stormcellar.stores import Credential, Record, StoreOptions, StoreUnavailable
 from stormcellar.stores.conformance.cases import NOW, created
 from stormcellar.stores.mongo import MongoStore
-from tests.support.backends import Server
+from tests.support.replica_set import ReplicaSet
 
-MEMBERS = 3
 ELECTION_S = 60.0
-# How often a caller comes, and how often the members are asked who is the primary.
+# How often a caller comes.
 EVERY_S = 0.05
-
-
-class ReplicaSet:
-    """Three members on loopback; a context manager.
-
-    Args:
-        election_timeout_s: How long the members wait for a primary before they elect another; MongoDB's
-            default is 10.
-    """
-
-    def __init__(self, *, election_timeout_s: float) -> None:
-        self._election_timeout_s = election_timeout_s
-        self._stack = ExitStack()
-        self.members: list[Server] = []
-
-    def __enter__(self) -> Self:
-        extra = ["--replSet", "rs0", "--oplogSize", "64"]
-        self.members = [self._stack.enter_context(Server("mongo", extra=extra)) for _ in range(MEMBERS)]
-        members = [{"_id": n, "host": f"127.0.0.1:{each.port}"} for n, each in enumerate(self.members)]
-        settings = {"electionTimeoutMillis": int(self._election_timeout_s * 1000)}
-        config = {"_id": "rs0", "members": members, "settings": settings}
-        _command(self.members[0], "replSetInitiate", config)
-        self.primary()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        for member in self.members:
-            # A member that is asked to stop first waits 15 s for its clients to leave.
-            member.kill()
-        self._stack.close()
-
-    @property
-    def url(self) -> str:
-        """The URL of a store, with all members."""
-        hosts = ",".join(f"127.0.0.1:{each.port}" for each in self.members)
-        return f"mongodb://{hosts}/stormcellar?replicaSet=rs0"
-
-    def primary(self, *, but: Server | None = None) -> Server:
-        """Wait for a primary other than *but*, and return it."""
-        deadline = time.monotonic() + ELECTION_S
-        while time.monotonic() < deadline:
-            for member in self.members:
-                if member is not but and _command(member, "hello").get("isWritablePrimary"):
-                    return member
-            time.sleep(EVERY_S)
-        raise RuntimeError("no member became the primary")
 
 
 class Failover(NamedTuple):
@@ -128,23 +78,9 @@ async def _served(store: MongoStore, credential: Credential) -> float:
             assert isinstance(task.exception(), StoreUnavailable)
 
 
-def _command(member: Server, command: str, value: object = 1) -> dict[str, Any]:
-    """Run a command on one member alone; return an empty dict if it does not answer."""
-    client: pymongo.MongoClient[dict[str, Any]]
-    with pymongo.MongoClient(
-        "127.0.0.1", member.port, directConnection=True, timeoutMS=500, serverSelectionTimeoutMS=500
-    ) as client:
-        try:
-            return client.admin.command(command, value)
-        except PyMongoError:
-            return {}
-
-
 def main() -> int:
     """Measure some failovers, each with a new store."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.stores.mongo.replica_set", description=main.__doc__
-    )
+    parser = argparse.ArgumentParser(prog="python -m tests.stores.mongo.failover", description=main.__doc__)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--election-timeout", type=float, default=10.0, metavar="SECONDS")
     arguments = parser.parse_args()
