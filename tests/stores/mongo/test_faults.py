@@ -13,10 +13,12 @@ import pytest
 from pymongo.errors import PyMongoError
 
 from stormcellar.stores import (
+    Absent,
     StoreError,
     StoreFull,
     StoreRefused,
     StoreUnavailable,
+    Why,
 )
 from stormcellar.stores.conformance.cases import (
     HOUR,
@@ -118,6 +120,21 @@ async def test_store_outlives_its_server(start_server: StartServer) -> None:
         told = await asyncio.wait_for(waiting, 30)
         while told != record.handle:
             told = await asyncio.wait_for(anext(listener), 30)
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_acknowledged_end_survives_a_crash(start_server: StartServer, prefix: str) -> None:
+    """A majority write is in the journal, also on a standalone server; with w=1 the end is lost."""
+    server = start_server("mongo")
+    async with store_at(server.url, prefix=prefix) as store:
+        kept, ended = await created(store), await created(store)
+        await store.destroy(ended.handle, now_ms=NOW)
+        server.kill()
+    server.start()
+
+    async with store_at(server.url, prefix=prefix) as store:
+        assert await loaded(store, kept.credential) == kept
+        assert await store.load(ended.credential, now_ms=NOW) == Absent(Why.ENDED, NOW)
 
 
 @pytest.mark.gen_test
