@@ -41,13 +41,13 @@ class MongoCounters(Counters):
             write_concern=sessions.write_concern,
         )
         self._calls = calls
-        self._indexes = Indexes(self._tallies, TALLY_INDEXES)
+        self._indexes = Indexes(self._tallies, TALLY_INDEXES, calls)
         self._rights = Rights(self._tallies)
 
     async def check(self) -> None:
-        """Try each right, and create the index, once, within the caller's time limit."""
+        """Try each right, and create the index, within the caller's time limit."""
         await self._rights.check()
-        await self._indexes.ensure()
+        await self._indexes.check()
 
     async def take(self, key: str, rule: Rule, *, now_ms: int) -> Tally:
         """Take one, unless the limit is reached and the wait is not over."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from pymongo import ASCENDING, IndexModel
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import OperationFailure
 
 from stormcellar.stores.errors import Problem, StoreRefused
+from stormcellar.stores.mongo.calls import Calls
 from stormcellar.stores.mongo.errors import UNAUTHORIZED, is_anonymous
+
+T = TypeVar("T")
 
 # An hour late: a record stays ten minutes after its expiry, also where the clock of the application is behind
 # the server's.
@@ -21,6 +24,7 @@ BY_USER = "user"
 TALLY_INDEXES = [IndexModel([("expires", ASCENDING)], name="expires", expireAfterSeconds=TTL_SLACK_S)]
 SESSION_INDEXES = [*TALLY_INDEXES, IndexModel([("user", ASCENDING)], name=BY_USER, sparse=True)]
 
+_BAD_VALUE = 2
 _CONFLICTS = {85: "IndexOptionsConflict", 86: "IndexKeySpecsConflict"}
 _TTL = "expireAfterSeconds"
 # What the server adds to each index.
@@ -30,11 +34,18 @@ Index = Mapping[str, Any]
 
 
 class Indexes:
-    """The indexes *models* of *collection*, created once per process."""
+    """The indexes *models* of *collection*, created at the first call of a process that needs them.
 
-    def __init__(self, collection: AsyncCollection[dict[str, Any]], models: Sequence[IndexModel]) -> None:
+    Args:
+        calls: Makes the calls that nobody waits for.
+    """
+
+    def __init__(
+        self, collection: AsyncCollection[dict[str, Any]], models: Sequence[IndexModel], calls: Calls
+    ) -> None:
         self._collection = collection
         self._models = models
+        self._calls = calls
         self._exist = False
         self._lock = asyncio.Lock()
 
@@ -46,13 +57,35 @@ class Indexes:
         """
         async with self._lock:
             if not self._exist:
-                try:
-                    await self._collection.create_indexes(self._models)
-                except OperationFailure as exc:
-                    if exc.code not in _CONFLICTS and exc.code != UNAUTHORIZED:
-                        raise
-                    await self._adopt()
+                await self._create_all()
                 self._exist = True
+
+    async def check(self) -> None:
+        """As `ensure`; if that is done, begin to create what somebody has dropped since."""
+        if self._exist:
+            # Nobody waits: with many sessions that takes minutes.
+            self._calls.start(self._create_all)
+        else:
+            await self.ensure()
+
+    async def _create_all(self) -> None:
+        try:
+            await self._collection.create_indexes(self._models)
+        except OperationFailure as exc:
+            if exc.code not in _CONFLICTS and exc.code != UNAUTHORIZED:
+                raise
+            await self._adopt()
+
+    async def use(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of *call*, which names an index; create that if somebody has dropped it."""
+        await self.ensure()
+        try:
+            return await call()
+        except OperationFailure as exc:
+            if exc.code != _BAD_VALUE or "hint" not in str(exc):
+                raise
+        await self._create_all()
+        return await call()
 
     async def _adopt(self) -> None:
         """Create the indexes that are missing, and give an older TTL index its slack."""

@@ -64,7 +64,7 @@ class MongoStore(Announcing, Scannable):
         scan     find({_id: {$gt: last}, live}) by _id, 500 at a time
         gone     a change stream of tombstones, of deletes, and of updates of the verifier that leave no
                  previous one
-        ping     find, insert, update and delete of a document that cannot exist; hello; once a change stream,
+        ping     find, insert, update and delete of a document that cannot exist; hello; once a change stream;
                  createIndexes(expires with a TTL, user), and collMod where the TTL has less slack; if
                  `counters` was called, the same for the tallies
 
@@ -89,7 +89,7 @@ class MongoStore(Announcing, Scannable):
         self._updates = Updates(sessions, self._calls)
         self._ended = EndedSessions(sessions, self._calls)
         self._counters: MongoCounters | None = None
-        self._indexes = Indexes(sessions, SESSION_INDEXES)
+        self._indexes = Indexes(sessions, SESSION_INDEXES, self._calls)
         self._rights = Rights(sessions, is_watched=True)
         self._reader = Reader()
 
@@ -208,13 +208,12 @@ class MongoStore(Announcing, Scannable):
         query = documents.belongs_to(user, now_ms)
 
         async def attempt() -> list[Document]:
-            await self._indexes.ensure()
             # By the index on expires, a session whose expiry moves meanwhile would appear twice or not at
             # all.
             cursor = self._sessions.find(query, {"data": False}, hint=BY_USER, batch_size=PAGE)
             return await cursor.to_list()
 
-        found = await self._read("of_user", attempt)
+        found = await self._read("of_user", lambda: self._indexes.use(attempt))
         return [record for document in found if (record := self._reader.record({**document, "data": {}}))]
 
     async def alive(self, credentials: Iterable[Credential], *, now_ms: int) -> set[Credential]:
@@ -265,11 +264,11 @@ class MongoStore(Announcing, Scannable):
         return self._counters
 
     async def ping(self) -> None:
-        """Try each right that sessions need, and create the indexes, once."""
+        """Try each right that sessions need, and create the indexes."""
 
         async def attempt() -> None:
             await self._rights.check()
-            await self._indexes.ensure()
+            await self._indexes.check()
             if self._counters is not None:
                 await self._counters.check()
 

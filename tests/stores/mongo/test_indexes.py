@@ -8,7 +8,8 @@ import pymongo
 import pytest
 
 from stormcellar.stores import StoreRefused
-from stormcellar.stores.conformance.cases import NOW, created, loaded
+from stormcellar.stores.conformance.cases import NOW, created, handles, loaded, new_user
+from stormcellar.stores.counters import Rule
 from stormcellar.stores.errors import problem_of
 from stormcellar.stores.mongo import MongoStore
 from stormcellar.stores.mongo.client import collection_name
@@ -97,3 +98,39 @@ async def test_user_who_may_not_change_the_index_is_told_how(start_server: Start
         with pytest.raises(StoreRefused, match="60 instead of 3600, and this user may not run collMod"):
             await created(store)
         assert [record async for record in store.scan(now_ms=NOW)] == []
+
+
+@pytest.mark.parametrize("what", ["indexes", "collection"])
+@pytest.mark.gen_test
+async def test_a_user_is_found_although_the_indexes_were_dropped(
+    store: MongoStore, stored: Stored, what: str
+) -> None:
+    """A listing creates the indexes anew, also where somebody dropped the whole collection."""
+    user = new_user()
+    await created(store, user=user)
+    if what == "indexes":
+        stored.drop_indexes()
+    else:
+        stored.drop()
+    record = await created(store, user=user)
+
+    assert record.handle in handles(await store.of_user(user, now_ms=NOW))
+    assert stored.index_information().keys() == {"_id_", "expires", "user"}
+
+
+@pytest.mark.gen_test
+async def test_ping_creates_dropped_indexes_anew(store: MongoStore, stored: Stored) -> None:
+    """What has expired is removed again, without a restart, sessions as well as tallies."""
+    counters = store.counters()
+    await counters.take("key", Rule(limit=1, first_wait_ms=1, longest_wait_ms=1, keep_ms=1), now_ms=NOW)
+    await created(store)
+    tallies = stored.database[stored.name.removesuffix("_sessions") + "_counters"]
+    for collection in (stored, tallies):
+        collection.drop_indexes()
+
+    await store.ping()
+    # Closing waits for the calls that nobody waits for.
+    await store.aclose()
+
+    assert stored.index_information().keys() == {"_id_", "expires", "user"}
+    assert tallies.index_information().keys() == {"_id_", "expires"}
