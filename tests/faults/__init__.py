@@ -1,6 +1,7 @@
 """Faults of every store and of the server under a load that checks every answer: `make faults`."""
 
 from tests.faults.cluster_faults import CLUSTER, CLUSTER_WAITS
+from tests.faults.mongo_faults import MONGO
 from tests.faults.redis_faults import ONE_ADDRESS, REDIS
 from tests.faults.sentinel_faults import SENTINEL, SENTINEL_WAITS
 
@@ -11,4 +12,5 @@ SUITES = (
     CLUSTER_WAITS,
     SENTINEL,
     SENTINEL_WAITS,
+    MONGO,
 )
