@@ -3,6 +3,7 @@
 from tests.faults.cluster_faults import CLUSTER, CLUSTER_WAITS
 from tests.faults.mongo_faults import MONGO
 from tests.faults.redis_faults import ONE_ADDRESS, REDIS
+from tests.faults.replica_set_faults import REPLICA_SET
 from tests.faults.sentinel_faults import SENTINEL, SENTINEL_WAITS
 
 SUITES = (
@@ -13,4 +14,5 @@ SUITES = (
     SENTINEL,
     SENTINEL_WAITS,
     MONGO,
+    REPLICA_SET,
 )
