@@ -184,11 +184,13 @@ class Announcing(Store):
     """
 
     @abstractmethod
-    def gone(self) -> AsyncGenerator[Handle, None]:
-        """Yield the handle of each destroy, and of each rotation without grace, from the first `anext` on.
+    def gone(self) -> AsyncGenerator[Handle | None, None]:
+        """Yield None when listening begins, then the handle of each destroy and rotation without grace.
 
-        Best effort: it reconnects by itself and may miss some, and it may yield a handle again or one that
-        only expired, so receivers confirm and poll with `alive`. Expiry as such is not announced. Ends with
+        It reconnects by itself, and yields None again each time that it may have missed some: the receiver
+        then checks every session that it holds with `states`. A backend that cannot push yields nothing, not
+        even None. Best effort all the same, so receivers also poll. It may yield a handle again, or one that
+        only expired, so receivers confirm with `states`. Expiry as such is not announced. Ends with
         `aclose()` of the store or of the iterator; a listener that stops earlier closes the iterator, for
         instance with `contextlib.aclosing`.
         """

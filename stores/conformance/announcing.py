@@ -55,6 +55,18 @@ class AnnouncingContract:
                 await _heard(heard, ended.handle)
                 await _heard(heard, turned.handle)
 
+    async def test_gone_says_when_it_begins(self, announcing: Announcing) -> None:
+        """None comes first; what ends after it is announced, at the first try."""
+        self._needs_push()
+        record = await created(announcing)
+        async with aclosing(announcing.gone()) as handles:
+            async with asyncio.timeout(HEARD_S):
+                first = await anext(handles)
+                await announcing.destroy(record.handle, now_ms=NOW)
+                second = await anext(handles)
+
+        assert (first, second) == (None, record.handle)
+
     async def test_gone_tells_nothing_else(self, announcing: Announcing) -> None:
         """Writes, renewals with grace, failed rotations and expiry are not announced."""
         self._needs_push()
@@ -108,7 +120,7 @@ class AnnouncingContract:
 
     async def test_closing_the_store_ends_every_listener(self, announcing: Announcing) -> None:
         """A loop over `gone` ends by itself, without an error, when the store is closed."""
-        listeners = [asyncio.create_task(_collect(announcing, [])) for _ in range(3)]
+        listeners = [asyncio.create_task(_collect(announcing.gone(), [])) for _ in range(3)]
         await asyncio.sleep(0.05)
 
         await announcing.aclose()
@@ -118,7 +130,7 @@ class AnnouncingContract:
 
     async def test_listener_that_goes_away_disturbs_nobody(self, announcing: Announcing) -> None:
         """After a waiting listener is cancelled, destroy works and other listeners still receive."""
-        leaving = asyncio.create_task(_collect(announcing, []))
+        leaving = asyncio.create_task(_collect(announcing.gone(), []))
         await asyncio.sleep(0.05)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
@@ -160,28 +172,26 @@ class AnnouncingContract:
             pytest.skip("this store's backend cannot push")
 
 
-async def _collect(store: Announcing, heard: list[Handle]) -> None:
-    async for handle in store.gone():
+async def _collect(handles: AsyncIterator[Handle | None], heard: list[Handle | None]) -> None:
+    async for handle in handles:
         heard.append(handle)
 
 
 @asynccontextmanager
-async def _listening(store: Announcing) -> AsyncIterator[list[Handle]]:
-    """Listen until the block ends. The block starts once an announcement has arrived."""
-    heard: list[Handle] = []
-    listener = asyncio.create_task(_collect(store, heard))
-    try:
+async def _listening(store: Announcing) -> AsyncIterator[list[Handle | None]]:
+    """Listen until the block ends. The block starts when `gone` says that it listens."""
+    async with aclosing(store.gone()) as handles:
         async with asyncio.timeout(HEARD_S):
-            while not heard:
-                await store.destroy((await created(store)).handle, now_ms=NOW)
-                await asyncio.sleep(0.02)
-        yield heard
-    finally:
-        listener.cancel()
-        await asyncio.gather(listener, return_exceptions=True)
+            heard = [await anext(handles)]
+        listener = asyncio.create_task(_collect(handles, heard))
+        try:
+            yield heard
+        finally:
+            listener.cancel()
+            await asyncio.gather(listener, return_exceptions=True)
 
 
-async def _heard(heard: list[Handle], handle: Handle) -> None:
+async def _heard(heard: list[Handle | None], handle: Handle) -> None:
     """Return when *handle* has been announced, or fail after `HEARD_S`."""
     for _ in range(int(HEARD_S * 100)):
         if handle in heard:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from stormcellar.stores.records import Handle
 
 WAITING_PER_LISTENER = 10_000
-"""Announcements queued for a listener that does not read; later ones are dropped, as `gone` allows."""
+"""Announcements queued for a listener that does not read; one None stands for all later ones."""
 
 
 class Listeners:
@@ -26,15 +26,21 @@ class Listeners:
         for queue in self._queues:
             if queue.qsize() < WAITING_PER_LISTENER:
                 queue.put_nowait(handle)
+            elif queue.qsize() == WAITING_PER_LISTENER:
+                queue.put_nowait(None)
 
-    async def handles(self) -> AsyncGenerator[Handle, None]:
-        """Yield each handle announced from the first `anext` on, until `close`."""
+    async def handles(self) -> AsyncGenerator[Handle | None, None]:
+        """Yield None, then each handle announced since, until `close`; None again where some are missing."""
         if self._is_closed:
             return
         queue: asyncio.Queue[Handle | None] = asyncio.Queue()
+        queue.put_nowait(None)
         self._queues.add(queue)
         try:
-            while (handle := await queue.get()) is not None:
+            while True:
+                handle = await queue.get()
+                if self._is_closed:
+                    return
                 yield handle
         finally:
             self._queues.discard(queue)

@@ -221,8 +221,8 @@ class MemoryStore(Announcing, Scannable):
         """Return which of *credentials* are live."""
         return {each for each in credentials if self._live(each, now_ms) is not None}
 
-    def gone(self) -> AsyncGenerator[Handle, None]:
-        """Yield the handle of each destroy, and of each rotation without grace, from the first `anext` on."""
+    def gone(self) -> AsyncGenerator[Handle | None, None]:
+        """Yield None, then the handle of each destroy and of each rotation without grace."""
         return self._listeners.handles()
 
     async def scan(self, *, now_ms: int) -> AsyncIterator[Record]:

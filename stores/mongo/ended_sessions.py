@@ -19,6 +19,9 @@ from stormcellar.stores.records import Handle
 T = TypeVar("T")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+BEGUN: Document = {}
+"""Returned by `Stream.next` in place of an event: the stream begins at this moment."""
+
 # How long the server waits for an event. Closing the store waits for the server's reply, for so long at most.
 LONGEST_WAIT_S = 0.5
 
@@ -36,8 +39,8 @@ class EndedSessions:
         self._is_closed = False
         self._waits: set[asyncio.Future[Any]] = set()
 
-    async def handles(self) -> AsyncGenerator[Handle, None]:
-        """Yield the handle of each session that ends, until `aclose`."""
+    async def handles(self) -> AsyncGenerator[Handle | None, None]:
+        """Yield None for each stream that begins anew, and the handle of each session that ends."""
         # Half of the time-out, so that waiting for an event does not look like a lost reply.
         stream = Stream(self._sessions, wait_s=min(LONGEST_WAIT_S, self._calls.timeout_s / 2))
         pause_s = FIRST_PAUSE_S
@@ -50,7 +53,9 @@ class EndedSessions:
                     pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                     continue
                 pause_s = FIRST_PAUSE_S
-                if event is not None and "documentKey" in event:
+                if event is BEGUN:
+                    yield None
+                elif event is not None and "documentKey" in event:
                     yield Handle(event["documentKey"]["_id"])
         finally:
             self._calls.start(stream.close)
@@ -89,11 +94,14 @@ class Stream:
         self._lock = asyncio.Lock()
 
     async def next(self) -> Document | None:
-        """Return the next event, or None if there is none yet."""
+        """Return the next event, None if there is none yet, or BEGUN if events before may be missing."""
         async with self._lock:
             # A stream that is still alive resumes by itself, after its last event.
             if self._stream is None or not self._stream.alive:
-                self._stream = await self._open()
+                resumed = await self._resumed()
+                self._stream = resumed or await self._watch()
+                if resumed is None:
+                    return BEGUN
             return await self._stream.try_next()
 
     async def close(self) -> None:
@@ -102,11 +110,13 @@ class Stream:
             if self._stream is not None:
                 await self._stream.close()
 
-    async def _open(self) -> AsyncChangeStream[Document]:
-        """Open a stream that continues where the last one stopped, or from now if the server lost that."""
-        if self._stream is not None:
-            with suppress(OperationFailure):
-                return await self._sessions.watch(
-                    ENDED_SESSIONS, max_await_time_ms=self._wait_ms, resume_after=self._stream.resume_token
-                )
-        return await self._sessions.watch(ENDED_SESSIONS, max_await_time_ms=self._wait_ms)
+    async def _resumed(self) -> AsyncChangeStream[Document] | None:
+        """Return a stream that continues where the last one stopped; None if the server has lost that."""
+        if self._stream is None:
+            return None
+        with suppress(OperationFailure):
+            return await self._watch(resume_after=self._stream.resume_token)
+        return None
+
+    async def _watch(self, **options: Any) -> AsyncChangeStream[Document]:
+        return await self._sessions.watch(ENDED_SESSIONS, max_await_time_ms=self._wait_ms, **options)

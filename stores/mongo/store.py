@@ -253,7 +253,7 @@ class MongoStore(Announcing, Scannable):
                 return
             last = page[-1]["_id"]
 
-    def gone(self) -> AsyncGenerator[Handle, None]:
+    def gone(self) -> AsyncGenerator[Handle | None, None]:
         """Yield the handles of sessions that ended; see `Announcing.gone` and the class for its limits."""
         return self._ended.handles()
 

@@ -36,6 +36,9 @@ T = TypeVar("T")
 BATCH = 64
 """The largest number of commands in a batch."""
 
+PING_AFTER_S = 3.0
+"""How long a subscription without a message is taken to be in order."""
+
 HANDLE = re.compile(rb"[A-Za-z0-9_-]+")
 
 WAIT_SHARE = 0.3
@@ -217,20 +220,22 @@ class RedisClient:
             await self._driver.initialize()
         return self._driver.get_primaries()
 
-    async def messages(self, channel: str) -> AsyncGenerator[bytes, None]:
-        """Yield the messages on *channel* until the connection breaks or the store is closed."""
+    async def messages(self, channel: str) -> AsyncGenerator[bytes | None, None]:
+        """Yield None when the server has confirmed the subscription, then the messages on *channel*.
+
+        Ends when the connection breaks, when the server does not answer a PING, or when the store is closed.
+        """
         async with self.within("gone"):
-            await self._driver.initialize()
-            pubsub: Any = self._driver.pubsub()
+            pubsub: Any = await self._connections.pubsub()
         try:
             async with asyncio.timeout(self._timeout_s):
                 await pubsub.subscribe(channel)
+                await pubsub.get_message(timeout=None)
+            yield None
             while not self._is_closed:
-                message = await self._until_closed(
-                    pubsub.get_message(ignore_subscribe_messages=True, timeout=None)
-                )
+                message = await self._until_closed(next_message(pubsub, answer_s=self._timeout_s))
                 if message is not None:
-                    yield message["data"]
+                    yield message
         except DRIVER_ERRORS as exc:
             raise store_error("gone", exc) from exc
         finally:
@@ -276,3 +281,21 @@ class RedisClient:
         for batches in (self._reads, self._writes, self._durable):
             await batches.drain()
         await self._connections.aclose()  # a connection that a batch was just opening
+
+
+async def next_message(pubsub: Any, *, answer_s: float) -> bytes:
+    """Return the data of the next message of a subscription.
+
+    Raises:
+        TimeoutError: There was no message for a while, and then no answer to a PING within *answer_s*.
+    """
+    while True:
+        message = await pubsub.get_message(timeout=PING_AFTER_S)
+        if message is None:
+            await pubsub.ping()
+            message = await pubsub.get_message(timeout=answer_s)
+            if message is None:
+                raise TimeoutError("no answer to PING")
+        if message["type"] == "message":
+            data: bytes = message["data"]
+            return data

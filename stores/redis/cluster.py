@@ -64,6 +64,16 @@ class ClusterConnections(Connections):
             self._is_outdated = True
         return [answers[number] for number in range(len(commands))]
 
+    async def pubsub(self) -> Any:
+        """Return a new subscriber; redis-py connects it to the owner of the channel's slot.
+
+        The owner may be another one than before: a process that only listens sends no command that would
+        tell. PUBLISH reaches every node.
+        """
+        self._is_outdated = True
+        await self._refresh_nodes()
+        return self._client.pubsub()
+
     async def aclose(self) -> None:
         """Close every connection."""
         await self._client.aclose()

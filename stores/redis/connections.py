@@ -94,6 +94,10 @@ class Connections(ABC):
         """
 
     @abstractmethod
+    async def pubsub(self) -> Any:
+        """Return a new subscriber of redis-py's, without a subscription, that leads to a present node."""
+
+    @abstractmethod
     async def aclose(self) -> None:
         """Close every connection."""
 
@@ -160,6 +164,11 @@ class ServerConnections(Connections):
         except DRIVER_ERRORS as exc:
             replies += [exc] * (len(commands) - len(replies))
         return replies
+
+    async def pubsub(self) -> Any:
+        """Return a new subscriber."""
+        await self._client.initialize()
+        return self._client.pubsub()
 
     async def aclose(self) -> None:
         """Close every connection, those in use as well."""

@@ -203,15 +203,17 @@ class RedisStore(Announcing, Scannable):
                 live.add(Credential(handle, verifier))
         return live
 
-    async def gone(self) -> AsyncGenerator[Handle, None]:
-        """Yield the handle of each destroy, and of each rotation without grace, as it is published."""
+    async def gone(self) -> AsyncGenerator[Handle | None, None]:
+        """Yield None at each new subscription, and the handle of each end as it is published."""
         delay_s = RECONNECT_S
         while True:
             with suppress(StoreUnavailable):
                 async with aclosing(self._client.messages(self._channel)) as messages:
                     async for message in messages:
                         delay_s = RECONNECT_S
-                        if HANDLE.fullmatch(message):
+                        if message is None:
+                            yield None
+                        elif HANDLE.fullmatch(message):
                             yield Handle(message.decode())
             if not await self._client.pause(delay_s):
                 return

@@ -37,6 +37,27 @@ def join(servers: list[Server]) -> None:
     _wait_for(servers, lambda info: info["cluster_state"] == "ok")
 
 
+def add_replica(replica: Server, primary: Server) -> None:
+    """Make *replica*, a cluster of its own so far, a replica of *primary*, and wait until it follows."""
+    with client_of(primary) as admin, client_of(replica) as other:
+        other.execute_command("CLUSTER FLUSHSLOTS")
+        other.execute_command("CLUSTER RESET", "HARD")
+        bus = other.config_get("cluster-port")["cluster-port"]
+        admin.execute_command("CLUSTER MEET", "127.0.0.1", replica.port, bus)
+        known, deadline = id_of(primary), time.monotonic() + CONVERGE_S
+        while known not in (node["node_id"] for node in other.cluster("nodes").values()):
+            assert time.monotonic() < deadline, "the nodes do not meet"
+            time.sleep(0.05)
+        other.execute_command("CLUSTER REPLICATE", known)
+        while other.info("replication").get("master_link_status") != "up":
+            assert time.monotonic() < deadline, "the replica does not follow"
+            time.sleep(0.05)
+        # Clients are told of a replica once the primary knows how far it is.
+        while len(admin.execute_command("CLUSTER SLOTS")[0]) < 4:
+            assert time.monotonic() < deadline, "the primary does not know its replica"
+            time.sleep(0.05)
+
+
 def slot_of(key: str) -> int:
     """Return the slot of *key*."""
     from redis.crc import key_slot

@@ -107,7 +107,7 @@ class SteeredStore(Announcing, Scannable):
     async def alive(self, credentials: Iterable[Credential], *, now_ms: int) -> set[Credential]:
         return await self._pass_on("alive", credentials, now_ms=now_ms)  # type: ignore[no-any-return]
 
-    def gone(self) -> AsyncGenerator[Handle, None]:
+    def gone(self) -> AsyncGenerator[Handle | None, None]:
         assert isinstance(self.inner, Announcing)
         return self.inner.gone()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Self
 
@@ -65,6 +66,12 @@ class Network:
         """Let the bytes pass again, also those that came meanwhile."""
         self._gate(source).set()
 
+    def abandon(self) -> None:
+        """Let no byte pass any more on the connections that are open now; later ones work."""
+        self._flows.clear()
+        self._flows = asyncio.Event()
+        self._flows.set()
+
     def cut(self) -> None:
         """Reset every connection that is open."""
         for writer in self._links.values():
@@ -88,10 +95,10 @@ class Network:
 
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_server, to_server = await asyncio.open_connection("127.0.0.1", self.target_port)
-        source = self._flows_from[writer.get_extra_info("peername")[0]]
+        gates = self._flows, self._flows_from[writer.get_extra_info("peername")[0]]
         ways = [
-            asyncio.ensure_future(self._forward(reader, to_server, source, is_reply=False)),
-            asyncio.ensure_future(self._forward(from_server, writer, source, is_reply=True)),
+            asyncio.ensure_future(self._forward(reader, to_server, gates, is_reply=False)),
+            asyncio.ensure_future(self._forward(from_server, writer, gates, is_reply=True)),
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -105,7 +112,7 @@ class Network:
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        source: asyncio.Event,
+        gates: Sequence[asyncio.Event],
         *,
         is_reply: bool,
     ) -> None:
@@ -114,8 +121,8 @@ class Network:
                 await asyncio.sleep(self.delay_s)
             self.held += 1
             try:
-                await self._flows.wait()
-                await source.wait()
+                for gate in gates:
+                    await gate.wait()
             finally:
                 self.held -= 1
             if is_reply and self.loses_replies:

@@ -260,19 +260,20 @@ async def test_ended_sessions_leave_nothing_behind() -> None:
 
 @pytest.mark.gen_test
 async def test_listener_that_does_not_read_is_bounded() -> None:
-    """A listener that stops reading loses announcements instead of filling the memory."""
+    """A listener that stops reading is told that some are missing; they do not fill the memory."""
     store = MemoryStore()
-    listener = store.gone()
-    first = asyncio.ensure_future(anext(listener))
-    await asyncio.sleep(0)
+    async with aclosing(store.gone()) as listener:
+        assert await anext(listener) is None
 
-    for _ in range(WAITING_PER_LISTENER + 50):
-        await store.destroy((await created(store, data={})).handle, now_ms=NOW)
-    await first
-    await store.aclose()
-    rest = [handle async for handle in listener]
+        for _ in range(WAITING_PER_LISTENER + 50):
+            await store.destroy((await created(store, data={})).handle, now_ms=NOW)
+        read = [await anext(listener) for _ in range(WAITING_PER_LISTENER + 1)]
+        last = await created(store)
+        await store.destroy(last.handle, now_ms=NOW)
 
-    assert WAITING_PER_LISTENER - 2 <= len(rest) <= WAITING_PER_LISTENER
+        assert None not in read[:-1]
+        assert read[-1] is None
+        assert await anext(listener) == last.handle
 
 
 @pytest.mark.gen_test
@@ -280,11 +281,10 @@ async def test_listener_may_be_closed_by_itself() -> None:
     """A closed iterator ends, is forgotten by the store, and leaves the others alone."""
     store = MemoryStore()
     async with aclosing(store.gone()) as leaving, aclosing(store.gone()) as staying:
-        told = [asyncio.ensure_future(anext(each)) for each in (leaving, staying)]
-        await asyncio.sleep(0)
+        begun = [await anext(each) for each in (leaving, staying)]
         record = await created(store)
         await store.destroy(record.handle, now_ms=NOW)
-        heard = await asyncio.gather(*told)
+        heard = [await anext(each) for each in (leaving, staying)]
 
         await leaving.aclose()
         after = asyncio.ensure_future(anext(staying))
@@ -293,7 +293,7 @@ async def test_listener_may_be_closed_by_itself() -> None:
         await store.destroy(second.handle, now_ms=NOW)
 
         assert len(store._listeners) == 1
-        assert heard == [record.handle] * 2
+        assert (begun, heard) == ([None] * 2, [record.handle] * 2)
         assert await anext(leaving, None) is None
         assert await after == second.handle
 

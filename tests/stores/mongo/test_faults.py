@@ -36,7 +36,7 @@ from tests.conftest import StartServer
 from tests.stores.mongo.samples import (
     MUTATIONS,
     READS,
-    heard_by,
+    begun,
     store_at,
 )
 from tests.support.backends import Backend, Server
@@ -107,7 +107,7 @@ async def test_store_outlives_its_server(start_server: StartServer) -> None:
     server = start_server("mongo_rs")
     async with store_at(server.url) as store, aclosing(store.gone()) as listener:
         record = await created(store)
-        await heard_by(listener, store)
+        await begun(listener)
         waiting = asyncio.ensure_future(anext(listener))
         server.kill()
 

@@ -36,7 +36,7 @@ from tests.stores.mongo.samples import (
     Document,
     Stored,
     as_date,
-    heard_by,
+    begun,
     store_at,
 )
 from tests.support.backends import Backend
@@ -174,7 +174,7 @@ async def test_rotation_logged_as_a_replacement_is_announced(mongo_rs: Backend, 
     """A sign-in after a renewal changes so much that the server logs the whole document; it is told too."""
     client: pymongo.MongoClient[Document]
     async with store_at(mongo_rs.url, prefix=prefix) as store, aclosing(store.gone()) as listener:
-        await heard_by(listener, store)
+        await begun(listener)
         renewed, signed_in = await created(store), await created(store)
         second = Credential(signed_in.handle, new_verifier())
 

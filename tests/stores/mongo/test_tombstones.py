@@ -24,7 +24,7 @@ from stormcellar.stores.conformance.cases import (
 from stormcellar.stores.mongo import MongoStore
 from stormcellar.stores.mongo.client import collection_name
 from tests.conftest import StartServer
-from tests.stores.mongo.samples import Document, Stored, as_date, heard_by, store_at
+from tests.stores.mongo.samples import Document, Stored, as_date, begun, store_at
 from tests.stores.mongo.test_faults import failing
 from tests.support.backends import Backend
 
@@ -51,7 +51,7 @@ async def test_destroy_is_announced_once_however_it_is_logged(mongo_rs: Backend,
     """As a change of a large document and as the replacement of a small one; a second destroy is not."""
     client: pymongo.MongoClient[Document]
     async with store_at(mongo_rs.url, prefix=prefix) as store, aclosing(store.gone()) as listener:
-        await heard_by(listener, store)
+        await begun(listener)
         small = await created(store, data={})
         renewed = await created(store, data={"a": b"x" * 1000})
         second = Credential(renewed.handle, new_verifier())
@@ -79,7 +79,7 @@ async def test_full_server_leaves_no_tombstone_and_announces(start_server: Start
     """Where nothing can be written, destroy removes the document, says so once, and is announced."""
     server = start_server("mongo_rs", extra=["--setParameter", "enableTestCommands=1"])
     async with store_at(server.url) as store, aclosing(store.gone()) as listener:
-        await heard_by(listener, store)
+        await begun(listener)
         record, ended = await created(store), await created(store)
         await store.destroy(ended.handle, now_ms=NOW)
 

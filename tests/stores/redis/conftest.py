@@ -45,7 +45,8 @@ def open_redis(io_loop: IOLoop) -> Iterator[OpenRedis]:
     stores: list[RedisStore] = []
 
     def open_one(url: str, **options: Any) -> RedisStore:
-        stores.append(RedisStore.from_url(url, StoreOptions(f"test-{token_urlsafe(6)}", **options)))
+        given = StoreOptions(**{"prefix": f"test-{token_urlsafe(6)}", **options})
+        stores.append(RedisStore.from_url(url, given))
         return stores[-1]
 
     yield open_one

@@ -118,15 +118,15 @@ async def until(holds: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-async def collect(store: Store, heard: list[Handle]) -> None:
+async def collect(store: Store, heard: list[Handle | None]) -> None:
     """Append to *heard* what *store* announces."""
     async for handle in store.gone():
         heard.append(handle)
 
 
-async def announced(store: Store, heard: list[Handle]) -> bool:
+async def announced(store: Store, heard: list[Handle | None]) -> bool:
     """Destroy new sessions until *heard* has one of them, at most some seconds; a subscription takes time."""
-    ended: set[Handle] = set()
+    ended: set[Handle | None] = set()
     deadline = time.monotonic() + 10
     while not ended & set(heard) and time.monotonic() < deadline:
         record = new_record()

@@ -8,15 +8,19 @@ from typing import Any
 import pytest
 
 from stormcellar.stores import Handle, StoreUnavailable
-from tests.stores.redis.samples import OpenRedis, announced, collect, eventually, redis_client
+from stormcellar.stores.conformance.cases import new_record
+from tests.conftest import StartServer
+from tests.stores.redis.samples import OpenRedis, announced, collect, eventually, now, redis_client
 from tests.support.backends import Backend, Server
+from tests.support.cluster import add_replica, client_of
+from tests.support.network import Network
 
 
 @pytest.mark.gen_test
 async def test_the_push_comes_back_after_a_restart(own_redis: Server, open_redis: OpenRedis) -> None:
     """A listener outlives its server, and hears of what ends once that is back."""
     store = open_redis(own_redis.url, timeout_s=0.6)
-    heard: list[Handle] = []
+    heard: list[Handle | None] = []
     listening = asyncio.ensure_future(collect(store, heard))
     try:
         assert await announced(store, heard)
@@ -32,12 +36,54 @@ async def test_the_push_comes_back_after_a_restart(own_redis: Server, open_redis
 
 
 @pytest.mark.gen_test
+async def test_the_push_follows_a_fail_over(start_server: StartServer, open_redis: OpenRedis) -> None:
+    """A process that only listens hears of sessions that end on the new primary; it is told of the gap."""
+    primary, replica = (start_server("redis_cluster") for _ in range(2))
+    add_replica(replica, primary)
+    listener, other = (open_redis(primary.url, timeout_s=0.6, prefix="test") for _ in range(2))
+    heard: list[Handle | None] = []
+    listening = asyncio.ensure_future(collect(listener, heard))
+    try:
+        assert await announced(other, heard)
+        heard.clear()
+        primary.kill()
+        with client_of(replica) as admin:
+            admin.execute_command("CLUSTER FAILOVER", "TAKEOVER")
+        await eventually(other.ping)
+
+        assert await announced(other, heard)
+        assert heard[0] is None
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
+@pytest.mark.gen_test
+async def test_a_silent_connection_is_given_up(start_server: StartServer, open_redis: OpenRedis) -> None:
+    """A connection that no longer carries anything, in either direction, is replaced within seconds."""
+    server = start_server("redis8")
+    async with Network(server.port) as network:
+        store = open_redis(f"redis://127.0.0.1:{network.port}/0", timeout_s=0.6, prefix="test")
+        other = open_redis(server.url, prefix="test")
+        iterator = store.gone()
+        assert await anext(iterator) is None
+        network.abandon()
+
+        assert await asyncio.wait_for(anext(iterator), 10) is None
+        record = new_record()
+        await other.create(record)
+        await other.destroy(record.handle, now_ms=now())
+        assert await anext(iterator) == record.handle
+        await iterator.aclose()
+
+
+@pytest.mark.gen_test
 async def test_strange_messages_on_the_channel_are_passed_over(
     each_redis: Backend, open_redis: OpenRedis
 ) -> None:
     """What somebody else publishes on our channel neither ends the listener nor reaches its caller."""
     store = open_redis(each_redis.url)
-    heard: list[Handle] = []
+    heard: list[Handle | None] = []
     listening = asyncio.ensure_future(collect(store, heard))
     assert await announced(store, heard)
 
@@ -47,14 +93,15 @@ async def test_strange_messages_on_the_channel_are_passed_over(
     assert await announced(store, heard)
     listening.cancel()
 
-    assert all(len(handle) == 22 for handle in heard)
+    assert heard[0] is None
+    assert all(len(handle or "") == 22 for handle in heard[1:])
 
 
 @pytest.mark.gen_test
 async def test_closing_the_store_ends_its_listeners(each_redis: Backend, open_redis: OpenRedis) -> None:
     """One that waits for a message and one that never started both end, and the store stays closed."""
     store = open_redis(each_redis.url)
-    heard: list[Handle] = []
+    heard: list[Handle | None] = []
     listening = asyncio.ensure_future(collect(store, heard))
     assert await announced(store, heard)
 
@@ -85,7 +132,7 @@ async def test_closing_the_store_ends_a_listener_that_waits_to_reconnect(
 async def test_a_cancelled_listener_is_cancelled(each_redis: Backend, open_redis: OpenRedis) -> None:
     """Cancelling who listens is not mistaken for the end of the store, and gives its connection back."""
     store = open_redis(each_redis.url)
-    heard: list[Handle] = []
+    heard: list[Handle | None] = []
     listening = asyncio.ensure_future(collect(store, heard))
     assert await announced(store, heard)
 
@@ -106,7 +153,7 @@ async def test_a_cancelled_listener_is_cancelled(each_redis: Backend, open_redis
 async def test_closing_an_iterator_ends_that_one_alone(each_redis: Backend, open_redis: OpenRedis) -> None:
     """One listener's end leaves another of the same store listening."""
     store = open_redis(each_redis.url)
-    heard: list[Handle] = []
+    heard: list[Handle | None] = []
     other = asyncio.ensure_future(collect(store, heard))
     iterator: Any = store.gone()
     first = asyncio.ensure_future(anext(iterator))
