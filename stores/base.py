@@ -116,7 +116,7 @@ class Store(ABC):
         stays. *now_ms* only judges whether the session is live.
 
         The verifier that was the current one stays live until `rotated_ms + grace_ms`: `load`, `apply` and
-        `alive` accept it. With `grace_ms` 0, at a change of privilege, every earlier verifier is dead at
+        `states` accept it. With `grace_ms` 0, at a change of privilege, every earlier verifier is dead at
         once, and a credential that is a previous one within its grace may rotate. With a grace only the
         current one may.
 
@@ -196,8 +196,15 @@ class Announcing(Store):
         """
 
     @abstractmethod
-    async def alive(self, credentials: Iterable[Credential], *, now_ms: int) -> set[Credential]:
-        """Return which of *credentials*, any number, are live; exact for each, but not one snapshot."""
+    async def states(
+        self, credentials: Iterable[Credential], *, now_ms: int
+    ) -> dict[Credential, Record | Absent]:
+        """Return for each of *credentials*, any number, what has become of its session. Writes nothing.
+
+        As `load`, with `data` left empty, and with one difference: a session that is live for another
+        verifier is returned, with its current one. So `record.verifier == credential.verifier` tells
+        whether the credential is live. Exact for each, but not one snapshot.
+        """
 
 
 class Scannable(Store):

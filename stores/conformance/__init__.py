@@ -16,7 +16,7 @@ Subclass `StoreContract` in a test module and override the fixture `store`::
             yield store
             io_loop.run_sync(store.aclose)
 
-The tests of `gone` and `alive` run if the store is `Announcing`, those of `scan` if it is `Scannable`;
+The tests of `gone` and `states` run if the store is `Announcing`, those of `scan` if it is `Scannable`;
 otherwise they are skipped. Set the class attribute `announces = False` if an `Announcing` store runs on a
 backend that cannot push, such as a standalone MongoDB server. `CountersContract` tests the counters of a
 store in the same way.

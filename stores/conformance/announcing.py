@@ -1,30 +1,35 @@
-"""Tests of `gone` and `alive`: what is announced, what is not, and how listening ends."""
+"""Tests of `gone` and `states`: what is announced, what is not, and how listening ends."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
 
 from stormcellar.stores.base import Announcing, Store
 from stormcellar.stores.conformance.cases import (
+    ENDED,
     HOUR,
     MINUTE,
     NOTHING,
     NOW,
+    UNKNOWN,
     created,
     created_many,
     is_ended,
+    living,
+    loaded,
     new_handle,
     new_record,
     new_user,
     new_verifier,
     rotated,
 )
-from stormcellar.stores.records import Credential, Delta, Handle
+from stormcellar.stores.records import Credential, Delta, Handle, Record
 
 HEARD_S = 10.0
 """How long a push may take, connecting included."""
@@ -90,17 +95,17 @@ class AnnouncingContract:
         assert not {live.handle, expired.handle} & set(heard)
 
     async def test_gone_tells_what_is_already_so(self, announcing: Announcing) -> None:
-        """When an announcement arrives, `alive` already confirms it."""
+        """When an announcement arrives, `states` already confirms it."""
         self._needs_push()
         ending: dict[Handle, Credential] = {}
         confirmed: list[set[Credential]] = []
 
         async def confirm() -> None:
-            # A cancellation in `alive` leaves the loop without closing the iterator.
+            # A cancellation in `states` leaves the loop without closing the iterator.
             async with aclosing(announcing.gone()) as handles:
                 async for handle in handles:
                     if handle in ending:
-                        confirmed.append(await announcing.alive([ending[handle]], now_ms=NOW))
+                        confirmed.append(await living(announcing, [ending[handle]]))
 
         listener = asyncio.create_task(confirm())
         async with asyncio.timeout(HEARD_S):
@@ -142,15 +147,51 @@ class AnnouncingContract:
             async with _listening(announcing):
                 pass
 
-    async def test_alive_takes_none_and_one(self, announcing: Announcing) -> None:
-        """No credentials return an empty set; one live credential returns itself."""
-        record = await created(announcing)
+    async def test_states_takes_none_and_one(self, announcing: Announcing) -> None:
+        """No credentials return nothing; a live one returns its record, without the data."""
+        record = await created(announcing, user=new_user(), data={"a": b"1"})
 
-        assert await announcing.alive([], now_ms=NOW) == set()
-        assert await announcing.alive([record.credential], now_ms=NOW) == {record.credential}
+        assert await announcing.states([], now_ms=NOW) == {}
+        found = await announcing.states([record.credential], now_ms=NOW)
+        assert found == {record.credential: replace(record, data={})}
 
-    async def test_alive_is_exact_for_each_of_a_thousand(self, announcing: Announcing) -> None:
-        """Of a thousand credentials, read once from an iterator, exactly the live ones are returned."""
+    async def test_states_tells_why_there_is_none(self, announcing: Announcing) -> None:
+        """Ended, expired and unknown sessions are told as `load` tells them."""
+        ended, expired = await created(announcing), await created(announcing)
+        unknown = Credential(new_handle(), new_verifier())
+        await announcing.destroy(ended.handle, now_ms=NOW)
+
+        found = await announcing.states([ended.credential, unknown], now_ms=NOW)
+        later = await announcing.states([expired.credential], now_ms=NOW + HOUR)
+
+        assert found == {ended.credential: ENDED, unknown: UNKNOWN}
+        assert later == {expired.credential: UNKNOWN}
+
+    async def test_states_returns_what_superseded_it(self, announcing: Announcing) -> None:
+        """For a verifier that was replaced: the record with the present one, user and times included."""
+        record, user = await created(announcing), new_user()
+        new, wrong = new_verifier(), Credential(record.handle, new_verifier())
+        await rotated(announcing, record.credential, new, user=user, auth_ms=NOW)
+
+        found = await announcing.states([record.credential, wrong], now_ms=NOW)
+
+        present = await loaded(announcing, Credential(record.handle, new))
+        assert found == dict.fromkeys([record.credential, wrong], replace(present, data={}))
+        assert (present.verifier, present.user) == (new, user)
+
+    async def test_states_accepts_the_previous_verifier_in_its_grace(self, announcing: Announcing) -> None:
+        """Until the grace ends the record has the verifier that was asked for, then the present one."""
+        record, new = await created(announcing), new_verifier()
+        await rotated(announcing, record.credential, new, grace_ms=MINUTE)
+
+        [during] = (await announcing.states([record.credential], now_ms=NOW + MINUTE - 1)).values()
+        [after] = (await announcing.states([record.credential], now_ms=NOW + MINUTE)).values()
+
+        assert isinstance(during, Record) and isinstance(after, Record)
+        assert (during.verifier, after.verifier) == (record.verifier, new)
+
+    async def test_states_is_exact_for_each_of_a_thousand(self, announcing: Announcing) -> None:
+        """Of a thousand credentials, read once from an iterator, each has its own answer."""
         records = [new_record(data={}) for _ in range(300)]
         await created_many(announcing, records)
         await asyncio.gather(*(announcing.destroy(record.handle, now_ms=NOW) for record in records[200:]))
@@ -162,10 +203,13 @@ class AnnouncingContract:
         def once() -> Iterator[Credential]:
             yield from asked
 
-        live = await announcing.alive(once(), now_ms=NOW)
+        found = await announcing.states(once(), now_ms=NOW)
 
+        live = {each: replace(record, data={}) for each, record in zip(good[:200], records, strict=False)}
+        superseded = {each: live[good[number]] for number, each in enumerate(wrong[:200])}
+        ended = dict.fromkeys([*good[200:], *wrong[200:]], ENDED)
         assert len(asked) == 1000
-        assert live == set(good[:200])
+        assert found == {**live, **superseded, **ended, **dict.fromkeys(unknown, UNKNOWN)}
 
     def _needs_push(self) -> None:
         if not self.announces:

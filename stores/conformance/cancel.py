@@ -35,7 +35,7 @@ class CancelContract:
         """Calls cancelled at many points leave no partial state, and no other call gets their reply."""
         others = [await created(store, data={"mine": b"%d" % number}) for number in range(8)]
         for name in _CALLS:
-            if name == "alive" and not isinstance(store, Announcing):
+            if name == "states" and not isinstance(store, Announcing):
                 continue
             last_s = await _duration(await _Target.make(store, name), name)
             for step in range(CANCELLATIONS):
@@ -108,7 +108,7 @@ _CALLS: dict[str, Callable[[_Target], Coroutine[Any, Any, object]]] = {
     "destroy": lambda t: t.store.destroy(t.record.handle, now_ms=NOW),
     "find": lambda t: t.store.find(t.record.handle, now_ms=NOW),
     "of_user": lambda t: t.store.of_user(t.user, now_ms=NOW),
-    "alive": lambda t: living(t.store, [t.record.credential, t.new]),
+    "states": lambda t: living(t.store, [t.record.credential, t.new]),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -180,10 +180,15 @@ async def scanned(store: Store, *, now_ms: int = NOW) -> dict[Handle, Record]:
     return {record.handle: record async for record in store.scan(now_ms=now_ms)}
 
 
-async def living(store: Store, credentials: Sequence[Credential], *, now_ms: int = NOW) -> set[Credential]:
-    """Return which of *credentials* are live: by `alive` if the store is `Announcing`, else by `load`."""
+async def living(store: Store, credentials: Collection[Credential], *, now_ms: int = NOW) -> set[Credential]:
+    """Return which of *credentials* are live: by `states` if the store is `Announcing`, else by `load`."""
     if isinstance(store, Announcing):
-        return await store.alive(credentials, now_ms=now_ms)
+        states = await store.states(credentials, now_ms=now_ms)
+        return {
+            each
+            for each, state in states.items()
+            if isinstance(state, Record) and state.verifier == each.verifier
+        }
     found = [await store.load(each, now_ms=now_ms) for each in credentials]
     return {each for each, answer in zip(credentials, found, strict=True) if isinstance(answer, Record)}
 

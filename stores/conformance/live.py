@@ -169,7 +169,7 @@ class LiveContract:
         assert handles(await store.of_user(user, now_ms=now + 3)) == [record.handle]
 
     async def test_grace_accepts_the_previous_verifier_until_it_ends(self, store: Store) -> None:
-        """In its grace the previous verifier loads (as presented), writes and is alive; afterwards not."""
+        """In its grace the previous verifier loads (as presented) and writes; afterwards not."""
         record = await created(store)
         new, end = Credential(record.handle, new_verifier()), NOW + 3 * SECOND + MINUTE
         await rotated(store, record.credential, new.verifier, now_ms=NOW + 3 * SECOND, grace_ms=MINUTE)

@@ -17,7 +17,7 @@ from dataclasses import replace
 from marshal import dumps, loads
 from struct import Struct, error
 
-from stormcellar.stores.records import Absent, Handle, Record, Verifier, Why
+from stormcellar.stores.records import Absent, Credential, Handle, Record, Verifier, Why
 
 _HEAD = Struct("<Bq5i32sHH")
 """Kind, created; rotated, sign-in, seen, expires, deadline; verifier; the lengths of user and client."""
@@ -115,6 +115,16 @@ def absence(packed: bytes, verifier: Verifier, now_ms: float) -> Absent | None:
     if verifier == record.verifier or (verifier == previous and now_ms < grace_until_ms):
         return None
     return Absent(Why.SUPERSEDED, record.rotated_ms)
+
+
+def state(packed: bytes, credential: Credential, now_ms: float) -> Record | Absent:
+    """Return the live record without data, with its own verifier if that of *credential* is not live."""
+    handle, verifier = credential
+    absent = absence(packed, verifier, now_ms)
+    if absent and absent.why is not Why.SUPERSEDED:
+        return absent
+    record = unpack(packed, handle)
+    return replace(record, data={}, verifier=record.verifier if absent else verifier)
 
 
 def listing(packed: bytes) -> tuple[str | None, int, int]:

@@ -12,18 +12,19 @@ from stormcellar.stores.errors import DuplicateSession, StoreFull
 from stormcellar.stores.memory import changes
 from stormcellar.stores.memory.counters import MemoryCounters
 from stormcellar.stores.memory.listeners import Listeners
+from stormcellar.stores.memory.listing import Listing
 from stormcellar.stores.memory.records import (
     absence,
     data_of,
     listing,
     load,
     pack,
+    state,
     unpack,
     with_data,
     with_times,
 )
-from stormcellar.stores.memory.schedule import Schedule
-from stormcellar.stores.memory.table import SESSION_BYTES, Entries, UserIndex
+from stormcellar.stores.memory.table import SESSION_BYTES, Entries
 from stormcellar.stores.memory.tombstones import Tombstones
 from stormcellar.stores.records import (
     DEFAULT_OPTIONS,
@@ -65,7 +66,7 @@ class MemoryStore(Announcing, Scannable):
                 listed with its new ones
     destroy     `entries.pop(handle)`; unlist the handle; add a tombstone
     of_user     `users.of(user)`, then `entries[handle]` of each
-    alive       `entries.get(handle)` of each
+    states      `entries.get(handle)` of each; without an entry, the tombstone
     gone        one queue for each listener, filled by destroy and rotate
     scan        for each part of the table: copy its handles, then `entries.get(handle)` of each; yield to
                 the event loop every 100
@@ -98,10 +99,9 @@ class MemoryStore(Announcing, Scannable):
                 raise ValueError(f"{name} must be at least 1, not {limit}")
         self.max_sessions = max_sessions
         self.max_memory = max_memory
-        self._entries = entries = Entries()
-        self._users = UserIndex()
-        self._by_expiry = Schedule(lambda handle: listing(entries[handle])[2])
-        self._anonymous_by_seen = Schedule(lambda handle: listing(entries[handle])[1])
+        self._entries = Entries()
+        self._listing = Listing(self._entries)
+        self._by_expiry = self._listing.by_expiry
         self._listeners = Listeners()
         self._counters = MemoryCounters()
         self._tombstones = Tombstones()
@@ -134,7 +134,7 @@ class MemoryStore(Announcing, Scannable):
         self._reclaim(record.seen_ms)
         self._make_room(SESSION_BYTES + len(packed), record.seen_ms)
         self._entries.add(record.handle, packed)
-        self._list(record)
+        self._listing.add(record)
 
     async def load(self, credential: Credential, *, now_ms: int) -> Record | Absent:
         """Return a copy of the live record, with the verifier presented."""
@@ -173,7 +173,7 @@ class MemoryStore(Announcing, Scannable):
             _, seen_ms, old_expires_ms = listing(packed)
             new = with_times(new, seen_ms=max(seen_ms, now_ms), expires_ms=max(old_expires_ms, expires_ms))
         self._make_room(len(new) - len(packed), now_ms, handle)
-        self._move(handle, packed, new)
+        self._listing.move(handle, packed, new)
         self._entries.replace(handle, new)
         return Outcome.APPLIED
 
@@ -195,9 +195,9 @@ class MemoryStore(Announcing, Scannable):
         else:
             new = pack(rotated)
         self._make_room(len(new) - len(packed), now_ms, record.handle)
-        self._unlist(record.handle, packed)
+        self._listing.discard(record.handle, packed)
         self._entries.replace(record.handle, new)
-        self._list(rotated)
+        self._listing.add(rotated)
         if not has_grace:
             self._listeners.announce(record.handle)
         return Outcome.APPLIED
@@ -214,12 +214,20 @@ class MemoryStore(Announcing, Scannable):
     async def of_user(self, user: str, *, now_ms: int) -> list[Record]:
         """Return every live session of *user*, `data` left empty."""
         check_user(user)
-        records = [unpack(self._entries[handle], handle) for handle in self._users.of(user)]
+        records = [unpack(self._entries[handle], handle) for handle in self._listing.users.of(user)]
         return [replace(record, data={}) for record in records if record.expires_ms > now_ms]
 
-    async def alive(self, credentials: Iterable[Credential], *, now_ms: int) -> set[Credential]:
-        """Return which of *credentials* are live."""
-        return {each for each in credentials if self._live(each, now_ms) is not None}
+    async def states(
+        self, credentials: Iterable[Credential], *, now_ms: int
+    ) -> dict[Credential, Record | Absent]:
+        """Return what has become of the session of each of *credentials*."""
+        found: dict[Credential, Record | Absent] = {}
+        for each in credentials:
+            packed = self._entries.get(each.handle)
+            found[each] = (
+                state(packed, each, now_ms) if packed else self._tombstones.absent(each.handle, now_ms)
+            )
+        return found
 
     def gone(self) -> AsyncGenerator[Handle | None, None]:
         """Yield None, then the handle of each destroy and of each rotation without grace."""
@@ -253,32 +261,8 @@ class MemoryStore(Announcing, Scannable):
         packed = self._entries.get(credential.handle)
         return None if packed is None or absence(packed, credential.verifier, now_ms) else packed
 
-    def _move(self, handle: Handle, packed: bytes, new: bytes) -> None:
-        """Move the handle in the schedules from the times in *packed* to those in *new*."""
-        user, old_seen_ms, old_expires_ms = listing(packed)
-        _, seen_ms, expires_ms = listing(new)
-        self._by_expiry.move(handle, old_expires_ms, expires_ms)
-        if user is None:
-            self._anonymous_by_seen.move(handle, old_seen_ms, seen_ms)
-
-    def _list(self, record: Record) -> None:
-        """Add the handle to the schedules or the index."""
-        self._by_expiry.put(record.handle, record.expires_ms)
-        if record.user is None:
-            self._anonymous_by_seen.put(record.handle, record.seen_ms)
-        else:
-            self._users.add(record.user, record.handle)
-
-    def _unlist(self, handle: Handle, packed: bytes) -> None:
-        user, seen_ms, expires_ms = listing(packed)
-        self._by_expiry.discard(handle, expires_ms)
-        if user is None:
-            self._anonymous_by_seen.discard(handle, seen_ms)
-        else:
-            self._users.discard(user, handle)
-
     def _remove(self, handle: Handle) -> None:
-        self._unlist(handle, self._entries.pop(handle))
+        self._listing.discard(handle, self._entries.pop(handle))
 
     def _reclaim(self, now_ms: int) -> None:
         self._tombstones.reclaim(now_ms)
@@ -294,7 +278,7 @@ class MemoryStore(Announcing, Scannable):
         entries, most = self._entries, self.max_sessions - (writing is None)
         while len(entries) > most or entries.size_bytes + size_bytes > self.max_memory:
             expired = self._by_expiry.first(1, until_ms=now_ms)
-            removable = expired or [h for h in self._anonymous_by_seen.first(2) if h != writing]
+            removable = expired or [h for h in self._listing.anonymous_by_seen.first(2) if h != writing]
             if not removable:
                 raise StoreFull(f"memory store: no room, and all {len(entries)} sessions are signed in")
             self._remove(removable[0])

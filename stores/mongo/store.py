@@ -34,6 +34,7 @@ from stormcellar.stores.records import (
     Record,
     Rotation,
     StoreOptions,
+    Verifier,
     Why,
     check_user,
 )
@@ -60,7 +61,7 @@ class MongoStore(Announcing, Scannable):
                  an inserted `_id` of false, so that an update that matches nothing is an error
         destroy  updateOne({_id, no tombstone}, [{$replaceWith: tombstone}]); on a full server deleteOne
         of_user  find({user, live}, without data) by the index on user; before the first, createIndexes
-        alive    find({_id: {$in}, live}, verifiers) for each 500 handles
+        states   find({_id: {$in}}, without data) for each 500 handles
         scan     find({_id: {$gt: last}, live}) by _id, 500 at a time
         gone     a change stream of tombstones, of deletes, and of updates of the verifier that leave no
                  previous one
@@ -111,7 +112,13 @@ class MongoStore(Announcing, Scannable):
     async def load(self, credential: Credential, *, now_ms: int) -> Record | Absent:
         """Return the live session, or why there is none; see `Store.load`."""
         handle, verifier = credential
-        document = await self._loads.document(handle)
+        found = self._state(await self._loads.document(handle), verifier, now_ms)
+        if isinstance(found, Record) and found.verifier != verifier:
+            return Absent(Why.SUPERSEDED, found.rotated_ms)
+        return found
+
+    def _state(self, document: Document | None, verifier: Verifier, now_ms: int) -> Record | Absent:
+        """Return the live session in *document*, with *verifier* if that is live, or why there is none."""
         if document is None:
             return Absent(Why.UNKNOWN)
         if (ended_ms := documents.ended_ms(document)) is not None:
@@ -119,10 +126,8 @@ class MongoStore(Announcing, Scannable):
         record = self._reader.record(document)
         if record is None or record.expires_ms <= now_ms:
             return Absent(Why.UNKNOWN)
-        if record.verifier == verifier:
+        if record.verifier == verifier or not documents.is_accepted(document, verifier, now_ms):
             return record
-        if not documents.is_accepted(document, verifier, now_ms):
-            return Absent(Why.SUPERSEDED, record.rotated_ms)
         return replace(record, verifier=verifier)
 
     async def find(self, handle: Handle, *, now_ms: int) -> Record | None:
@@ -216,28 +221,23 @@ class MongoStore(Announcing, Scannable):
         found = await self._read("of_user", lambda: self._indexes.use(attempt))
         return [record for document in found if (record := self._reader.record({**document, "data": {}}))]
 
-    async def alive(self, credentials: Iterable[Credential], *, now_ms: int) -> set[Credential]:
-        """Return which of *credentials* are live; see `Announcing.alive`."""
+    async def states(
+        self, credentials: Iterable[Credential], *, now_ms: int
+    ) -> dict[Credential, Record | Absent]:
+        """Return what has become of the session of each of *credentials*; see `Announcing.states`."""
         wanted = set(credentials)
         handles = sorted({credential.handle for credential in wanted})
 
         async def attempt() -> dict[str, Document]:
             found: dict[str, Document] = {}
             for start in range(0, len(handles), PAGE):
-                query = {**documents.live(now_ms), "_id": {"$in": handles[start : start + PAGE]}}
-                fields = {"client": False, "data": False}
-                async for document in self._sessions.find(query, fields, batch_size=PAGE):
-                    found[document["_id"]] = document
+                query = {"_id": {"$in": handles[start : start + PAGE]}}
+                async for document in self._sessions.find(query, {"data": False}, batch_size=PAGE):
+                    found[document["_id"]] = {**document, "data": {}}
             return found
 
-        found = await self._read("alive", attempt)
-        return {
-            credential
-            for credential in wanted
-            if (document := found.get(credential.handle))
-            and documents.has_times(document)
-            and documents.is_accepted(document, credential.verifier, now_ms)
-        }
+        found = await self._read("states", attempt)
+        return {each: self._state(found.get(each.handle), each.verifier, now_ms) for each in wanted}
 
     async def scan(self, *, now_ms: int) -> AsyncIterator[Record]:
         """Yield the live records; see `Scannable.scan`."""

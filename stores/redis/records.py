@@ -42,7 +42,8 @@ from stormcellar.stores.records import (
 LOG = logging.getLogger(__name__)
 
 META = ("#v", "#p", "#g", "#u", "#c", "#r", "#a", "#s", "#e", "#d", "#m")
-_META = tuple(name.encode() for name in META)
+STATE = (*META, "#x")
+_STATE = tuple(name.encode() for name in STATE)
 
 REPORTS_KEPT = 1024
 """How many handles are kept so that none is logged twice."""
@@ -137,9 +138,10 @@ class Stored(NamedTuple):
             return replace(record, verifier=verifier)
         return Absent(Why.SUPERSEDED, record.rotated_ms)
 
-    def is_live(self, verifier: Verifier, *, now_ms: int) -> bool:
-        """Return whether the session is live for *verifier*."""
-        return isinstance(self.seen_by(verifier, now_ms=now_ms), Record)
+    def state(self, verifier: Verifier, *, now_ms: int) -> Record | Absent:
+        """Return as `seen_by`, but a record that is live for another verifier with that one."""
+        found = self.seen_by(verifier, now_ms=now_ms)
+        return self.record if isinstance(found, Absent) and found.why is Why.SUPERSEDED else found
 
 
 def parse(handle: Handle, fields: dict[bytes, Any]) -> Stored:
@@ -184,9 +186,9 @@ class Reader:
         return self._read(handle, reply)
 
     def read_meta(self, handle: Handle, reply: Any) -> Stored | Absent:
-        """Return the record in a reply to HMGET of `META`. A tombstone has none of these fields: UNKNOWN."""
+        """Return the record in a reply to HMGET of `STATE`, or of `META`, where a tombstone is UNKNOWN."""
         if type(reply) is list:
-            pairs = zip(_META, reply, strict=True)
+            pairs = zip(_STATE, reply, strict=False)
             return self._read(handle, {name: value for name, value in pairs if value is not None})
         return self._read(handle, reply)
 

@@ -23,7 +23,7 @@ from stormcellar.stores.redis.client import BATCH, HANDLE, RedisClient
 from stormcellar.stores.redis.counters import RedisCounters
 from stormcellar.stores.redis.eviction import Eviction
 from stormcellar.stores.redis.records import (
-    META,
+    STATE,
     Argument,
     Reader,
     Stored,
@@ -57,7 +57,7 @@ class RedisStore(Announcing, Scannable):
     of_user       for each 1000 entries EVALSHA: ZSCAN; EXISTS, if there are many; HMGET of each handle, if
                   any exists; with stale entries: then EVALSHA: ZMSCORE, ZREM. Where keys may be evicted:
                   ZSCORE of the mark; without it EVAL: SCAN, HGET of each key; index, ZADD, ZREM
-    alive         HMGET of each handle
+    states        HMGET of each handle
     gone          SUBSCRIBE
     scan          SCAN with MATCH and COUNT on each primary node, HGETALL of each handle
     ping          each command above on keys that no session has, see `redis.rights`; INFO on each primary
@@ -190,18 +190,22 @@ class RedisStore(Announcing, Scannable):
         """Return every live session of *user* bound before the call, each once, `data` left empty."""
         return await self._index.records(user, now_ms=now_ms)
 
-    async def alive(self, credentials: Iterable[Credential], *, now_ms: int) -> set[Credential]:
-        """Return which of any number of *credentials* are live; exact for each, not one snapshot."""
+    async def states(
+        self, credentials: Iterable[Credential], *, now_ms: int
+    ) -> dict[Credential, Record | Absent]:
+        """Return what has become of the session of each of *credentials*; exact for each."""
         asked = list(dict.fromkeys(credentials))
-        async with self._client.within("alive"):
+        async with self._client.within("states"):
             keys = [self._key(handle) for handle, _ in asked]
-            replies = await self._client.read_each("alive", "HMGET", keys, *META)
-        live = set()
-        for (handle, verifier), reply in zip(asked, replies, strict=True):
-            stored = self._reader.read_meta(handle, reply)
-            if isinstance(stored, Stored) and stored.is_live(verifier, now_ms=now_ms):
-                live.add(Credential(handle, verifier))
-        return live
+            replies = await self._client.read_each("states", "HMGET", keys, *STATE)
+        found: dict[Credential, Record | Absent] = {}
+        for credential, reply in zip(asked, replies, strict=True):
+            stored = self._reader.read_meta(credential.handle, reply)
+            if isinstance(stored, Stored):
+                found[credential] = stored.state(credential.verifier, now_ms=now_ms)
+            else:
+                found[credential] = stored
+        return found
 
     async def gone(self) -> AsyncGenerator[Handle | None, None]:
         """Yield None at each new subscription, and the handle of each end as it is published."""

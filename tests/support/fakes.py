@@ -104,8 +104,10 @@ class SteeredStore(Announcing, Scannable):
     async def of_user(self, user: str, *, now_ms: int) -> list[Record]:
         return await self._pass_on("of_user", user, now_ms=now_ms)  # type: ignore[no-any-return]
 
-    async def alive(self, credentials: Iterable[Credential], *, now_ms: int) -> set[Credential]:
-        return await self._pass_on("alive", credentials, now_ms=now_ms)  # type: ignore[no-any-return]
+    async def states(
+        self, credentials: Iterable[Credential], *, now_ms: int
+    ) -> dict[Credential, Record | Absent]:
+        return await self._pass_on("states", credentials, now_ms=now_ms)  # type: ignore[no-any-return]
 
     def gone(self) -> AsyncGenerator[Handle | None, None]:
         assert isinstance(self.inner, Announcing)

@@ -31,6 +31,7 @@ from stormcellar.stores.conformance.cases import (
     UNKNOWN,
     created,
     handles,
+    living,
     loaded,
     new_handle,
     new_record,
@@ -225,7 +226,7 @@ async def test_expired_record_not_yet_reclaimed_is_ended() -> None:
     loads = [await store.load(each, now_ms=at) for each in both]
     writes = [await store.apply(each, NOTHING, now_ms=at, expires_ms=at + HOUR) for each in both]
     turns = [await rotated(store, each, new_verifier(), user=user, now_ms=at) for each in both]
-    listed = (await store.of_user(user, now_ms=at), await store.alive(both, now_ms=at))
+    listed = (await store.of_user(user, now_ms=at), await living(store, both, now_ms=at))
 
     assert (loads, writes, turns) == ([UNKNOWN] * 2, [Outcome.GONE] * 2, [Outcome.GONE] * 2)
     assert listed == ([], set())
@@ -247,11 +248,13 @@ async def test_ended_sessions_leave_nothing_behind() -> None:
     for _ in range(50):
         await store.apply(stranger, NOTHING, now_ms=NOW + HOUR + TOMBSTONE_MS, expires_ms=None)
 
-    assert {name: len(value) for name, value in vars(store).items() if hasattr(value, "__len__")} == {
+    tables = {**vars(store), **vars(store._listing)}
+    assert {name: len(value) for name, value in tables.items() if hasattr(value, "__len__")} == {
         "_entries": 0,
-        "_users": 0,
+        "users": 0,
         "_by_expiry": 0,
-        "_anonymous_by_seen": 0,
+        "by_expiry": 0,
+        "anonymous_by_seen": 0,
         "_listeners": 0,
         "_counters": 0,
         "_tombstones": 0,

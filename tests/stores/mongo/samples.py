@@ -16,7 +16,7 @@ from stormcellar.stores import (
     Record,
     StoreOptions,
 )
-from stormcellar.stores.conformance.cases import NOW, new_record, new_verifier, rotated
+from stormcellar.stores.conformance.cases import NOW, living, new_record, new_verifier, rotated
 from stormcellar.stores.mongo import MongoStore
 from tests.support.backends import Backend
 from tests.support.proxy import DroppingProxy
@@ -39,7 +39,7 @@ MUTATIONS: dict[str, tuple[bytes, Call]] = {
 READS: dict[str, Call] = {
     "load": lambda store, record: store.load(record.credential, now_ms=NOW),
     "find": lambda store, record: store.find(record.handle, now_ms=NOW),
-    "alive": lambda store, record: store.alive([record.credential], now_ms=NOW),
+    "states": lambda store, record: living(store, [record.credential], now_ms=NOW),
     "of_user": lambda store, record: store.of_user(str(record.user), now_ms=NOW),
 }
 

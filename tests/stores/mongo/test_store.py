@@ -24,6 +24,7 @@ from stormcellar.stores.conformance.cases import (
     created,
     created_many,
     handles,
+    living,
     new_record,
     new_user,
     new_verifier,
@@ -154,8 +155,8 @@ async def test_reads_beyond_a_page_are_whole(store: MongoStore) -> None:
 
     assert handles(await store.of_user(user, now_ms=NOW)) == expected
     assert sorted([record.handle async for record in store.scan(now_ms=NOW)]) == expected
-    living = await store.alive([record.credential for record in records], now_ms=NOW)
-    assert sorted(credential.handle for credential in living) == expected
+    found = await living(store, [record.credential for record in records], now_ms=NOW)
+    assert sorted(credential.handle for credential in found) == expected
 
 
 @pytest.mark.gen_test(timeout=60)

@@ -16,6 +16,7 @@ from stormcellar.stores.conformance.cases import (
     NOW,
     UNKNOWN,
     created,
+    living,
     loaded,
     new_user,
     new_verifier,
@@ -108,7 +109,7 @@ async def test_document_with_a_time_that_no_calendar_has_is_no_session(
     assert await store.load(record.credential, now_ms=NOW) == UNKNOWN
     assert await store.find(record.handle, now_ms=NOW) is None
     assert [each.handle for each in await store.of_user(user, now_ms=NOW)] == [other.handle]
-    assert await store.alive([record.credential, other.credential], now_ms=NOW) == {other.credential}
+    assert await living(store, [record.credential, other.credential], now_ms=NOW) == {other.credential}
     assert [each.handle async for each in store.scan(now_ms=NOW)] == [other.handle]
     assert await store.destroy(record.handle, now_ms=NOW) is True
     assert await loaded(store, other.credential) == other

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from stormcellar.stores import Delta, Handle, Record, StoreOptions, StoreUnavailable
-from stormcellar.stores.conformance.cases import NOTHING, new_record
+from stormcellar.stores.conformance.cases import NOTHING, living, new_record
 from stormcellar.stores.redis import RedisStore
 from tests.stores.redis.samples import (
     OpenRedis,
@@ -42,7 +42,7 @@ MUTATIONS: dict[str, Operation] = {
 READS: dict[str, Operation] = {
     "load": lambda store, record: store.load(record.credential, now_ms=now()),
     "find": lambda store, record: store.find(record.handle, now_ms=now()),
-    "alive": lambda store, record: store.alive([record.credential], now_ms=now()),
+    "states": lambda store, record: living(store, [record.credential], now_ms=now()),
     "of_user": lambda store, record: store.of_user("alice", now_ms=now()),
     "ping": lambda store, record: store.ping(),
 }
@@ -108,7 +108,7 @@ async def test_a_read_whose_reply_is_lost_is_asked_once_more(
 
         answer = await READS[name](store, record)
 
-        commands = {"load": b"HGETALL", "find": b"HGETALL", "alive": b"HMGET", "ping": b"EVALSHA"}
+        commands = {"load": b"HGETALL", "find": b"HGETALL", "states": b"HMGET", "ping": b"EVALSHA"}
         assert answer == usual
         assert proxy.count(commands.get(name, b"EVAL")) == 2
 
@@ -151,7 +151,7 @@ async def test_160_parallel_calls_wait_their_turn(each_redis: Backend, open_redi
     await asyncio.gather(*(store.create(record) for record in records))
     loaded = await asyncio.gather(*(store.load(record.credential, now_ms=now()) for record in records))
     some = [record.credential for record in records[:3]]
-    alive = await asyncio.gather(*(store.alive(some, now_ms=now()) for _ in range(160)))
+    alive = await asyncio.gather(*(living(store, some, now_ms=now()) for _ in range(160)))
 
     assert loaded == records
     assert alive == [set(some)] * 160
@@ -306,14 +306,14 @@ async def test_a_server_that_comes_back_is_found_again(own_redis: Server, open_r
 
 @pytest.mark.gen_test
 async def test_polling_alone_finds_a_restarted_server(own_redis: Server, open_redis: OpenRedis) -> None:
-    """A process that only asks who is alive gets an answer from a restarted server at the first try."""
+    """A process that only asks for states gets an answer from a restarted server at the first try."""
     store = open_redis(own_redis.url)
     crowd = [new_record() for _ in range(40)]
     await asyncio.gather(*(store.create(record) for record in crowd))
     own_redis.kill()
     own_redis.start()
 
-    alive = await store.alive([record.credential for record in crowd], now_ms=now())
+    alive = await living(store, [record.credential for record in crowd], now_ms=now())
 
     assert alive == set()
 

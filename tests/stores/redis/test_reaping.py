@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from stormcellar.stores import TOMBSTONE_MS, Outcome
-from stormcellar.stores.conformance.cases import NOTHING, NOW, UNKNOWN, new_record
+from stormcellar.stores.conformance.cases import NOTHING, NOW, UNKNOWN, living, new_record
 from stormcellar.stores.redis import RedisStore
 from tests.stores.redis.samples import left_of, now, sign_in
 
@@ -66,7 +66,7 @@ async def test_record_with_a_time_that_no_calendar_has_is_no_session(
     assert await store.load(record.credential, now_ms=NOW) == UNKNOWN
     assert await store.find(record.handle, now_ms=NOW) is None
     assert await store.of_user("alice", now_ms=NOW) == []
-    assert await store.alive([record.credential], now_ms=NOW) == set()
+    assert await living(store, [record.credential], now_ms=NOW) == set()
     assert [found async for found in store.scan(now_ms=NOW)] == []
     touch = await store.apply(record.credential, NOTHING, now_ms=NOW, expires_ms=now() + 3_600_000)
     assert touch is Outcome.GONE

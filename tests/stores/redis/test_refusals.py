@@ -14,7 +14,7 @@ import redis
 from redis import exceptions
 
 from stormcellar.stores import Delta, Outcome, Record, StoreFull, StoreRefused, StoreUnavailable
-from stormcellar.stores.conformance.cases import ENDED, NOTHING, NOW, new_record
+from stormcellar.stores.conformance.cases import ENDED, NOTHING, NOW, living, new_record
 from stormcellar.stores.redis import RedisStore
 from stormcellar.stores.redis.errors import store_error
 from tests.conftest import StartServer
@@ -167,7 +167,7 @@ async def test_a_cluster_without_its_slots_is_unavailable_and_recovers(
         for call in (
             lambda: store.load(record.credential, now_ms=now()),
             lambda: store.create(new_record()),
-            lambda: store.alive([record.credential], now_ms=now()),
+            lambda: living(store, [record.credential], now_ms=now()),
             store.ping,
         ):
             with pytest.raises(StoreUnavailable):

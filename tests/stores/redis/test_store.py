@@ -22,7 +22,7 @@ from stormcellar.stores import (
     open_store,
 )
 from stormcellar.stores.conformance import StoreContract
-from stormcellar.stores.conformance.cases import NOTHING, NOW, UNKNOWN, new_record, new_verifier
+from stormcellar.stores.conformance.cases import NOTHING, NOW, UNKNOWN, living, new_record, new_verifier
 from stormcellar.stores.redis import RedisStore
 from stormcellar.stores.redis.records import META
 from tests.stores.redis.samples import collect, left_of, now, sign_in, verifier_of
@@ -291,7 +291,7 @@ async def test_what_is_no_record_counts_as_ended(
     answers = (
         await store.load(record.credential, now_ms=now()),
         await store.load(record.credential, now_ms=now()),
-        await store.alive([record.credential], now_ms=now()),
+        await living(store, [record.credential], now_ms=now()),
         await store.apply(record.credential, NOTHING, now_ms=now(), expires_ms=now()),
         await sign_in(store, record, "alice"),
         await store.of_user("alice", now_ms=now()),
@@ -323,7 +323,7 @@ async def test_a_live_neighbour_of_a_broken_record_is_found(
         admin.set(f"{prefix}:s:{record.handle}", "x")
     mixed = [record.credential for pair in zip(live, broken, strict=True) for record in pair]
 
-    found = await store.alive(mixed, now_ms=now())
+    found = await living(store, mixed, now_ms=now())
 
     assert found == {record.credential for record in live}
 
