@@ -16,7 +16,7 @@ log = logging.getLogger("stormcellar.events")
 
 
 class Kind(StrEnum):
-    """What happened. The first five and `FORM_REJECTED` concern sessions; the login server emits the rest."""
+    """What happened. The first six and `FORM_REJECTED` concern sessions; the login server emits the rest."""
 
     CREATED = "created"
     """A session was created."""
@@ -28,6 +28,8 @@ class Kind(StrEnum):
     """A session was ended: by `logout`, `revoked` from another one, over the `limit` of sessions per user,
     `replaced` at a sign-in, its `account` was disabled, removed or given another password, or an old ID was
     `reused`."""
+    EXPIRED = "expired"
+    """A session ended by time while a socket, a stream or a long handler of this process held it."""
     REJECTED = "rejected"
     """A cookie was ignored: its signature is invalid (`cookie`), a newer one exists (`superseded`), its ID
     was renewed away long ago (`reused`), its session was ended (`ended`), or there is no trace of the

@@ -1,0 +1,1 @@
+"""Sessions that something long-lived belongs to: sockets, streams, long handlers."""

@@ -1,0 +1,264 @@
+"""`SessionWatch`: finds out when sessions end that sockets, streams and long handlers hold."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from itertools import islice
+
+from stormcellar.events import Events, Kind
+from stormcellar.sessions.account_check import AccountCheck
+from stormcellar.sessions.live.watched import End, Watched
+from stormcellar.stores import (
+    Absent,
+    Announcing,
+    Credential,
+    Handle,
+    Record,
+    Store,
+    StoreError,
+)
+
+log = logging.getLogger("stormcellar.sessions")
+
+SLICE = 200
+"""How many sessions one call of the store asks for."""
+AGAIN_S = 0.5
+"""The pause after a call of the store has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rechecks:
+    """How often the store is asked although nothing was announced.
+
+    Raises:
+        ValueError: A time is not positive.
+    """
+
+    every_s: float = 15.0
+    """A session whose end was not announced is found to be over within this time."""
+    patience_s: float | None = None
+    """How long a session may go unconfirmed, because the store does not answer, before its holders are told
+    `STORE_DOWN`. None: twice `every_s`. `math.inf`: they never are."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("every_s", self.every_s), ("patience_s", self.longest_s)):
+            if not value > 0:
+                raise ValueError(f"{name} must be positive, not {value!r}")
+
+    @property
+    def longest_s(self) -> float:
+        """`patience_s`, or its default."""
+        return 2 * self.every_s if self.patience_s is None else self.patience_s
+
+
+class SessionWatch:
+    """Watches the sessions that this process holds, and tells each holder when its session is over.
+
+    A session is checked when the store announces its end, when its time is over, when the store may have
+    missed an announcement, and every `Rechecks.every_s`. Sessions that wait for a check are asked for
+    together, `SLICE` at most in one call. A renewed ID is followed.
+
+    Args:
+        now_ms: Returns Unix time in milliseconds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        accounts: AccountCheck,
+        events: Events,
+        now_ms: Callable[[], int],
+        rechecks: Rechecks = Rechecks(),
+    ) -> None:
+        self._store = store
+        self._accounts = accounts
+        self._events = events
+        self._now_ms = now_ms
+        self._rechecks = rechecks
+        self._held: dict[Handle, set[Watched]] = {}
+        self._waiting: dict[Watched, None] = {}
+        self._has_work = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        """Return how many holders there are."""
+        return sum(map(len, self._held.values()))
+
+    def hold(self, record: Record) -> Watched:
+        """Watch the session of *record*, as loaded. It is checked at once: it may have ended since then.
+
+        Raises:
+            RuntimeError: There is no running event loop.
+        """
+        watched = Watched(record)
+        if self._is_closed:
+            watched.finish(End.STOPPED)
+            return watched
+        self._start()
+        self._held.setdefault(record.handle, set()).add(watched)
+        self._set_timer(watched)
+        self._check([watched])
+        return watched
+
+    def release(self, watched: Watched) -> None:
+        """Stop watching for this holder. Idempotent."""
+        self._waiting.pop(watched, None)
+        if watched.timer is not None:
+            watched.timer.cancel()
+            watched.timer = None
+        holders = self._held.get(watched.record.handle, set())
+        holders.discard(watched)
+        if not holders:
+            self._held.pop(watched.record.handle, None)
+
+    async def aclose(self) -> None:
+        """Tell every holder `STOPPED`, and stop. Idempotent."""
+        self._is_closed = True
+        for watched in self._all():
+            self._finish(watched, End.STOPPED)
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- what asks for a check ---
+
+    def _start(self) -> None:
+        if not self._tasks:
+            work = [self._check_waiting(), self._check_regularly()]
+            if isinstance(self._store, Announcing):
+                work.append(self._listen(self._store))
+            self._tasks = [asyncio.get_running_loop().create_task(each) for each in work]
+
+    async def _listen(self, store: Announcing) -> None:
+        """Have each session checked whose end is announced, and all of them when some may be missing."""
+        async with aclosing(store.gone()) as announced:
+            async for handle in announced:
+                self._check(self._all() if handle is None else self._held.get(handle, ()))
+
+    async def _check_regularly(self) -> None:
+        """Have every session checked once in `every_s`, some at a time."""
+        while True:
+            held = self._all()
+            slices = [held[start : start + SLICE] for start in range(0, len(held), SLICE)]
+            pause_s = self._rechecks.every_s / max(1, len(slices))
+            for each in slices or [[]]:
+                await asyncio.sleep(pause_s)
+                self._check(watched for watched in each if watched.end is None)
+
+    def _set_timer(self, watched: Watched) -> None:
+        """Have the session checked when its time is over: another request may have extended it."""
+        if watched.timer is not None:
+            watched.timer.cancel()
+        left_ms = _over_ms(watched.record) - self._now_ms()
+        watched.timer = asyncio.get_running_loop().call_later(
+            max(0, left_ms) / 1000, lambda: self._check([watched])
+        )
+
+    def _check(self, held: Iterable[Watched]) -> None:
+        self._waiting.update(dict.fromkeys(held))
+        if self._waiting:
+            self._has_work.set()
+
+    def _is_held(self, watched: Watched) -> bool:
+        return watched in self._held.get(watched.record.handle, ())
+
+    def _all(self) -> list[Watched]:
+        return [watched for holders in self._held.values() for watched in holders]
+
+    # --- the check ---
+
+    async def _check_waiting(self) -> None:
+        """Check the sessions that wait for it, some at a time; those without an answer wait again."""
+        while True:
+            await self._has_work.wait()
+            asked = list(islice(self._waiting, SLICE))
+            for watched in asked:
+                del self._waiting[watched]
+            if not self._waiting:
+                self._has_work.clear()
+            unconfirmed = await self._check_slice(asked)
+            if unconfirmed:
+                if len(unconfirmed) == len(asked):
+                    unconfirmed += self._waiting  # the store is down: nobody has to ask for the others
+                self._keep_waiting(unconfirmed)
+                await asyncio.sleep(AGAIN_S)
+
+    async def _check_slice(self, asked: Sequence[Watched]) -> list[Watched]:
+        """Check *asked* and return those for which there is no answer."""
+        try:
+            await self._confirm(asked)
+        except StoreError:
+            # One node of a cluster may be down: those on the others have an answer if asked for alone.
+            alone = await asyncio.gather(*(self._confirm([each]) for each in asked), return_exceptions=True)
+            return [each for each, failure in zip(asked, alone, strict=True) if failure is not None]
+        return []
+
+    def _keep_waiting(self, unconfirmed: Iterable[Watched]) -> None:
+        """Check *unconfirmed* again later, or tell their holders if this has lasted too long."""
+        now_s = asyncio.get_running_loop().time()
+        for watched in unconfirmed:
+            since_s = watched.unconfirmed_s = watched.unconfirmed_s or now_s
+            if watched.end is None and now_s - since_s >= self._rechecks.longest_s:
+                self._finish(watched, End.STORE_DOWN)
+        self._check([watched for watched in unconfirmed if watched.end is None])
+
+    async def _confirm(self, asked: Sequence[Watched]) -> None:
+        """Ask the store for the sessions of *asked*, and tell those that are over.
+
+        Raises:
+            StoreError: No answer.
+        """
+        found = await self._states({watched.credential for watched in asked})
+        for watched in asked:
+            state = found[watched.credential]
+            try:
+                end = await self._end_of(watched.record, state)
+            except Exception:  # of the account directory, which is the application's
+                log.exception("could not check the account of session %s", watched.record.handle)
+                continue
+            if not self._is_held(watched):
+                continue  # its holder let go meanwhile
+            if isinstance(state, Absent):
+                self._finish_all(watched.record, end)
+            elif end is not None:
+                self._finish(watched, end)
+            else:
+                watched.record, watched.unconfirmed_s = state, None
+                self._set_timer(watched)
+
+    async def _states(self, asked: set[Credential]) -> dict[Credential, Record | Absent]:
+        now_ms = self._now_ms()
+        if isinstance(self._store, Announcing):
+            return await self._store.states(asked, now_ms=now_ms)
+        return {each: await self._store.load(each, now_ms=now_ms) for each in asked}
+
+    async def _end_of(self, known: Record, found: Record | Absent) -> End | None:
+        """Return why the session *known* is over, according to *found*; None if it is live."""
+        if isinstance(found, Absent):
+            return End.EXPIRED if _over_ms(known) <= self._now_ms() else End.SIGNED_OUT
+        if (found.user, found.auth_ms) != (known.user, known.auth_ms):
+            return End.REPLACED
+        return None if await self._accounts.counts(found) else End.ACCOUNT
+
+    def _finish_all(self, record: Record, end: End | None) -> None:
+        """Tell everybody who holds the session of *record* that there is no such session any more."""
+        assert end is not None
+        for watched in list(self._held[record.handle]):
+            self._finish(watched, end)
+        if end is End.EXPIRED:
+            self._events.emit(Kind.EXPIRED, handle=record.handle, user=record.user)
+
+    def _finish(self, watched: Watched, end: End) -> None:
+        self.release(watched)
+        watched.finish(end)
+
+
+def _over_ms(record: Record) -> int:
+    return min(record.expires_ms, record.deadline_ms)

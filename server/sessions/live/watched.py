@@ -1,0 +1,73 @@
+"""`Watched`: a session that a socket, a stream or a long handler belongs to, until it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from enum import Enum
+
+from stormcellar.stores import Credential, Record
+
+log = logging.getLogger("stormcellar.sessions")
+
+
+class End(Enum):
+    """Why a watched session is over for those who hold it."""
+
+    SIGNED_OUT = "signed_out"
+    """It was ended: by a sign-out, from another session, or over the limit of sessions."""
+    REPLACED = "replaced"
+    """Somebody signed in, or proved again who they are: the browser has another session ID."""
+    EXPIRED = "expired"
+    ACCOUNT = "account"
+    """The account was disabled, removed, or given another password."""
+    STORE_DOWN = "store_down"
+    """For too long the store did not say whether the session is live."""
+    STOPPED = "stopped"
+    """The server stops, or the manager was closed."""
+
+
+class Watched:
+    """One holder of a session. `SessionWatch.hold` returns it, and `release` gives it back.
+
+    Args:
+        record: The session as loaded.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        """The session as it was last confirmed, without data."""
+        self.end: End | None = None
+        """Why the session is over; None while it is live."""
+        self.ended = asyncio.Event()
+        """Set when the session is over."""
+        self.unconfirmed_s: float | None = None
+        """Since when the store does not say whether the session is live, on the loop's clock."""
+        self.timer: asyncio.TimerHandle | None = None
+        self._callbacks: list[Callable[[End], None]] = []
+
+    @property
+    def credential(self) -> Credential:
+        """What is live now; a renewal of the ID changes it."""
+        return self.record.credential
+
+    def on_end(self, callback: Callable[[End], None]) -> None:
+        """Call *callback* when the session is over, at once if it is. It must not block."""
+        if self.end is not None:
+            callback(self.end)
+        else:
+            self._callbacks.append(callback)
+
+    def finish(self, end: End) -> None:
+        """Record that the session is over. Later calls do nothing."""
+        if self.end is not None:
+            return
+        self.end = end
+        self.ended.set()
+        for callback in self._callbacks:
+            try:
+                callback(end)
+            except Exception:  # one holder must not keep the others open
+                log.exception("a callback failed at the end of session %s", self.record.handle)
+        self._callbacks.clear()

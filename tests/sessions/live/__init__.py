@@ -1,0 +1,1 @@
+"""Tests of the sessions that something long-lived belongs to."""

@@ -1,0 +1,390 @@
+"""`SessionWatch`: each holder of a session is told when it is over, once, and nobody else is."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tornado.ioloop import IOLoop
+
+from stormcellar.events import Event, Events, Kind
+from stormcellar.sessions.account_check import AccountCheck
+from stormcellar.sessions.live.watch import SLICE, Rechecks, SessionWatch
+from stormcellar.sessions.live.watched import End
+from stormcellar.stores import Credential, Handle, Record, Store, StoreUnavailable
+from stormcellar.stores.conformance.cases import (
+    MINUTE,
+    NOTHING,
+    created_many,
+    new_record,
+    new_verifier,
+    rotated,
+)
+from stormcellar.stores.memory import MemoryStore
+from tests.stores.test_minimal_store import MinimalStore
+from tests.support.core import AccountTimes
+from tests.support.fakes import SteeredStore
+
+LATE_S = 5.0
+NEVER = Rechecks(every_s=3600.0)
+OFTEN = Rechecks(every_s=0.05)
+
+
+def now_ms() -> int:
+    """Return Unix time in milliseconds."""
+    return int(time.time() * 1000)
+
+
+def live_record(**fields: Any) -> Record:
+    """Return a new record of a session that begins now."""
+    begun = now_ms()
+    times = dict.fromkeys(("created_ms", "rotated_ms", "auth_ms", "seen_ms"), begun)
+    return new_record(**{"user": "ada", **times, "expires_ms": begun + MINUTE, **fields})
+
+
+class Deaf(SteeredStore):
+    """A store that announces nothing until `speak` is set."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryStore())
+        self.says: asyncio.Queue[Handle | None] = asyncio.Queue()
+
+    async def gone(self) -> AsyncGenerator[Handle | None, None]:
+        """Yield what a test says."""
+        while True:
+            yield await self.says.get()
+
+
+class Watching:
+    """A watch on a store."""
+
+    def __init__(self, store: Any, rechecks: Rechecks, users: dict[str, int]) -> None:
+        self.store = store
+        self.events: list[Event] = []
+        events = Events(now_ms)
+        events.subscribe(self.events.append)
+        self.users = users
+        accounts = AccountCheck(AccountTimes(users), now_ms=now_ms)
+        self.watch = SessionWatch(store, accounts=accounts, events=events, now_ms=now_ms, rechecks=rechecks)
+
+    async def new(self, **fields: Any) -> Record:
+        """Create a session."""
+        record = live_record(**fields)
+        await self.store.create(record)
+        return record
+
+    async def settle(self, checks: int = 1) -> None:
+        """Wait until the store was asked so many times more."""
+        wanted = self.store.calls["states"] + checks
+        async with asyncio.timeout(LATE_S):
+            while self.store.calls["states"] < wanted:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def watching(io_loop: IOLoop) -> Iterator[Any]:
+    """A function that makes a `Watching`; each is closed after the test."""
+    made: list[Watching] = []
+
+    def make(
+        store: Store | None = None, rechecks: Rechecks = NEVER, users: dict[str, int] | None = None
+    ) -> Watching:
+        made.append(
+            Watching(store or SteeredStore(MemoryStore()), rechecks, {"ada": 0} if users is None else users)
+        )
+        return made[-1]
+
+    yield make
+    for each in made:
+        io_loop.run_sync(each.watch.aclose)
+
+
+async def end_of(watched: Any) -> End | None:
+    """Return why *watched* is over, once it is."""
+    await asyncio.wait_for(watched.ended.wait(), LATE_S)
+    return watched.end  # type: ignore[no-any-return]
+
+
+@pytest.mark.gen_test
+async def test_each_holder_is_told_of_a_destroy(watching: Any) -> None:
+    """By push: every holder of this session, and no other."""
+    it = watching()
+    record, other = await it.new(), await it.new()
+    held = [it.watch.hold(record) for _ in range(3)]
+    stays = it.watch.hold(other)
+    await it.settle()
+
+    await it.store.destroy(record.handle, now_ms=now_ms())
+
+    assert [await end_of(each) for each in held] == [End.SIGNED_OUT] * 3
+    assert (stays.end, len(it.watch)) == (None, 1)
+
+
+@pytest.mark.gen_test
+async def test_end_before_the_hold_is_found(watching: Any) -> None:
+    """A session that ended between its load and the hold is over at once: no announcement comes again."""
+    it = watching()
+    record = await it.new()
+    await it.store.destroy(record.handle, now_ms=now_ms())
+
+    assert await end_of(it.watch.hold(record)) is End.SIGNED_OUT
+
+
+@pytest.mark.gen_test
+async def test_another_sign_in_replaces_it(watching: Any) -> None:
+    """Somebody proved who they are under the same handle: the browser has another ID."""
+    it = watching()
+    record = await it.new()
+    held = it.watch.hold(record)
+    await it.settle()
+
+    proved = {"user": "ada", "auth_ms": record.auth_ms + 1}
+    await rotated(it.store, record.credential, new_verifier(), now_ms=now_ms(), **proved)
+
+    assert await end_of(held) is End.REPLACED
+
+
+@pytest.mark.gen_test
+async def test_renewed_id_is_followed(watching: Any) -> None:
+    """A renewal does not end it, and after it the end of the session is found under the new ID."""
+    it = watching(rechecks=OFTEN)
+    record, new = await it.new(), new_verifier()
+    held = it.watch.hold(record)
+    same = {"user": record.user, "auth_ms": record.auth_ms}
+    await rotated(it.store, record.credential, new, now_ms=now_ms(), grace_ms=1, **same)
+    await it.settle(3)
+
+    assert (held.end, held.credential) == (None, Credential(record.handle, new))
+
+    await it.store.destroy(record.handle, now_ms=now_ms())
+    assert await end_of(held) is End.SIGNED_OUT
+
+
+@pytest.mark.gen_test
+async def test_expiry_is_exact_and_told_once(watching: Any) -> None:
+    """At the moment of its expiry, long before the next regular check; the event names the user, once."""
+    it = watching()
+    record = await it.new(expires_ms=now_ms() + 150)
+    held = [it.watch.hold(record) for _ in range(2)]
+
+    ends = [await end_of(each) for each in held]
+
+    assert ends == [End.EXPIRED] * 2
+    assert record.expires_ms <= now_ms() < record.expires_ms + 1000
+    expired = [event for event in it.events if event.kind is Kind.EXPIRED]
+    assert [(event.handle, event.user) for event in expired] == [(record.handle, "ada")]
+
+
+@pytest.mark.gen_test
+async def test_activity_elsewhere_extends_it(watching: Any) -> None:
+    """A session that another request has extended is not over when its first expiry comes."""
+    it = watching()
+    record = await it.new(expires_ms=now_ms() + 100)
+    held = it.watch.hold(record)
+    await it.settle()
+    await it.store.apply(record.credential, NOTHING, now_ms=now_ms(), expires_ms=now_ms() + 300)
+    await it.settle()
+
+    assert held.end is None
+    assert await end_of(held) is End.EXPIRED
+
+
+@pytest.mark.gen_test
+async def test_changed_account_ends_it(watching: Any) -> None:
+    """A disabled account and a new password are found by the regular check: no store announces them."""
+    it = watching(rechecks=OFTEN, users={"ada": 0, "bob": 0})
+    first, second = it.watch.hold(await it.new()), it.watch.hold(replace(await it.new(user="bob")))
+    await it.settle()
+
+    del it.users["ada"]
+    it.users["bob"] = now_ms() + 1000
+
+    assert [await end_of(each) for each in (first, second)] == [End.ACCOUNT] * 2
+
+
+@pytest.mark.gen_test
+async def test_lost_announcement_is_made_up_by_the_regular_check(watching: Any) -> None:
+    """Without any push a session is found to be over within the time of the check."""
+    it = watching(Deaf(), OFTEN)
+    record = await it.new()
+    held = it.watch.hold(record)
+    await it.settle()
+    await it.store.destroy(record.handle, now_ms=now_ms())
+
+    assert await end_of(held) is End.SIGNED_OUT
+
+
+@pytest.mark.gen_test
+async def test_gap_in_the_announcements_has_all_checked(watching: Any) -> None:
+    """When the store says that it may have missed something, everything is checked at once."""
+    it = watching(Deaf())
+    record = await it.new()
+    held = it.watch.hold(record)
+    await it.settle()
+    await it.store.destroy(record.handle, now_ms=now_ms())
+    await asyncio.sleep(0.02)
+    before = held.end
+
+    it.store.says.put_nowait(None)
+
+    assert (before, await end_of(held)) == (None, End.SIGNED_OUT)
+
+
+@pytest.mark.gen_test
+async def test_store_without_push_is_polled(watching: Any) -> None:
+    """A store that only loads is asked by `load`."""
+    it = watching(MinimalStore(MemoryStore()), OFTEN)
+    record = await it.new()
+    held = it.watch.hold(record)
+    await it.store.destroy(record.handle, now_ms=now_ms())
+
+    assert await end_of(held) is End.SIGNED_OUT
+
+
+@pytest.mark.gen_test
+async def test_outage_is_borne_for_a_while(watching: Any) -> None:
+    """While the store is down nobody is told anything; what ended meanwhile is told when it is back."""
+    it = watching(rechecks=Rechecks(every_s=0.05, patience_s=math.inf))
+    record, other = await it.new(), await it.new()
+    held, stays = it.watch.hold(record), it.watch.hold(other)
+    await it.settle()
+    it.store.fail["states"] = StoreUnavailable("states")
+    await it.store.destroy(record.handle, now_ms=now_ms())
+    await it.settle(3)
+    during = held.end
+    del it.store.fail["states"]
+
+    assert (during, await end_of(held), stays.end) == (None, End.SIGNED_OUT, None)
+
+
+@pytest.mark.gen_test
+async def test_long_outage_ends_it(watching: Any) -> None:
+    """After the time that is set, holders are told that nobody knows."""
+    it = watching(rechecks=Rechecks(every_s=0.05, patience_s=0.3))
+    held = it.watch.hold(await it.new())
+    await it.settle()
+    it.store.fail["states"] = StoreUnavailable("states")
+
+    assert await end_of(held) is End.STORE_DOWN
+
+
+@pytest.mark.gen_test
+async def test_one_bad_session_does_not_hold_up_the_others(watching: Any) -> None:
+    """Where one node of a cluster is down, sessions on the others are found to be over all the same."""
+
+    class OneDown(SteeredStore):
+        down: Credential
+
+        async def states(self, credentials: Any, *, now_ms: int) -> Any:
+            asked = set(credentials)
+            if self.down in asked:
+                raise StoreUnavailable("states")
+            return await super().states(asked, now_ms=now_ms)
+
+    store = OneDown(MemoryStore())
+    it = watching(store, Rechecks(every_s=0.05, patience_s=math.inf))
+    record, stuck = await it.new(), await it.new()
+    store.down = stuck.credential
+    stays, held = it.watch.hold(stuck), it.watch.hold(record)
+    await it.store.destroy(record.handle, now_ms=now_ms())
+
+    assert (await end_of(held), stays.end) == (End.SIGNED_OUT, None)
+
+
+@pytest.mark.gen_test
+async def test_failing_account_directory_stops_nothing(watching: Any) -> None:
+    """An error of the application's own directory is logged; the next check works again."""
+    it = watching(rechecks=OFTEN)
+    record = await it.new()
+    held = it.watch.hold(record)
+    await it.settle()
+    it.users["ada"] = 5  # seconds instead of milliseconds: ValueError
+    await it.settle(2)
+    during = held.end
+    it.users["ada"] = 0
+    await it.store.destroy(record.handle, now_ms=now_ms())
+
+    assert (during, await end_of(held)) == (None, End.SIGNED_OUT)
+
+
+@pytest.mark.gen_test
+async def test_many_ends_are_asked_for_together(watching: Any) -> None:
+    """A thousand sessions that end at once need a few calls of the store, not a thousand."""
+    it = watching()
+    records = [live_record() for _ in range(1000)]
+    await created_many(it.store, records)
+    held = [it.watch.hold(record) for record in records]
+    await it.settle(5)
+    before = it.store.calls["states"]
+
+    for record in records:
+        await it.store.destroy(record.handle, now_ms=now_ms())
+    ends = {await end_of(each) for each in held}
+
+    assert ends == {End.SIGNED_OUT}
+    assert it.store.calls["states"] - before <= 3 * len(records) / SLICE
+
+
+@pytest.mark.gen_test
+async def test_released_holder_is_told_nothing(watching: Any) -> None:
+    """One that has let go is not called, leaves nothing behind, and may let go twice."""
+    it = watching()
+    record = await it.new()
+    left, stays = it.watch.hold(record), it.watch.hold(record)
+    await it.settle()
+    it.watch.release(left)
+    it.watch.release(left)
+
+    await it.store.destroy(record.handle, now_ms=now_ms())
+
+    assert await end_of(stays) is End.SIGNED_OUT
+    assert (left.end, len(it.watch), it.watch._held) == (None, 0, {})
+
+
+@pytest.mark.gen_test
+async def test_callback_that_fails_keeps_nobody_open(watching: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Every callback is called once; one that raises is logged, and one that comes late is called at once."""
+    it = watching()
+    record = await it.new()
+    held, other = it.watch.hold(record), it.watch.hold(record)
+    told: list[End] = []
+    held.on_end(lambda end: 1 / 0)
+    held.on_end(told.append)
+    other.on_end(told.append)
+
+    await it.store.destroy(record.handle, now_ms=now_ms())
+    await end_of(held)
+    await end_of(other)
+    held.on_end(told.append)
+
+    assert told == [End.SIGNED_OUT] * 3
+    assert [each.getMessage() for each in caplog.records] == [
+        f"a callback failed at the end of session {record.handle}"
+    ]
+
+
+@pytest.mark.gen_test
+async def test_closing_tells_everybody(watching: Any) -> None:
+    """At the end of the server every holder is told so, and later ones at once."""
+    it = watching()
+    record = await it.new()
+    held = it.watch.hold(record)
+
+    await it.watch.aclose()
+
+    assert (held.end, it.watch.hold(record).end) == (End.STOPPED, End.STOPPED)
+
+
+@pytest.mark.parametrize(
+    "times", [{"every_s": 0}, {"every_s": -1.0}, {"patience_s": 0.0}, {"every_s": math.nan}]
+)
+def test_times_must_be_positive(times: dict[str, float]) -> None:
+    """Zero, a negative time and no number are refused."""
+    with pytest.raises(ValueError, match="must be positive"):
+        Rechecks(**times)
