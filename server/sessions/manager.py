@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, get_args
+from typing import get_args
 
 from stormcellar.errors import SessionEnded
 from stormcellar.events import Events, Kind
 from stormcellar.lifetime import Lifetime
 from stormcellar.sessions.absence import DEFAULT_ON_REUSE, Absence, OnReuse
 from stormcellar.sessions.account_check import AccountCheck, Accounts
+from stormcellar.sessions.background import BackgroundWork
 from stormcellar.sessions.cookie_attributes import DEFAULT_NAME, DEFAULT_SAMESITE, CookieAttributes
 from stormcellar.sessions.cookies import Cookies, SessionId, is_handle
 from stormcellar.sessions.csrf import FormTokens
 from stormcellar.sessions.lifecycle import Lifecycle
+from stormcellar.sessions.live.watch import Rechecks, SessionWatch
 from stormcellar.sessions.record_writer import RecordWriter
 from stormcellar.sessions.request_info import Client, FixedRequestInfo, Presence, RequestInfo, arrival_ms
 from stormcellar.sessions.session import Session, state_of
 from stormcellar.sessions.sign_in import sign_in_order
 from stormcellar.sessions.signing import KeyRing
 from stormcellar.sessions.state import SessionState
-from stormcellar.stores import Absent, Handle, Record, Store, StoreUnavailable
+from stormcellar.stores import Absent, Credential, Handle, Record, Store
 
 log = logging.getLogger("stormcellar.sessions")
 
@@ -51,6 +52,7 @@ class SessionManager:
         on_reuse: What to do if a session ID that was renewed away comes back long after, which may be a
             stolen one: `tell` emits an event `rejected` with the reason `reused`, `end` also ends the
             session.
+        rechecks: How often the store is asked about sessions that sockets and streams hold.
         clock: Returns Unix time in seconds.
 
     Raises:
@@ -72,6 +74,7 @@ class SessionManager:
         cookie_priority: str | None = None,
         admit: Callable[[RequestInfo], Awaitable[None]] | None = None,
         on_reuse: OnReuse = DEFAULT_ON_REUSE,
+        rechecks: Rechecks = Rechecks(),  # noqa: B008  frozen
         clock: Callable[[], float] = time.time,
     ) -> None:
         if on_reuse not in get_args(OnReuse):
@@ -85,6 +88,8 @@ class SessionManager:
         self._touch_after_ms = 1000 * lifetime.touch_after_s
         self.sends_unasked = lifetime.renew_s is not None or lifetime.anonymous_remember_s is not None
         """Whether a response may set the cookie although the handler changed nothing."""
+        self.background = BackgroundWork()
+        """Tasks that `aclose` waits for."""
         self._accounts = AccountCheck(accounts, now_ms=self.now_ms)
         self._writer = RecordWriter(
             store, lifetime=lifetime, events=self.events, admit=admit, now_ms=self.now_ms
@@ -98,7 +103,7 @@ class SessionManager:
             accounts=self._accounts,
             events=self.events,
             on_reuse=on_reuse,
-            spawn=self.spawn,
+            spawn=self.background.spawn,
             now_ms=self.now_ms,
         )
         self._make_cookies = partial(
@@ -116,7 +121,10 @@ class SessionManager:
             clock=clock,
         )
         self.use_keys(secrets)
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self.watch = SessionWatch(
+            store, accounts=self._accounts, events=self.events, now_ms=self.now_ms, rechecks=rechecks
+        )
+        """The sessions that sockets, streams and long handlers of this process hold."""
 
     def now_ms(self) -> int:
         """Return Unix time in milliseconds by this manager's clock."""
@@ -168,7 +176,7 @@ class SessionManager:
         if record is None or now_ms - record.seen_ms < self._touch_after_ms:
             return
         if self.lifetime.wants_touch(record, now_ms=now_ms):
-            self.spawn(self._writer.touch(state))
+            self.background.spawn(self._writer.touch(state))
 
     def wants_renewal(self, state: SessionState) -> bool:
         """Whether the session ID is old enough to be rotated; see `Lifetime.renew_s`."""
@@ -241,8 +249,8 @@ class SessionManager:
         return sum([await self._revoke(record, address) for record in others])
 
     @asynccontextmanager
-    async def open(self, handle: str) -> AsyncIterator[Session]:
-        """Open the live session *handle* without its browser, for a background job or for support::
+    async def open(self, which: str | Credential) -> AsyncIterator[Session]:
+        """Open a live session without its browser, for a background job, a socket or support::
 
             async with sessions.open(handle) as session:
                 session.flash("Your report is ready.")
@@ -250,13 +258,16 @@ class SessionManager:
         What the block changes is saved at its end, as one atomic delta; after an exception nothing is saved.
         It is no activity of the user, and the session keeps its ID.
 
+        Args:
+            which: A handle, or a credential: then the session must be live for it.
+
         Raises:
             SessionEnded: There is no such session, or a message was left after `logout`.
             SessionChanged: It ended, or another user signed in, while the block ran; nothing was saved.
             SessionTooLarge, StoreUnavailable
         """
-        record = await self.store.find(Handle(handle), now_ms=self.now_ms()) if is_handle(handle) else None
-        if record is None or not await self._accounts.counts(record):
+        record = await self._find(which)
+        if not isinstance(record, Record) or not await self._accounts.counts(record):
             raise SessionEnded
         session = Session(self.lifecycle, SessionState.opened(record))
         try:
@@ -264,6 +275,11 @@ class SessionManager:
             await session.commit()
         finally:
             state_of(session).seal("its block has ended")
+
+    async def _find(self, which: str | Credential) -> Record | Absent | None:
+        if isinstance(which, Credential):
+            return await self.store.load(which, now_ms=self.now_ms())
+        return await self.store.find(Handle(which), now_ms=self.now_ms()) if is_handle(which) else None
 
     async def _records(self, user: str) -> list[Record]:
         return await self.store.of_user(user, now_ms=self.now_ms())
@@ -273,28 +289,12 @@ class SessionManager:
             record, FixedRequestInfo(Client(address or "", "")), reason="revoked"
         )
 
-    # --- work in flight ---
-
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run *work* as a task that a closed connection does not cancel and that `aclose` waits for."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._finish)
-        return task
-
     async def drain(self) -> None:
         """Wait for the work in flight."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        await self.background.drain()
 
     async def aclose(self) -> None:
-        """Wait for the work in flight, then close the store. Idempotent."""
+        """Tell those who hold a session, wait for the work in flight, then close the store. Idempotent."""
+        await self.watch.aclose()
         await self.drain()
         await self.store.aclose()
-
-    def _finish(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        known = isinstance(error, StoreUnavailable)
-        log.warning("background work failed: %s", error, exc_info=None if known else error)

@@ -77,7 +77,7 @@ def send_when_saved(
     assert held.state is not None
     held.state.seal("the response is finished")
     held.answered = answered = Future[None]()
-    held.sessions.spawn(_save_then_send(handler, held, save(), response, send))
+    held.sessions.background.spawn(_save_then_send(handler, held, save(), response, send))
     return answered
 
 

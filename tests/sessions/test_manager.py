@@ -127,7 +127,7 @@ async def test_background_work_that_fails_is_logged(core: Core, caplog: pytest.L
 
     with caplog.at_level(logging.WARNING, "stormcellar"):
         core.manager.touch(state_of(await visitor.request(SAFE)))
-        core.manager.spawn(bug())
+        core.manager.background.spawn(bug())
         await core.manager.drain()
     logged = {record.getMessage(): bool(record.exc_info) for record in caplog.records}
 
@@ -157,14 +157,14 @@ async def test_closing_waits_for_the_work_in_flight() -> None:  # D12
     async def save() -> None:
         await session.commit()
         events.append("saved")
-        manager.spawn(later())
+        manager.background.spawn(later())
 
     async def later() -> None:
         for _ in range(10):
             await asyncio.sleep(0)
         events.append("later")
 
-    manager.spawn(save())
+    manager.background.spawn(save())
     closing = asyncio.create_task(manager.aclose())
     await gate.reached()
     before = list(events)
@@ -183,7 +183,7 @@ async def test_spawned_work_outlives_who_waits_for_it(core: Core) -> None:
     session["a"] = 1
 
     async def waits() -> None:
-        await asyncio.shield(core.manager.spawn(session.commit()))
+        await asyncio.shield(core.manager.background.spawn(session.commit()))
 
     waiting = asyncio.create_task(waits())
     await gate.reached()

@@ -1,0 +1,71 @@
+"""How many sockets and streams a session and an address may have, and how many messages a socket may send."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from stormcellar.addresses import networks_of
+
+
+class TooMany(Exception):
+    """A limit is reached; the message names it."""
+
+
+class OpenCounts:
+    """How many sockets and streams of this process each session and each address has."""
+
+    def __init__(self) -> None:
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def counted(self, limits: dict[str, int]) -> Iterator[None]:
+        """Count one more for each key of *limits* while the block runs.
+
+        Raises:
+            TooMany: A key has as many as its limit; nothing was counted.
+        """
+        for key, limit in limits.items():
+            if self._open[key] >= limit:
+                raise TooMany(f"{limit} are open for this {key.partition(' ')[0]}")
+        self._open.update(limits.keys())
+        try:
+            yield
+        finally:
+            self._open.subtract(limits.keys())
+            for key in limits:
+                if not self._open[key]:
+                    del self._open[key]
+
+
+def keys_of(handle: str | None, address: str, *, per_session: int, per_address: int) -> dict[str, int]:
+    """Return the limits for a socket of this session at this address; an IPv6 address counts by its /64."""
+    limits = {} if handle is None else {f"session {handle}": per_session}
+    networks = networks_of(address) if address else []
+    return {**limits, **{f"address {each.name}": per_address for each in networks[:1]}}
+
+
+class Bucket:
+    """Allows *per_s* messages a second, and twice as many at once after a pause.
+
+    Args:
+        clock: Seconds that only go forward.
+    """
+
+    def __init__(self, per_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_s = per_s
+        self._clock = clock
+        self._left = 2 * per_s
+        self._at_s = clock()
+
+    def take(self) -> bool:
+        """Take one; return False if none is left."""
+        now_s = self._clock()
+        self._left = min(2 * self._per_s, self._left + (now_s - self._at_s) * self._per_s)
+        self._at_s = now_s
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
