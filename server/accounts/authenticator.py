@@ -5,10 +5,10 @@ from __future__ import annotations
 from stormcellar.accounts.account_names import canonical_name
 from stormcellar.accounts.directory import AccountDirectory
 from stormcellar.accounts.hashing_queue import ORIGIN, Origin
-from stormcellar.accounts.networks import networks_of
 from stormcellar.accounts.throttle import Throttle
 from stormcellar.errors import Busy, Throttled
 from stormcellar.events import Events, Kind
+from stormcellar.networks import networks_of
 from stormcellar.sessions.cookies import mint_device_token
 
 

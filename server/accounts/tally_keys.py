@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stormcellar.accounts.account_names import canonical_name
-from stormcellar.accounts.networks import Network, networks_of
+from stormcellar.networks import Network, networks_of
 
 _HOUR_MS = 3_600_000
 

@@ -36,8 +36,8 @@ from itertools import islice
 
 from stormcellar.accounts.account_names import canonical_name
 from stormcellar.accounts.charges import charge_one_of, take_each
-from stormcellar.accounts.networks import Network
 from stormcellar.accounts.tally_keys import AttemptKeys, DeviceKeys, TallyKeys
+from stormcellar.networks import Network
 from stormcellar.stores import Counters, Rule, Store, StoreError, Tally, open_store
 
 log = logging.getLogger("stormcellar.throttle")

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 from stormcellar.accounts.charges import take_each
-from stormcellar.accounts.networks import networks_of
 from stormcellar.errors import Throttled
+from stormcellar.networks import networks_of
 from stormcellar.sessions.request_info import RequestInfo
 from stormcellar.stores import Counters, Rule
 

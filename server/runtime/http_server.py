@@ -20,8 +20,8 @@ from tornado.iostream import IOStream, SSLIOStream
 from tornado.netutil import ssl_wrap_socket
 from tornado.web import Application
 
-from stormcellar.accounts.networks import networks_of
 from stormcellar.addresses import Network, is_in
+from stormcellar.networks import networks_of
 from stormcellar.runtime.connections import Connection, Connections, Phase
 
 MAX_HEADER_BYTES = 16 * 1024

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import pytest
 
 from stormcellar.accounts.charges import take_each
-from stormcellar.accounts.networks import networks_of
 from stormcellar.accounts.throttle import Rules, Throttle
 from stormcellar.accounts.visitor_limit import VisitorLimit
 from stormcellar.errors import Throttled
+from stormcellar.networks import networks_of
 from stormcellar.sessions.request_info import Client
 from stormcellar.stores import Rule, Store
 from stormcellar.stores.conformance.counter_cases import NOW, ONE, THREE, new_key
