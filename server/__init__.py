@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from stormcellar.events import Event, Events, Kind
     from stormcellar.lifetime import Lifetime
     from stormcellar.sessions.data.limits import is_private_key
+    from stormcellar.sessions.live.watch import Rechecks
     from stormcellar.sessions.manager import SessionManager
     from stormcellar.sessions.session import Session
     from stormcellar.web.mixin import SessionMixin, session_settings
     from stormcellar.web.reauthentication import reauthenticated
+    from stormcellar.web.socket_mixin import SessionSocketMixin
 
 __all__ = [
     "Event",
@@ -34,12 +36,14 @@ __all__ = [
     "Lifetime",
     "PasswordRefused",
     "ReauthenticationRequired",
+    "Rechecks",
     "Session",
     "SessionChanged",
     "SessionEnded",
     "SessionError",
     "SessionManager",
     "SessionMixin",
+    "SessionSocketMixin",
     "SessionTooLarge",
     "SignInRevoked",
     "Throttled",
@@ -53,9 +57,11 @@ _MODULES = {
     "Events": "events",
     "Kind": "events",
     "Lifetime": "lifetime",
+    "Rechecks": "sessions.live.watch",
     "Session": "sessions.session",
     "SessionManager": "sessions.manager",
     "SessionMixin": "web.mixin",
+    "SessionSocketMixin": "web.socket_mixin",
     "is_private_key": "sessions.data.limits",
     "reauthenticated": "web.reauthentication",
     "session_settings": "web.mixin",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import time
+from asyncio import Task
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -27,8 +27,6 @@ from stormcellar.sessions.sign_in import sign_in_order
 from stormcellar.sessions.signing import KeyRing
 from stormcellar.sessions.state import SessionState
 from stormcellar.stores import Absent, Credential, Handle, Record, Store
-
-log = logging.getLogger("stormcellar.sessions")
 
 _DAY_S = 86_400
 
@@ -170,13 +168,14 @@ class SessionManager:
         """Emit an event for a cookie whose signature is invalid."""
         self.events.emit(Kind.REJECTED, address=request.client.address or None, reason="cookie")
 
-    def touch(self, state: SessionState) -> None:
-        """Record in the background that the session was used, if that is due."""
+    def touch(self, state: SessionState) -> Task[None] | None:
+        """Record in the background that the session was used, if that is due, and return the task."""
         record, now_ms = state.record, self.now_ms()
         if record is None or now_ms - record.seen_ms < self._touch_after_ms:
-            return
-        if self.lifetime.wants_touch(record, now_ms=now_ms):
-            self.background.spawn(self._writer.touch(state))
+            return None
+        if not self.lifetime.wants_touch(record, now_ms=now_ms):
+            return None
+        return self.background.spawn(self._writer.touch(state))
 
     def wants_renewal(self, state: SessionState) -> bool:
         """Whether the session ID is old enough to be rotated; see `Lifetime.renew_s`."""

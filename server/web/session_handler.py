@@ -46,6 +46,8 @@ class HandlerState:
     nonce: str | None = None
     """A nonce that this response sets although no session is loaded."""
     retry_after_s: int | None = None
+    socket: Any = None
+    """The `OpenSocket`, while a WebSocket is served."""
     answered: Future[None] | None = None
     """While the session is saved: resolves when the response was sent."""
 

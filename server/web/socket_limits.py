@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from stormcellar.addresses import networks_of
+from stormcellar.networks import networks_of
 
 
 class TooMany(Exception):
@@ -43,8 +43,8 @@ class OpenCounts:
 def keys_of(handle: str | None, address: str, *, per_session: int, per_address: int) -> dict[str, int]:
     """Return the limits for a socket of this session at this address; an IPv6 address counts by its /64."""
     limits = {} if handle is None else {f"session {handle}": per_session}
-    networks = networks_of(address) if address else []
-    return {**limits, **{f"address {each.name}": per_address for each in networks[:1]}}
+    networks = networks_of(address)[:1] if address else ()
+    return {**limits, **{f"address {each.name}": per_address for each in networks}}
 
 
 class Bucket:

@@ -91,6 +91,17 @@ class Lab:
         await other.renew()
         self.store.calls.clear()
 
+    async def sign_in_elsewhere(self, sid: SessionId, user: str) -> None:
+        """Sign *user* in over the session *sid*, as another request would."""
+        other = await self.sessions.load(sid, FixedRequestInfo(Client("127.0.0.1", "test")))
+        await other.login(user)
+
+    async def write_elsewhere(self, sid: SessionId, **data: Any) -> None:
+        """Write *data*, as another request would."""
+        other = await self.sessions.load(sid, FixedRequestInfo(Client("127.0.0.1", "test")))
+        other.update(data)
+        await other.commit()
+
     async def records(self) -> list[Record]:
         """Return every live record."""
         assert isinstance(self.inner, Scannable)

@@ -85,6 +85,8 @@ class SessionWatch:
         self._has_work = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._is_closed = False
+        self.at_stop: set[Callable[[], None]] = set()
+        """Called by `aclose`, for holders that have no session. They must not raise."""
 
     def __len__(self) -> int:
         """Return how many holders there are."""
@@ -117,11 +119,18 @@ class SessionWatch:
         if not holders:
             self._held.pop(watched.record.handle, None)
 
+    def check(self, watched: Watched) -> None:
+        """Check the session of *watched* now."""
+        if self._is_held(watched):
+            self._check([watched])
+
     async def aclose(self) -> None:
         """Tell every holder `STOPPED`, and stop. Idempotent."""
         self._is_closed = True
         for watched in self._all():
             self._finish(watched, End.STOPPED)
+        for callback in list(self.at_stop):
+            callback()
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()

@@ -1,0 +1,111 @@
+"""`SessionSocketMixin`: a WebSocket that is open only as long as its session is live."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any, ClassVar, Literal
+
+from tornado.web import HTTPError
+from tornado.websocket import WebSocketHandler
+
+from stormcellar.errors import SessionEnded
+from stormcellar.sessions.session import Session
+from stormcellar.web.mixin import SessionMixin
+from stormcellar.web.open_socket import OpenSocket
+from stormcellar.web.socket_limits import OpenCounts, TooMany, keys_of
+
+COUNTS = "stormcellar_open_sockets"
+"""The application setting that holds the `OpenCounts`."""
+
+
+class SessionSocketMixin(SessionMixin):
+    """Gives a `WebSocketHandler` a session, and closes the socket when that session is over.
+
+    Put it before every other base class. `self.session` is what the handshake saw, and cannot change; use
+    `fresh_session` to read and write later. When the session ends, in whatever process, the socket is closed
+    with 4401 and the reason; messages that come after that are dropped.
+
+    The handshake is refused with 401 without a signed-in user, with 403 for a foreign or missing Origin, and
+    with 429 if too many sockets are open. A browser's script sees each of them as 1006.
+    """
+
+    socket_visitors: ClassVar[bool] = False
+    """Whether visitors, who are not signed in, get a socket. A visitor's sign-in closes it."""
+    allow_originless: ClassVar[bool] = False
+    """Whether clients that send no Origin, so no browsers, get a socket."""
+    socket_activity: ClassVar[Literal["none", "messages"]] = "none"
+    """What counts as activity of the session: nothing, or each message from the client. Pings never do."""
+    max_message_bytes: ClassVar[int] = 64 * 1024
+    """A larger message closes the socket with 1009. The setting `websocket_max_message_size` wins."""
+    max_messages_per_s: ClassVar[float] = 50.0
+    """More, after twice as many at once, close the socket with 1008."""
+    max_sockets_per_session: ClassVar[int] = 20
+    max_sockets_per_address: ClassVar[int] = 200
+
+    @property
+    def max_message_size(self) -> int:
+        """See `max_message_bytes`."""
+        size: int = self.settings.get("websocket_max_message_size", self.max_message_bytes)
+        return size
+
+    async def get(self, *args: Any, **kwargs: Any) -> None:
+        """Check the handshake, accept it, and serve the socket until it is closed."""
+        if not isinstance(self, WebSocketHandler):
+            raise TypeError("SessionSocketMixin belongs before WebSocketHandler")
+        self._require_handshake()
+        with ExitStack() as stack:
+            counts = self.settings.setdefault(COUNTS, OpenCounts())
+            try:
+                stack.enter_context(counts.counted(self._limits()))
+            except TooMany as exc:
+                raise HTTPError(429, "a socket was refused: %s", exc) from None
+            socket = OpenSocket(
+                self,
+                messages_per_s=self.max_messages_per_s,
+                counts_messages=self.socket_activity == "messages",
+            )
+            self._stormcellar.socket = socket
+            stack.enter_context(socket.serving())
+            serving = super().get(*args, **kwargs)
+            assert serving is not None  # WebSocketHandler.get is a coroutine function
+            await serving
+
+    @asynccontextmanager
+    async def fresh_session(self) -> AsyncIterator[Session]:
+        """Load the session as it is now, and save at the end of the block what it changed::
+
+            async with self.fresh_session() as session:
+                session["read"] = message_id
+
+        `modify`, `flash` and `logout` work too. `login`, `renew` and `expire_in` raise RuntimeError, since
+        they need a response that sets the cookie: have the page send a request for them.
+
+        Raises:
+            SessionEnded: There is no session, or it is over; the socket is being closed.
+            SessionChanged: It ended while the block ran; nothing was saved.
+            SessionTooLarge, StoreUnavailable
+        """
+        socket: OpenSocket | None = self._stormcellar.socket
+        if socket is None or socket.watched is None or socket.watched.end is not None:
+            raise SessionEnded
+        try:
+            async with self.sessions.open(socket.watched.credential) as session:
+                yield session
+        finally:
+            self.sessions.watch.check(socket.watched)
+
+    def _require_handshake(self) -> None:
+        user, is_upgrade = self.session.user, "Upgrade" in self.request.headers
+        if is_upgrade and "Origin" not in self.request.headers and not self.allow_originless:
+            raise HTTPError(403, "a socket was refused: no Origin")
+        if user is None and not self.socket_visitors:
+            raise HTTPError(401, "a socket was refused: nobody is signed in")
+
+    def _limits(self) -> dict[str, int]:
+        return keys_of(
+            self.session.handle,
+            self.client_address(),
+            per_session=self.max_sockets_per_session,
+            per_address=self.max_sockets_per_address,
+        )
