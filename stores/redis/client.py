@@ -29,15 +29,13 @@ from stormcellar.stores.redis.connections import (
 from stormcellar.stores.redis.errors import checked, is_unavailable, store_error
 from stormcellar.stores.redis.records import Argument
 from stormcellar.stores.redis.scripts import OWNED, Script
+from stormcellar.stores.redis.subscription import subscribed
 from stormcellar.stores.redis.url import Driver
 
 T = TypeVar("T")
 
 BATCH = 64
 """The largest number of commands in a batch."""
-
-PING_AFTER_S = 3.0
-"""How long a subscription without a message is taken to be in order."""
 
 HANDLE = re.compile(rb"[A-Za-z0-9_-]+")
 
@@ -225,32 +223,25 @@ class RedisClient:
 
         Ends when the connection breaks, when the server does not answer a PING, or when the store is closed.
         """
-        async with self.within("gone"):
-            pubsub: Any = await self._connections.pubsub()
+        if self._is_closed:
+            raise StoreUnavailable("gone: the store is closed")
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await pubsub.subscribe(channel)
-                await pubsub.get_message(timeout=None)
-            yield None
-            while not self._is_closed:
-                message = await self._until_closed(next_message(pubsub, answer_s=self._timeout_s))
-                if message is not None:
-                    yield message
+            async with subscribed(self._connections, channel, timeout_s=self._timeout_s) as subscription:
+                yield None
+                while not self._is_closed:
+                    message = await self._until_closed(subscription.next())
+                    if message is not None:
+                        yield message
         except DRIVER_ERRORS as exc:
             raise store_error("gone", exc) from exc
-        finally:
-            await pubsub.aclose()
 
     async def try_subscribe(self, channel: str) -> None:
-        """Subscribe to *channel* on a connection of its own, and close that."""
-        async with self.within("gone"):
-            await self._driver.initialize()
-            pubsub: Any = self._driver.pubsub()
-            try:
-                await pubsub.subscribe(channel)
-                await pubsub.get_message(timeout=self._timeout_s)
-            finally:
-                await pubsub.aclose()
+        """Subscribe to *channel* on a connection of its own, send a PING, and close that."""
+        async with (
+            self.within("gone"),
+            subscribed(self._connections, channel, timeout_s=self._timeout_s) as subscription,
+        ):
+            await subscription.ping()
 
     async def pause(self, delay_s: float) -> bool:
         """Wait, and return whether the store is still open."""
@@ -281,21 +272,3 @@ class RedisClient:
         for batches in (self._reads, self._writes, self._durable):
             await batches.drain()
         await self._connections.aclose()  # a connection that a batch was just opening
-
-
-async def next_message(pubsub: Any, *, answer_s: float) -> bytes:
-    """Return the data of the next message of a subscription.
-
-    Raises:
-        TimeoutError: There was no message for a while, and then no answer to a PING within *answer_s*.
-    """
-    while True:
-        message = await pubsub.get_message(timeout=PING_AFTER_S)
-        if message is None:
-            await pubsub.ping()
-            message = await pubsub.get_message(timeout=answer_s)
-            if message is None:
-                raise TimeoutError("no answer to PING")
-        if message["type"] == "message":
-            data: bytes = message["data"]
-            return data
