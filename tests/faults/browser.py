@@ -11,8 +11,8 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPResponse
 from tests.faults.journal import Journal
 
 JSON = "application/json"
-SESSION = "id"
-"""The name of the session cookie over plain HTTP."""
+SESSIONS = ("id", "__Host-id")
+"""The names of the session cookie over plain HTTP and behind a proxy."""
 
 
 class SessionOver(Exception):
@@ -55,8 +55,7 @@ class Browser:
     @property
     def session_cookie(self) -> str | None:
         """The session cookie, as the header sends it."""
-        value = self._cookies.get(SESSION)
-        return f"{SESSION}={value}" if value else None
+        return next((f"{name}={self._cookies[name]}" for name in SESSIONS if name in self._cookies), None)
 
     def begin(self, user: str | None) -> None:
         """Begin a session of *user* that holds nothing."""

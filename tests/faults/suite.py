@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from tests.faults.browser import Failed
 from tests.faults.journal import Journal
-from tests.faults.site import Crowd, Site, count_tracebacks
+from tests.faults.site import PATIENCE_S, Crowd, Site, count_tracebacks
 from tests.support.running import get
 
 # A visit has some thirty steps. The machine may be busy.
@@ -41,6 +41,9 @@ class Fault:
         excused: For each column that need not be 0, why. Columns: `lost`, `back`, `signed out`.
         in_smoke: Whether `make test` has it as well.
         aftermath: What happens when the set-up has recovered: for instance, the failed server comes back.
+        is_seamless: Whether no request may fail. *inflict* then checks itself that the fault was felt.
+
+    An AssertionError of *inflict* is a broken promise.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Fault:
     excused: Mapping[str, str] = field(default_factory=dict)
     in_smoke: bool = False
     aftermath: Callable[[Any], Awaitable[None]] | None = None
+    is_seamless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +95,11 @@ async def _suffer(store: str, set_up: SetUp, fault: Fault, *, seed: int) -> Resu
     try:
         await _until(lambda: all(person.visits for person in crowd.people), lives, WARM_UP_S)
         problems = [f"before the fault: {kind}" for kind in journal.errors]
-        async with asyncio.timeout(FAULT_S):
-            await fault.inflict(set_up)
+        try:
+            async with asyncio.timeout(FAULT_S):
+                await fault.inflict(set_up)
+        except AssertionError as exc:
+            problems.append(str(exc) or repr(exc))
         healed = time.monotonic()
         has_recovered = await _recovers(journal, lives, healed)
         recovery_s = max(0.0, journal.last_failure(default=healed) - healed)
@@ -117,18 +124,24 @@ async def _suffer(store: str, set_up: SetUp, fault: Fault, *, seed: int) -> Resu
         await asyncio.gather(*lives, return_exceptions=True)
         crowd.close()
     traces = count_tracebacks(set_up.sites) - traces
-    return Result(store, fault, journal, recovery_s, [*problems, *_broken(journal, fault, traces)])
+    return Result(store, fault, journal, recovery_s, [*problems, *broken_promises(journal, fault, traces)])
 
 
-def _broken(journal: Journal, fault: Fault, traces: int) -> list[str]:
-    """Return which promises were broken."""
+def broken_promises(journal: Journal, fault: Fault, traces: int) -> list[str]:
+    """Return which promises were broken.
+
+    Args:
+        traces: How many tracebacks the servers logged.
+    """
+    is_expected = () if fault.is_seamless else ("503", "no answer")
     columns = {
         "lost": len(journal.lost),
         "back": len(journal.back),
         "signed out": len(journal.signed_out),
         "somebody else": len(journal.somebody_else),
         "traceback": traces,
-        **{f"status {kind}": n for kind, n in journal.errors.items() if kind not in ("503", "no answer")},
+        f"request of {PATIENCE_S:.0f} s": int(journal.longest_s >= PATIENCE_S),
+        **{f"failed with {kind}": n for kind, n in journal.errors.items() if kind not in is_expected},
     }
     return [f"{name}: {number}" for name, number in columns.items() if number and name not in fault.excused]
 

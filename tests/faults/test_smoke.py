@@ -23,4 +23,4 @@ def test_nothing_is_lost(suite: Suite, tmp_path: Path) -> None:
 
     for result in asyncio.run(suffer()):
         assert result.problems == []
-        assert result.journal.errors, "the fault was not felt"
+        assert result.journal.errors or result.fault.is_seamless, "the fault was not felt"
