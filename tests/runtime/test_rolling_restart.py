@@ -5,79 +5,21 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-import socket
-import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.support.backends import Backend
-from tests.support.running import WAIT_S, Running, get
+from tests.support.backends import Backend, free_port
+from tests.support.haproxy import answers, haproxy, until
+from tests.support.running import WAIT_S, Running
 
 pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="needs haproxy (Debian: haproxy)")
 
 CLIENTS = 8
-CONFIGURATION = """
-defaults
-    mode http
-    retries 0
-    timeout connect 5s
-    timeout client 30s
-    timeout server 30s
-frontend all
-    bind 127.0.0.1:{port}
-    http-request set-header X-Forwarded-Proto https
-    default_backend servers
-backend servers
-    balance roundrobin
-    option httpchk GET /readyz
-    http-reuse always
-    default-server check inter 200ms fall 2 rise 1 pool-purge-delay 60s
-    server a 127.0.0.1:{first}
-    server b 127.0.0.1:{second}
-"""
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-@contextmanager
-def haproxy(directory: Path, first: int, second: int) -> Iterator[str]:
-    """Run HAProxy in front of two servers, and yield its base URL once one of them is up."""
-    port, path = free_port(), directory / "haproxy.cfg"
-    path.write_text(CONFIGURATION.format(port=port, first=first, second=second))
-    with (directory / "haproxy.log").open("w") as log:
-        process = subprocess.Popen(["haproxy", "-db", "-f", path], stdout=log, stderr=log)
-    try:
-        until(lambda: answers(f"http://127.0.0.1:{port}"))
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait(WAIT_S)
-
-
-def answers(base: str) -> bool:
-    """Whether the server at *base* is ready."""
-    try:
-        return get(base, "/readyz") == 200
-    except OSError:
-        return False
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another process does."""
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 class Load:
@@ -126,7 +68,7 @@ def test_no_request_fails(tmp_path: Path, redis8: Backend, processes: str) -> No
 
     with ExitStack() as stack:
         servers = [start(0), start(1)]
-        load = Load(stack.enter_context(haproxy(tmp_path, *ports)))
+        load = Load(stack.enter_context(haproxy(tmp_path, free_port(), *ports)))
         statuses = []
         with ThreadPoolExecutor(1) as thread:
             running = thread.submit(load.run)
