@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
+from tornado.template import Loader
 from tornado.web import Application
 
 from stormcellar.app import access_log
@@ -26,10 +28,22 @@ from stormcellar.web.mixin import session_settings
 # Resolved: a strict editable install consists of symlinks, and Tornado serves no symlink that leads out of
 # the static folder (web.py, StaticFileHandler._resolve_symlink_target).
 _HERE = Path(__file__).resolve().parent
+_STATIC = _HERE / "static"
+
+
+@cache
+def _templates() -> Loader:
+    """Return the loader of the templates, which has read all of them: no request needs a file descriptor."""
+    folder = _HERE / "templates"
+    loader = Loader(str(folder))
+    for path in folder.glob("*.html"):
+        loader.load(path.name)
+    return loader
 
 
 def make_app(manager: SessionManager, context: Context) -> Application:
     """Return the application of the standalone server."""
+    static.Static.read_all(_STATIC)
     given = {"context": context}
     app = Application(
         [
@@ -54,8 +68,8 @@ def make_app(manager: SessionManager, context: Context) -> Application:
             manager,
             default_handler_class=base.NotFound,
             default_handler_args=given,
-            template_path=str(_HERE / "templates"),
-            static_path=str(_HERE / "static"),
+            template_loader=_templates(),
+            static_path=str(_STATIC),
             static_handler_class=static.Static,
             static_handler_args={"edge": context.edge},
             log_function=access_log.log_request,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import mimetypes
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from tornado.web import StaticFileHandler
@@ -14,6 +17,11 @@ HOUR_S = 3600
 YEAR_S = 365 * 24 * HOUR_S
 
 
+@cache
+def _content(path: str) -> bytes:
+    return Path(path).read_bytes()
+
+
 class Static(EdgeHandler, StaticFileHandler):
     """`GET /static/…`."""
 
@@ -21,6 +29,24 @@ class Static(EdgeHandler, StaticFileHandler):
         """Take the folder of the files, and the rules for requests."""
         super().initialize(path)
         self.receive(edge)
+
+    @classmethod
+    def read_all(cls, folder: Path) -> None:
+        """Read every file of *folder* now, so that no request needs a file descriptor."""
+        # Else the first request reads the system's table of types.
+        mimetypes.init()
+        for path in folder.iterdir():
+            cls.get_version({"static_path": str(folder)}, path.name)
+
+    @classmethod
+    def get_content(cls, abspath: str, start: int | None = None, end: int | None = None) -> bytes:  # type: ignore[override]
+        """Return the bytes of a file, or a part of them, as they were when the file was first read."""
+        return _content(abspath)[start:end]
+
+    def get_content_size(self) -> int:
+        """Return the size of the content that was read, even if the file has changed."""
+        assert self.absolute_path is not None
+        return len(_content(self.absolute_path))
 
     def prepare(self) -> None:
         """Refuse requests that the edge does not allow."""
