@@ -6,10 +6,9 @@ import errno
 import json
 import logging
 import os
-import sys
-from contextlib import suppress
 from pathlib import Path
 
+from stormcellar.app.standard_error import STANDARD_ERROR
 from stormcellar.events import Event
 from stormcellar.timestamps import iso_utc
 
@@ -56,10 +55,10 @@ class AuditLog:
             self._descriptor = None
 
     def __call__(self, event: Event) -> None:
-        """Write one line; to standard error if writing to the file fails, so that no event is lost."""
+        """Write one line; to standard error if the file cannot be written to."""
         line = _line(event)
         if self._descriptor is None:
-            _write_to_standard_error(line)
+            STANDARD_ERROR.write(line)
             return
         # The disk may have filled up in the middle of the last line, so start a new one.
         text = "\n" * self._is_failing + line
@@ -71,7 +70,7 @@ class AuditLog:
             if not self._is_failing:
                 log.error("cannot write to %s (%s); events go to standard error", self._path, exc.strerror)
             self._is_failing = True
-            _write_to_standard_error(line)
+            STANDARD_ERROR.write(line)
 
 
 def _line(event: Event) -> str:
@@ -86,9 +85,3 @@ def _line(event: Event) -> str:
     }
     truncated = {name: value if value is None else value[:_LONGEST] for name, value in fields.items()}
     return json.dumps(truncated).replace("\x7f", "\\u007f") + "\n"
-
-
-def _write_to_standard_error(line: str) -> None:
-    with suppress(OSError, ValueError):
-        sys.stderr.write(line)
-        sys.stderr.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 
+from stormcellar.app.standard_error import StandardErrorHandler
 from stormcellar.timestamps import iso_utc
 
 
@@ -54,12 +55,12 @@ _FORMATTERS = {"text": TextFormatter, "json": JSONFormatter}
 
 
 def set_up(level: str, form: str = "text") -> None:
-    """Log to standard error as `text` or `json`. Call it once per process.
+    """Log to standard error as `text` or `json`, without waiting for its reader. Call it once per process.
 
     Levels below INFO apply to Stormcellar's loggers only: PyMongo logs at DEBUG the documents it stores.
     """
     number = logging.getLevelNamesMapping()[level.upper()]
-    handler = logging.StreamHandler()
+    handler = StandardErrorHandler()
     handler.setFormatter(_FORMATTERS[form]())
     logging.basicConfig(level=max(number, logging.INFO), handlers=[handler])
     logging.getLogger("stormcellar").setLevel(number)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import select
 import subprocess
 import sys
+from contextlib import suppress
 
 from stormcellar.app import logging_setup
 from tests.support.running import ROOT
@@ -74,3 +77,55 @@ def test_every_line_is_one_object() -> None:  # I3
     assert found[1]["exception"].endswith("ValueError: boom")
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", each["time"]) for each in found)
     assert [list(each)[:4] for each in found] == [["time", "level", "logger", "message"]] * 4
+
+
+UNREAD = """
+import logging, sys
+from stormcellar.app import logging_setup
+from stormcellar.app.audit_log import AuditLog
+from stormcellar.events import Event, Kind
+logging_setup.set_up("info")
+audit = AuditLog(None)
+for line in sys.stdin:
+    logging.getLogger("stormcellar.test").info(line.strip())
+    audit(Event(Kind.RELOADED, at_ms=0))
+    print("done", flush=True)
+"""
+
+
+def test_nobody_waits_for_the_reader_of_the_log() -> None:
+    """While nobody reads standard error, lines and events are lost; then a line says how many."""
+    reader, writer = os.pipe()
+    # Opened again: O_NONBLOCK belongs to what is opened, and the program must not get it.
+    filler = os.open(f"/proc/self/fd/{writer}", os.O_WRONLY | os.O_NONBLOCK)
+    with suppress(BlockingIOError):
+        while os.write(filler, b"\n"):
+            pass
+    with subprocess.Popen(
+        [sys.executable, "-c", UNREAD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=writer,
+        text=True,
+    ) as program:
+        assert program.stdin is not None and program.stdout is not None
+        os.close(writer)
+        os.close(filler)
+        answers = []
+        for line in ("one", "two", "three"):
+            program.stdin.write(line + "\n")
+            program.stdin.flush()
+            answers.append(bool(select.select([program.stdout], [], [], 20)[0]) and program.stdout.readline())
+            if line == "two":
+                drained = os.read(reader, 1 << 20)
+        program.stdin.close()
+    with open(reader) as log:
+        lines = log.read().splitlines()
+
+    assert answers == ["done\n"] * 3
+    assert drained.strip() == b""
+    assert [re.sub(r"^\S+ ", "", line) for line in lines[:2]] == [
+        "WARNING stormcellar 4 lines of the log are lost: standard error could not be written to",
+        "INFO stormcellar.test three",
+    ]
+    assert json.loads(lines[2])["event"] == "reloaded"
