@@ -43,7 +43,7 @@ class Fault:
         aftermath: What happens when the set-up has recovered: for instance, the failed server comes back.
         is_seamless: Whether no request may fail. *inflict* then checks itself that the fault was felt.
 
-    An AssertionError of *inflict* is a broken promise.
+    An AssertionError of *inflict*, a request of its own that fails, and a time-out are broken promises.
     """
 
     name: str
@@ -98,8 +98,8 @@ async def _suffer(store: str, set_up: SetUp, fault: Fault, *, seed: int) -> Resu
         try:
             async with asyncio.timeout(FAULT_S):
                 await fault.inflict(set_up)
-        except AssertionError as exc:
-            problems.append(str(exc) or repr(exc))
+        except (AssertionError, Failed, TimeoutError) as exc:
+            problems.append(f"while it was inflicted: {str(exc) or repr(exc)}")
         healed = time.monotonic()
         has_recovered = await _recovers(journal, lives, healed)
         recovery_s = max(0.0, journal.last_failure(default=healed) - healed)
