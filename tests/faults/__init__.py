@@ -4,6 +4,7 @@ from tests.faults.cluster_faults import CLUSTER, CLUSTER_WAITS
 from tests.faults.mongo_faults import MONGO
 from tests.faults.redis_faults import ONE_ADDRESS, REDIS
 from tests.faults.replica_set_faults import REPLICA_SET
+from tests.faults.rolling_faults import ROLLING
 from tests.faults.sentinel_faults import SENTINEL, SENTINEL_WAITS
 
 SUITES = (
@@ -15,4 +16,5 @@ SUITES = (
     SENTINEL_WAITS,
     MONGO,
     REPLICA_SET,
+    ROLLING,
 )

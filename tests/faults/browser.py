@@ -48,8 +48,8 @@ class Browser:
         self._base = base
         self._patience_s = patience_s
         self._cookies: dict[str, str] = {}
-        self._written: dict[str, int] = {}
-        self._unanswered: dict[str, int] = {}
+        self._written: dict[str, object] = {}
+        self._unanswered: dict[str, object] = {}
         self._counted = self._uncertain_counts = 0
 
     @property
@@ -79,7 +79,7 @@ class Browser:
         shown = json.loads(response.body)
         return shown["user"] is not None or bool(shown["data"])
 
-    async def write(self, key: str, value: int) -> None:
+    async def write(self, key: str, value: object) -> None:
         """Write a key that was not written before, and check the answer."""
         self._unanswered[key] = value
         answer = await self.send("PATCH", "/session", {key: value})

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.backends import Backend, free_port
-from tests.support.haproxy import answers, haproxy, until
-from tests.support.running import WAIT_S, Running
+from tests.support.haproxy import answers, haproxy
+from tests.support.running import WAIT_S, Running, until
 
 pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="needs haproxy (Debian: haproxy)")
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.running import WAIT_S, get
+from tests.support.running import WAIT_S, get, until
 
 CONFIGURATION = """
 defaults
     mode http
     retries 0
     timeout connect 5s
+    timeout check 5s
     timeout client 30s
     timeout server 30s
 frontend all
@@ -36,7 +36,7 @@ def haproxy(directory: Path, port: int, first: int, second: int, *, options: str
     """Run HAProxy at *port* in front of two servers, and yield its base URL once one of them is up.
 
     Args:
-        options: Further options of both servers.
+        options: Options of both servers, which win over those of the configuration.
     """
     base, path = f"http://127.0.0.1:{port}", directory / "haproxy.cfg"
     path.write_text(CONFIGURATION.format(port=port, first=first, second=second, options=options))
@@ -56,11 +56,3 @@ def answers(base: str, *, trusted: Path | None = None) -> bool:
         return get(base, "/readyz", trusted=trusted) == 200
     except OSError:
         return False
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another process does."""
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)

@@ -11,7 +11,8 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any, Self
@@ -154,6 +155,14 @@ def get(base: str, path: str, *, trusted: Path | None = None, **headers: str) ->
         return connection.getresponse().status
     finally:
         connection.close()
+
+
+def until(condition: Callable[[], object], what: str = "it") -> None:
+    """Wait for *what* another process does; raise AssertionError if it takes too long."""
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen within {WAIT_S:.0f} s"
+        time.sleep(0.02)
 
 
 class GatedStore(MemoryStore):
