@@ -1,6 +1,7 @@
 """Faults of every store and of the server under a load that checks every answer: `make faults`."""
 
 from tests.faults.cluster_faults import CLUSTER, CLUSTER_WAITS
+from tests.faults.memory_faults import MEMORY
 from tests.faults.mongo_faults import MONGO
 from tests.faults.redis_faults import ONE_ADDRESS, REDIS
 from tests.faults.replica_set_faults import REPLICA_SET
@@ -17,4 +18,5 @@ SUITES = (
     MONGO,
     REPLICA_SET,
     ROLLING,
+    MEMORY,
 )
