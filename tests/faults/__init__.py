@@ -7,6 +7,7 @@ from tests.faults.redis_faults import ONE_ADDRESS, REDIS
 from tests.faults.replica_set_faults import REPLICA_SET
 from tests.faults.rolling_faults import ROLLING
 from tests.faults.sentinel_faults import SENTINEL, SENTINEL_WAITS
+from tests.faults.server_faults import SERVER
 
 SUITES = (
     REDIS,
@@ -17,6 +18,7 @@ SUITES = (
     SENTINEL_WAITS,
     MONGO,
     REPLICA_SET,
+    SERVER,
     ROLLING,
     MEMORY,
 )

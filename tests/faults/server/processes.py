@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from tests.faults.site import Site
@@ -25,6 +25,40 @@ def _since(log: Path, size: int) -> str:
     with log.open("rb") as file:
         file.seek(size)
         return file.read().decode(errors="replace")
+
+
+class LogPipe:
+    """The pipe `log` in *directory*, and a reader that copies it to a file until it is told to stop.
+
+    Use it while the event loop runs.
+    """
+
+    def __init__(self, directory: Path, copy: Path) -> None:
+        os.mkfifo(directory / "log")
+        # For reading and writing: it opens without a writer, and does not end with the last one.
+        self._pipe = os.open(directory / "log", os.O_RDWR | os.O_NONBLOCK)
+        self._copy = os.open(copy, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self.read()
+
+    def read(self) -> None:
+        """Begin to read."""
+        asyncio.get_running_loop().add_reader(self._pipe, self._take)
+
+    def stop(self) -> None:
+        """Stop reading, and fill the pipe with empty lines."""
+        asyncio.get_running_loop().remove_reader(self._pipe)
+        with suppress(BlockingIOError):
+            while os.write(self._pipe, b"\n"):
+                pass
+
+    def close(self) -> None:
+        """Close it; the file stays."""
+        asyncio.get_running_loop().remove_reader(self._pipe)
+        os.close(self._pipe)
+        os.close(self._copy)
+
+    def _take(self) -> None:
+        os.write(self._copy, os.read(self._pipe, 65536))
 
 
 async def freeze(pids: Sequence[int], seconds: float) -> None:
