@@ -59,6 +59,7 @@ class Absence:
             state = SessionState(request, Presence.LATE, stale=sid)
         elif absent.why is not Why.SUPERSEDED:
             state = _visitor(sid, request, CookieChange.CLEAR)
+            state.is_expired = absent.why is Why.UNKNOWN
         elif (record := await self._lifecycle.renewed_from(sid)) is None:
             # The response with the newer cookie may still be on its way.
             state = _visitor(sid, request, CookieChange.KEEP)

@@ -85,6 +85,8 @@ class Lifecycle:
             elif state.is_ended and state.stale is not None:
                 # An earlier try may have ended it without the confirmation that this answer gives.
                 await self._store.destroy(state.stale.handle, now_ms=self._now_ms())
+            else:
+                await self._writer.end_expired(state)
             if record is not None or not (state.stale is None or state.is_late):
                 cookie = CookieChange.CLEAR
             state.end(cookie=cookie)

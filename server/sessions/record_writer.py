@@ -198,6 +198,11 @@ class RecordWriter:
             self.emit_destroyed(record, request, reason=reason)
         return ended
 
+    async def end_expired(self, state: SessionState) -> None:
+        """End the session of the cookie if it has only expired: by a clock that is behind it is live."""
+        if state.is_expired and state.stale is not None:
+            await self._store.destroy(state.stale.handle, now_ms=self._now_ms())
+
     def emit_destroyed(self, record: Record, request: RequestInfo, *, reason: str) -> None:
         """Emit the event that the session of *record* ended."""
         handle, user, address = record.handle, record.user, request.client.address or None

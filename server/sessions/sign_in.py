@@ -87,6 +87,7 @@ class SignIn:
             delta = Delta({**state.data.written(FLASH), **surviving_delta(delta, frozenset()).put})
         if state.stale is not None and not afresh:
             raise SessionEnded
+        await self._writer.end_expired(state)
         await self._writer.create(
             state,
             data=dict(delta.put),

@@ -42,6 +42,8 @@ class SessionState:
     """Whether the session of `stale` was ended, as far as the store knows: the end may be unconfirmed."""
     is_signed_out = False
     """Whether this request ended the session."""
+    is_expired = False
+    """Whether the session of `stale` is over only because of its expiry, or has left no trace."""
     limit_s: float | None = None
     """The argument of `expire_in` in this request; also limits a record that is created later."""
     reserved: str | None = None

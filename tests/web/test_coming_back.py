@@ -272,3 +272,43 @@ async def test_authenticated_sends_a_late_request_to_sign_in(lab, browser):
     response = await browser.get("/")
 
     assert (response.code, set_names(response)) == (302, [])
+
+
+@pytest.mark.parametrize("verb", ["logout", "login"])
+@pytest.mark.gen_test
+async def test_what_expired_and_was_ended_stays_ended_if_the_clock_goes_back(verb, lab, browser):
+    """Signing out, or in again, with an expired cookie ends its session for every clock."""
+
+    async def post(self):
+        await self.session.logout() if verb == "logout" else await self.session.login("alice")
+
+    lab.serve("/end", post=post)
+    lab.serve("/", get=look)
+    await lab.open_session(browser, user="alice")
+    old = browser.copy()
+    lab.clock.advance(1801)
+    ended = await post_json(browser, "/end")
+    lab.clock.advance(-60)
+
+    assert ended.code == 200
+    assert json.loads((await old.get("/")).body)["user"] is None
+    assert json.loads((await browser.get("/")).body)["user"] == (None if verb == "logout" else "alice")
+
+
+@pytest.mark.gen_test
+async def test_an_id_that_was_replaced_ends_nothing(lab, browser):
+    """A sign-out with a superseded cookie leaves the session of the newer one alone."""
+
+    async def post(self):
+        await self.session.logout()
+
+    lab.serve("/end", post=post)
+    lab.serve("/login", post=_login)
+    lab.serve("/", get=look)
+    await lab.open_session(browser, cart=1)
+    old = browser.copy()
+    await post_json(browser, "/login")
+    lab.clock.advance(31)
+    await post_json(old, "/end")
+
+    assert json.loads((await browser.get("/")).body)["user"] == "alice"
