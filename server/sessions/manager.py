@@ -27,6 +27,7 @@ from stormcellar.sessions.sign_in import sign_in_order
 from stormcellar.sessions.signing import KeyRing
 from stormcellar.sessions.state import SessionState
 from stormcellar.stores import Absent, Credential, Handle, Record, Store
+from stormcellar.stores.records import TOMBSTONE_MS
 
 _DAY_S = 86_400
 
@@ -242,9 +243,9 @@ class SessionManager:
     async def revoke_others(self, user: str, *, than: str, address: str | None = None) -> int:
         """End every session of *user* except the one with the handle *than*; return how many.
 
-        This includes sessions that no longer count.
+        This includes sessions that no longer count, and what expired lately: other clocks may be behind.
         """
-        others = [record for record in await self._records(user) if record.handle != than]
+        others = [each for each in await self._records(user, slack_ms=TOMBSTONE_MS) if each.handle != than]
         return sum([await self._revoke(record, address) for record in others])
 
     @asynccontextmanager
@@ -280,13 +281,12 @@ class SessionManager:
             return await self.store.load(which, now_ms=self.now_ms())
         return await self.store.find(Handle(which), now_ms=self.now_ms()) if is_handle(which) else None
 
-    async def _records(self, user: str) -> list[Record]:
-        return await self.store.of_user(user, now_ms=self.now_ms())
+    async def _records(self, user: str, *, slack_ms: int = 0) -> list[Record]:
+        return await self.store.of_user(user, now_ms=self.now_ms() - slack_ms)
 
     async def _revoke(self, record: Record, address: str | None) -> bool:
-        return await self._writer.destroy(
-            record, FixedRequestInfo(Client(address or "", "")), reason="revoked"
-        )
+        request = FixedRequestInfo(Client(address or "", ""))
+        return await self._writer.destroy(record, request, reason="revoked")
 
     async def drain(self) -> None:
         """Wait for the work in flight."""

@@ -96,6 +96,22 @@ async def test_all_others_can_be_revoked(core: Core) -> None:  # C8
 
 
 @pytest.mark.gen_test
+async def test_the_others_that_have_just_expired_end_as_well(core: Core) -> None:
+    """By the clock of another process, or after this one was set back, they would still be live."""
+    here, there = Visitor(core), Visitor(core)
+    await there.signs_in("ada")
+    core.clock.advance(1790)
+    await here.signs_in("ada")
+    core.clock.advance(20)
+    assert here.sid is not None
+
+    await core.manager.revoke_others("ada", than=here.sid.handle)
+    core.clock.advance(-20)
+
+    assert [(await each.request()).user for each in (here, there)] == ["ada", None]
+
+
+@pytest.mark.gen_test
 async def test_sign_in_ends_the_oldest_beyond_the_bound() -> None:  # C12
     """With two sessions allowed, the third sign-in ends the one that was signed in longest ago."""
     core = Core(lifetime=Lifetime(max_per_user=2))
