@@ -54,8 +54,8 @@ class Absence:
 
     async def of_absent(self, sid: SessionId, request: RequestInfo, absent: Absent) -> SessionState:
         """Return the state of a request whose session the store does not have."""
-        arrived_ms, reason = arrival_ms(request, self._now_ms()), absent.why.value
-        if absent.since_ms is not None and arrived_ms - absent.since_ms < RACE_MS:
+        reason = absent.why.value
+        if absent.since_ms is not None and self._is_late(request, absent.since_ms):
             state = SessionState(request, Presence.LATE, stale=sid)
         elif absent.why is not Why.SUPERSEDED:
             state = _visitor(sid, request, CookieChange.CLEAR)
@@ -73,6 +73,11 @@ class Absence:
         address = request.client.address or None
         self._events.emit(Kind.REJECTED, handle=sid.handle, address=address, reason=reason)
         return state
+
+    def _is_late(self, request: RequestInfo, since_ms: int) -> bool:
+        now_ms = self._now_ms()
+        # A later time is that of a clock that was wrong; until then every write would be refused.
+        return arrival_ms(request, now_ms) - RACE_MS < since_ms < now_ms + RACE_MS
 
     async def of_revoked(self, sid: SessionId, request: RequestInfo, record: Record) -> SessionState:
         """Return the state of a request whose account no longer allows the sign-in; end its session."""

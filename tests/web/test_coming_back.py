@@ -312,3 +312,13 @@ async def test_an_id_that_was_replaced_ends_nothing(lab, browser):
     await post_json(old, "/end")
 
     assert json.loads((await browser.get("/")).body)["user"] == "alice"
+
+
+@pytest.mark.gen_test
+async def test_a_cookie_replaced_in_the_future_is_no_trap(lab, browser):
+    """If the clock was ahead at a sign-in whose answer was lost, no write is refused once it is right."""
+    await _with_lost_answer(lab, browser, "0")
+    lab.clock.advance(-600)
+    lab.serve("/", get=look, post=count)
+
+    assert (await post_json(browser)).code == 200
