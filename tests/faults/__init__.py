@@ -1,5 +1,6 @@
 """Faults of every store and of the server under a load that checks every answer: `make faults`."""
 
+from tests.faults.clock_faults import CLOCKS
 from tests.faults.cluster_faults import CLUSTER, CLUSTER_WAITS
 from tests.faults.memory_faults import MEMORY
 from tests.faults.mongo_faults import MONGO
@@ -21,4 +22,5 @@ SUITES = (
     SERVER,
     ROLLING,
     MEMORY,
+    CLOCKS,
 )
