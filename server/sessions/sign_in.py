@@ -83,6 +83,8 @@ class SignIn:
                 return True
             if not afresh:
                 raise SessionChanged
+            if state.record.expires_ms <= self._now_ms():
+                await self._writer.destroy(state.record, state.request, reason="replaced")
             # A double click, or a sign-out elsewhere: who proved a password gets a session of their own.
             delta = Delta({**state.data.written(FLASH), **surviving_delta(delta, frozenset()).put})
         if state.stale is not None and not afresh:

@@ -296,6 +296,26 @@ async def test_what_expired_and_was_ended_stays_ended_if_the_clock_goes_back(ver
 
 
 @pytest.mark.gen_test
+async def test_what_expired_during_a_sign_in_stays_ended_if_the_clock_goes_back(lab, browser):
+    """The clock jumps while the password is checked, so the user gets another session; the first one ends."""
+
+    async def post(self):
+        lab.clock.advance(1801)
+        await self.session.login("alice")
+
+    lab.serve("/login", post=post)
+    lab.serve("/", get=look)
+    await lab.open_session(browser, cart=1)
+    old = browser.copy()
+    signed_in = await post_json(browser, "/login")
+    lab.clock.advance(-1801)
+
+    assert signed_in.code == 200
+    assert json.loads((await browser.get("/")).body)["user"] == "alice"
+    assert json.loads((await old.get("/")).body)["data"] == {}
+
+
+@pytest.mark.gen_test
 async def test_an_id_that_was_replaced_ends_nothing(lab, browser):
     """A sign-out with a superseded cookie leaves the session of the newer one alone."""
 
