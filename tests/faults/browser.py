@@ -160,10 +160,10 @@ class Browser:
             response = None
         if response is None or response.code == 599:
             self.journal.record("no answer", began)
-            raise Failed
+            raise Failed(f"{method} {path}: no answer")
         if response.code == 429 or response.code >= 500:
             self.journal.record(str(response.code), began)
-            raise Failed
+            raise Failed(f"{method} {path}: {response.code} {response.body[:80]!r}")
         self.journal.record(None, began)
         return response
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stormcellar.accounts.account_file import Account, AccountFile
 from tests.faults.redis_faults import DURABLE
-from tests.faults.server.guests import Guest, add_guests, guests
+from tests.faults.server.guests import Guest, add_guests, guests, introduce
 from tests.faults.site import Site
 from tests.faults.suite import Fault, Suite
 from tests.support.backends import Server
@@ -78,6 +78,7 @@ async def clocked(directory: Path) -> AsyncIterator[Clocked]:
         AccountFile(directory / "data" / "accounts.json").edit(_age)
         clock = Clock(directory)
         await asyncio.to_thread(site.start)
+        await introduce(site.base)
         yield Clocked(site, directory / "data", clock)
 
 

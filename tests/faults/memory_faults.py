@@ -13,7 +13,7 @@ from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tests.faults.browser import Browser
 from tests.faults.journal import Journal
 from tests.faults.server.client_faults import CLIENT_FAULTS
-from tests.faults.server.guests import add_guests
+from tests.faults.server.guests import add_guests, introduce
 from tests.faults.server.processes import freeze, start_again
 from tests.faults.site import PATIENCE_S, Site
 from tests.faults.suite import Fault, Suite
@@ -45,6 +45,7 @@ async def one_process(directory: Path) -> AsyncIterator[OneProcess]:
     try:
         add_guests(directory / "data")
         await asyncio.to_thread(site.start)
+        await introduce(site.base)
         yield OneProcess(site, directory / "data")
     finally:
         site.close()

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.faults.redis_faults import DURABLE
 from tests.faults.server.client_faults import CLIENT_FAULTS
 from tests.faults.server.file_faults import FILE_FAULTS
-from tests.faults.server.guests import add_guests
+from tests.faults.server.guests import add_guests, introduce
 from tests.faults.server.limit_faults import LIMIT_FAULTS, MOST
 from tests.faults.server.processes import LogPipe, freeze, logged, start_again
 from tests.faults.site import Site
@@ -69,6 +69,7 @@ async def two_processes(directory: Path) -> AsyncIterator[TwoProcesses]:
         stack.callback(log.close)
         stack.callback(site.close)
         await asyncio.to_thread(site.start)
+        await introduce(site.base)
         yield TwoProcesses(directory, site, log)
 
 
