@@ -17,6 +17,10 @@ from stormcellar.errors import Busy
 
 T = TypeVar("T")
 
+KNOWN_IN_A_ROW = 7
+"""So many for known origins are followed by one for others, if both wait."""
+LONGEST_WAIT_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -40,19 +44,23 @@ class _Waiter(NamedTuple):
 class HashingQueue:
     """Runs work in threads of low priority.
 
-    Work for known origins runs first, and each of the two kinds has a queue of its own. So a flood of
-    attempts from new addresses delays no user at an address from which they signed in before. If a queue is
-    full, a new call takes the place of the latest one of the network with the most, if that has two more.
+    Work for known origins runs first, all but every eighth time, and each of the two kinds has a queue of
+    its own. So a flood of attempts from new addresses delays no user at an address from which they signed in
+    before. If a queue is full, a new call takes the place of the latest one of the network with the most, if
+    that has two more.
 
     Args:
         workers: How many run at once.
         places: How many can wait in each queue.
+        longest_wait_s: How long each can wait.
     """
 
-    def __init__(self, workers: int, places: int) -> None:
+    def __init__(self, workers: int, places: int, *, longest_wait_s: float = LONGEST_WAIT_S) -> None:
         self._executor = ThreadPoolExecutor(workers, "password", initializer=_lower_priority)
         self._free = workers
         self._places = places
+        self._longest_wait_s = longest_wait_s
+        self._known_in_a_row = 0
         self._known: deque[_Waiter] = deque()
         self._others: deque[_Waiter] = deque()
 
@@ -60,9 +68,13 @@ class HashingQueue:
         """Return what *work* returns.
 
         Raises:
-            Busy: The queue is full; nothing was run.
+            Busy: The queue is full, or the wait was too long; nothing was run.
         """
-        await self._take_worker(ORIGIN.get())
+        try:
+            async with asyncio.timeout(self._longest_wait_s):
+                await self._take_worker(ORIGIN.get())
+        except TimeoutError:
+            raise Busy("the wait for a password check was too long") from None
         try:
             future = asyncio.get_running_loop().run_in_executor(self._executor, lambda: work(*args))
         except RuntimeError:  # it was closed
@@ -102,13 +114,20 @@ class HashingQueue:
             future.exception()  # or asyncio logs it as never retrieved if the caller was cancelled
 
     def _give_back_worker(self) -> None:
-        for waiting in (self._known, self._others):
-            while waiting:
-                waiter = waiting.popleft()
-                if not waiter.granted.done():
-                    waiter.granted.set_result(None)
-                    return
+        while waiter := self._next():
+            if not waiter.granted.done():
+                waiter.granted.set_result(None)
+                return
         self._free += 1
+
+    def _next(self) -> _Waiter | None:
+        """Remove and return the waiter whose turn it is."""
+        is_turn_of_others = self._known_in_a_row >= KNOWN_IN_A_ROW or not self._known
+        if is_turn_of_others and self._others:
+            self._known_in_a_row = 0
+            return self._others.popleft()
+        self._known_in_a_row += 1
+        return self._known.popleft() if self._known else None
 
 
 def _make_place(waiting: deque[_Waiter], network: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from stormcellar.accounts.authenticator import Authenticator
 from stormcellar.accounts.hashing_queue import ORIGIN, HashingQueue, Origin
 from stormcellar.accounts.throttle import Throttle
+from stormcellar.errors import Busy
 from stormcellar.events import Events
 from stormcellar.stores.memory import MemoryStore
 from tests.support.fakes import Clock
@@ -19,8 +20,8 @@ from tests.support.fakes import Clock
 class Gated:
     """One worker that is held, and a queue of four places; `order` is who ran."""
 
-    def __init__(self) -> None:
-        self.queue = HashingQueue(workers=1, places=4)
+    def __init__(self, *, places: int = 4, longest_wait_s: float = 20.0) -> None:
+        self.queue = HashingQueue(workers=1, places=places, longest_wait_s=longest_wait_s)
         self.gate = threading.Event()
         self.order: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
@@ -67,6 +68,37 @@ async def test_known_addresses_are_served_first(gated: Gated) -> None:  # E10 H6
     assert results["owner"] == "done"
     assert gated.order == ["new 0", "owner", "new 1", "new 2", "new 3", "new 4"]
     assert [results[f"new {number}"] for number in range(5, 20)] == ["Busy"] * 15
+
+
+@pytest.mark.gen_test
+async def test_new_addresses_have_their_turn() -> None:
+    """However many known addresses ask, one at a new address runs after seven of them."""
+    gated = Gated(places=20)
+    await gated.ask("first", is_known=True)
+    await gated.ask("new")
+    for number in range(12):
+        await gated.ask(f"known {number}", is_known=True)
+    await gated.results()
+    gated.queue.close()
+
+    assert gated.order.index("new") == 8
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_wait_is_bounded(is_known: bool) -> None:
+    """Who waits too long is told so, leaves the place free, and its password is not hashed later."""
+    gated = Gated(longest_wait_s=0.05)
+    await gated.ask("first", is_known=True)
+    await gated.ask("late", is_known=is_known)
+    with pytest.raises(Busy, match="too long"):
+        await gated.tasks["late"]
+    await gated.ask("next", is_known=is_known)
+    results = await gated.results()
+    gated.queue.close()
+
+    assert results == {"first": "done", "late": "Busy", "next": "done"}
+    assert gated.order == ["first", "next"]
 
 
 @pytest.mark.gen_test
