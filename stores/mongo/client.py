@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Container
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from stormcellar.stores.mongo.errors import problem_of_servers
 from stormcellar.stores.records import StoreOptions
 
 DATABASE = "stormcellar"
+SRV = "mongodb+srv:"
 # How often the driver asks each member of a replica set how it is, on a connection of its own. In a failover
 # it learns so late of the new primary.
 HEARTBEAT_MS = 1000
@@ -28,7 +29,7 @@ HEARTBEAT_MS = 1000
 def connect(url: str, options: StoreOptions) -> AsyncCollection[Document]:
     """Return the collection for *url* and the prefix, without any I/O; it connects on first use.
 
-    The times and the mode of monitoring that *url* has win over ours.
+    The times, the mode of monitoring and `retryWrites` in *url* win over ours.
 
     Raises:
         ValueError: One line about a bad *url*, without any part of a password.
@@ -38,7 +39,7 @@ def connect(url: str, options: StoreOptions) -> AsyncCollection[Document]:
         if parts["collection"] is not None:
             raise ValueError("the path must not name a collection; the store prefix determines it")
         client: AsyncMongoClient[Document] = AsyncMongoClient(
-            url, connect=False, retryReads=False, retryWrites=True, **_defaults(options, parts["options"])
+            url, connect=False, retryReads=False, **_defaults(options, url, parts)
         )
         return client[parts["database"] or DATABASE].get_collection(
             collection_name(options.prefix),
@@ -55,15 +56,21 @@ def _without_srv(url: str) -> str:
 
     The client looks them up itself, on first use and within a time-out.
     """
-    if not url.startswith("mongodb+srv:"):
+    if not url.startswith(SRV):
         return url
     place, question, options = url.partition("?")
     kept = [each for each in options.split("&") if not each.lower().startswith("srv")]
     return place.replace("+srv", "", 1) + question + "&".join(kept)
 
 
-def _defaults(options: StoreOptions, chosen: Container[str]) -> dict[str, Any]:
-    """Return our times and mode of monitoring, except what the URL has: an argument would override it."""
+def _defaults(options: StoreOptions, url: str, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return our own options, except those that *url* has: an argument would override them.
+
+    Args:
+        parts: The parsed URL.
+    """
+    chosen = parts["options"]
+    has_members = url.startswith(SRV) or "replicaSet" in chosen or len(parts["nodelist"]) > 1
     connect_timeout_ms = int(options.connect_timeout_s * 1000)
     defaults = {
         "connectTimeoutMS": connect_timeout_ms,
@@ -72,6 +79,10 @@ def _defaults(options: StoreOptions, chosen: Container[str]) -> dict[str, Any]:
         # A failed login marks the server as unknown until the monitor's next check, and all calls wait for
         # it. With streaming that takes a heartbeat, with polling half a second.
         "serverMonitoringMode": "poll",
+        # A standalone server does not recognise a write that is sent again. PyMongo notices that only with a
+        # new connection, and then closes all connections because of the first error (mongo_client.py,
+        # _check_last_error), once for each write that waited for a connection.
+        "retryWrites": has_members,
     }
     return {name: value for name, value in defaults.items() if name not in chosen}
 

@@ -82,7 +82,10 @@ async def through_proxy(
 ) -> AsyncIterator[tuple[MongoStore, DroppingProxy]]:
     """Open a store that reaches *backend* by way of a proxy and no other."""
     async with DroppingProxy(backend.port, protocol="mongo") as proxy:
-        url = f"mongodb://127.0.0.1:{proxy.port}/stormcellar?directConnection=true{options}"
+        # As for a URL that names the replica set, which would lead past the proxy.
+        retries = "true" if backend.name == "mongo_rs" else "false"
+        options = f"directConnection=true&retryWrites={retries}{options}"
+        url = f"mongodb://127.0.0.1:{proxy.port}/stormcellar?{options}"
         async with store_at(url) as store:
             yield store, proxy
 

@@ -21,16 +21,31 @@ CHOICES: list[tuple[str, str, Any, Any]] = [
     ("heartbeatFrequencyMS", "5000", lambda options: options.heartbeat_frequency, (1.0, 5.0)),
     ("SERVERMONITORINGMODE", "stream", lambda options: options.server_monitoring_mode, ("poll", "stream")),
     ("retryReads", "true", lambda options: options.retry_reads, (False, False)),
-    ("retryWrites", "false", lambda options: options.retry_writes, (True, True)),
+    ("retryWrites", "true", lambda options: options.retry_writes, (False, True)),
 ]
 
 
 @pytest.mark.parametrize(("name", "value", "shown", "expected"), CHOICES, ids=[each[0] for each in CHOICES])
 def test_a_time_in_the_url_wins(name: str, value: str, shown: Any, expected: tuple[Any, Any]) -> None:
-    """Without it the driver has our own value: it asks each server once a second. What is retried is ours."""
+    """Without it the driver has our own value: it asks each server once a second. Reads are retried by us."""
     urls = ("mongodb://localhost/", f"mongodb://localhost/?{name}={value}")
 
     assert tuple(shown(connect(url, OPTIONS).database.client.options) for url in urls) == expected
+
+
+REPEATED: dict[str, bool] = {
+    "mongodb://localhost/": False,
+    "mongodb://localhost/?replicaSet=rs0": True,
+    "mongodb://localhost,127.0.0.1/": True,
+    "mongodb+srv://cluster.example.net/": True,
+    "mongodb://localhost/?replicaSet=rs0&retryWrites=false": False,
+}
+
+
+@pytest.mark.parametrize(("url", "expected"), REPEATED.items())
+def test_writes_are_repeated_on_a_replica_set(url: str, expected: bool) -> None:
+    """Only its servers recognise a write that they have already; one host may be a standalone server."""
+    assert connect(url, OPTIONS).database.client.options.retry_writes is expected
 
 
 def test_served_within_two_seconds_of_an_election(mongo: Backend) -> None:

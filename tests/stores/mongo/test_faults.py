@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Iterator
 from contextlib import aclosing, contextmanager, suppress
@@ -14,6 +15,7 @@ from pymongo.errors import PyMongoError
 
 from stormcellar.stores import (
     Absent,
+    Record,
     StoreError,
     StoreFull,
     StoreRefused,
@@ -40,6 +42,7 @@ from tests.stores.mongo.samples import (
     store_at,
 )
 from tests.support.backends import Backend, Server
+from tests.support.network import Network
 
 BUDGET_S = 0.5
 
@@ -135,6 +138,29 @@ async def test_acknowledged_end_survives_a_crash(start_server: StartServer, pref
     async with store_at(server.url, prefix=prefix) as store:
         assert await loaded(store, kept.credential) == kept
         assert await store.load(ended.credential, now_ms=NOW) == Absent(Why.ENDED, NOW)
+
+
+@pytest.mark.gen_test
+async def test_writes_that_wait_for_a_connection_close_no_other(
+    mongo: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One lost connection closes the others once: on a standalone server a waiting write is not repeated."""
+    network = Network(mongo.port)
+    async with network, store_at(f"mongodb://127.0.0.1:{network.port}/stormcellar") as store:
+        await created(store)
+        caplog.set_level(logging.DEBUG, "pymongo.connection")
+        network.stall()
+        writes = asyncio.gather(*(created(store) for _ in range(8)), return_exceptions=True)
+        # One write on the open connection, and the greetings of two new ones; the other writes wait.
+        while network.held < 3:  # noqa: ASYNC110  the driver has no event for it
+            await asyncio.sleep(0.001)
+        network.cut()
+        network.resume()
+        failures = await writes
+        await answers(store)
+
+    assert {type(each) for each in failures} <= {StoreUnavailable, Record}
+    assert len([line for line in caplog.messages if "Connection pool cleared" in line]) == 1
 
 
 @pytest.mark.gen_test

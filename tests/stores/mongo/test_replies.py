@@ -135,7 +135,7 @@ async def test_each_operation_is_one_round_trip(mongo_rs: Backend) -> None:
 @pytest.mark.gen_test
 async def test_writes_ask_for_a_majority_and_reads_for_the_primary(mongo_rs: Backend) -> None:
     """Whatever the URL says, a write counts only when a majority has it, and none is an upsert."""  # G7, G8
-    async with through_proxy(mongo_rs, "&w=1&retryWrites=false") as (store, proxy):
+    async with through_proxy(mongo_rs, "&w=1") as (store, proxy):
         record = await created(store)
         await rotated(store, record.credential, new_verifier())
         await store.destroy(record.handle, now_ms=NOW)
