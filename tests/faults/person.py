@@ -108,11 +108,10 @@ class Person:
             browser.journal.somebody_else.append(f"{self._name} signed in as {answer.body['user']}")
         was_in_doubt = browser.is_in_doubt
         browser.begin(self._name)
-        await self._end(browser, before)
-        if was_in_doubt and before is not None:
-            # If a failed try rotated the ID, this sign-in began another session and confirmed no rotation: a
-            # failover may undo that one, and the visitor's session, which is nobody's, is there again.
-            self._ended.remove(before)
+        # If a failed try rotated the ID, this sign-in began another session and confirmed no rotation. A
+        # failover may undo that one: then the visitor's session, which is nobody's, is there again.
+        if not was_in_doubt:
+            await self._end(browser, before)
 
     async def _confirm(self, browser: Browser) -> None:
         """Have the ID rotated."""

@@ -12,7 +12,7 @@ from tests.support.network import Network
 from tests.support.redis_orders import info, order, until
 
 PRIMARIES = 3
-NODE_TIMEOUT_MS = 1000
+NODE_TIMEOUT_MS = 1500
 """After this time without an answer the nodes count another one as failed, and elect its replica."""
 SLOTS = 16384
 

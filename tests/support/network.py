@@ -39,6 +39,8 @@ class Network:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.refuse()
+        # asyncio accepts in several steps: a task that is cancelled before its first one closes nothing.
+        await asyncio.sleep(0.02)
         for task in self._links:
             task.cancel()
         await asyncio.gather(*self._links, return_exceptions=True)
