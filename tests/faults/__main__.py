@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.faults import SUITES
+from tests.faults.set_ups import SUITES
 from tests.faults.suite import Fault, Result, run
 from tests.faults.table import markdown, row
 

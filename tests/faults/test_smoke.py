@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import SUITES
+from tests.faults.set_ups import SUITES
 from tests.faults.suite import Result, Suite, run
 
 SMOKE = [suite for suite in SUITES if any(fault.in_smoke for fault in suite.faults)]

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
-from tests.faults.network_faults import LONG_S, NETWORK_FAULTS, SHORT_S
+from tests.faults.set_ups.network_faults import LONG_S, NETWORK_FAULTS, SHORT_S
 from tests.faults.site import Site, signed_in_guest
 from tests.faults.suite import Fault, Suite
 from tests.support.backends import Server

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.faults.network_faults import LONG_S, NETWORK_FAULTS
+from tests.faults.set_ups.network_faults import LONG_S, NETWORK_FAULTS
 from tests.faults.site import Site
 from tests.faults.suite import Fault, Suite
 from tests.support.backends import Server

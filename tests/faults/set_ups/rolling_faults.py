@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
-from tests.faults.redis_faults import DURABLE
 from tests.faults.server.processes import logged, start_again
+from tests.faults.set_ups.redis_faults import DURABLE
 from tests.faults.site import Site
 from tests.faults.suite import Fault, Suite
 from tests.support.backends import Server, free_port

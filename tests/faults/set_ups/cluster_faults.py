@@ -8,8 +8,8 @@ from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from tests.faults.network_faults import NETWORK_FAULTS
-from tests.faults.redis_faults import (
+from tests.faults.set_ups.network_faults import NETWORK_FAULTS
+from tests.faults.set_ups.redis_faults import (
     ACCOUNT,
     DATA_UNDONE,
     DURABLE,

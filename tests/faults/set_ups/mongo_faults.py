@@ -15,7 +15,7 @@ from pymongo.errors import PyMongoError
 
 from stormcellar.stores.mongo.client import collection_name
 from stormcellar.stores.records import StoreOptions
-from tests.faults.network_faults import LONG_S, NETWORK_FAULTS, SHORT_S
+from tests.faults.set_ups.network_faults import LONG_S, NETWORK_FAULTS, SHORT_S
 from tests.faults.site import Site
 from tests.faults.suite import Fault, Suite
 from tests.support.backends import Server

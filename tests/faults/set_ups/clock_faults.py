@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from stormcellar.accounts.account_file import Account, AccountFile
-from tests.faults.redis_faults import DURABLE
 from tests.faults.server.guests import Guest, add_guests, guests, introduce
+from tests.faults.set_ups.redis_faults import DURABLE
 from tests.faults.site import Site
 from tests.faults.suite import Fault, Suite
 from tests.support.backends import Server

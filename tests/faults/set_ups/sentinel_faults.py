@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from tests.faults.network_faults import SHORT_S
-from tests.faults.redis_faults import ACCOUNT, DATA_UNDONE, DURABLE, LOGIN, UNDONE
+from tests.faults.set_ups.network_faults import SHORT_S
+from tests.faults.set_ups.redis_faults import ACCOUNT, DATA_UNDONE, DURABLE, LOGIN, UNDONE
 from tests.faults.site import Site
 from tests.faults.suite import Fault, Suite
 from tests.support.backends import Server, free_port

@@ -11,12 +11,12 @@ from contextlib import ExitStack, asynccontextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
-from tests.faults.redis_faults import DURABLE
 from tests.faults.server.client_faults import CLIENT_FAULTS
 from tests.faults.server.file_faults import FILE_FAULTS
 from tests.faults.server.guests import add_guests, introduce
 from tests.faults.server.limit_faults import LIMIT_FAULTS, MOST
 from tests.faults.server.processes import LogPipe, freeze, logged, start_again
+from tests.faults.set_ups.redis_faults import DURABLE
 from tests.faults.site import Site
 from tests.faults.suite import Fault, Suite
 from tests.support.backends import Server
