@@ -58,7 +58,8 @@ stalls: $(VENV)/test
 failovers: $(VENV)/test
 	$(BIN)/python -m tests.stores.mongo.failover --runs 5 $(ARGS)
 
-# Every fault of every store and of the server under a load that checks what it is told; var/faults/table.md.
+# Every fault of every store and of the server under a load that checks what it is told; var/faults/table.md. A quarter
+# of an hour. On another interpreter: make faults VENV=.venv-3.12 PYTHON=python3.12
 faults: $(VENV)/test
 	$(BIN)/python -m tests.faults $(ARGS)
 

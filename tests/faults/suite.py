@@ -17,7 +17,7 @@ from tests.support.running import get
 
 # A visit has some thirty steps. The machine may be busy.
 WARM_UP_S = 30.0
-QUIET_S = 1.5
+QUIET_S = 1.0
 """How long nothing may fail until a set-up has recovered."""
 RECOVERY_S = 20.0
 """How long that may take."""
