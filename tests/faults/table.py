@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from string import ascii_lowercase
 
 from tests.faults.suite import Result
 
@@ -21,26 +22,38 @@ HEAD = (
 
 def row(result: Result) -> tuple[str, ...]:
     """Return one line of the table."""
-    journal = result.journal
-    errors = ", ".join(f"{number} × {kind}" for kind, number in sorted(journal.errors.items()))
-    return (
-        result.fault.name,
-        result.store,
-        errors or "none",
-        f"{journal.longest_s:.1f} s",
-        f"{result.recovery_s:.1f} s",
-        str(len(journal.lost)),
-        str(len(journal.back)),
-        str(len(journal.signed_out)),
-        str(len(journal.somebody_else)),
-    )
+    return (*_text(result), *map(str, _counts(result).values()))
 
 
 def markdown(results: Iterable[Result]) -> str:
-    """Return the table in Markdown, and why each number that is not 0 may be so."""
+    """Return the table in Markdown, with a letter at each number that has a reason."""
     lines = [f"| {' | '.join(HEAD)} |", "|---|---|---|--:|--:|--:|--:|--:|--:|"]
-    reasons: list[str] = []
+    letters: dict[str, str] = {}
     for result in results:
-        lines.append(f"| {' | '.join(row(result))} |")
-        reasons += [reason for reason in result.fault.excused.values() if reason not in reasons]
-    return "\n".join([*lines, "", *(f"- {reason}" for reason in reasons)]) + "\n"
+        cells = []
+        for column, count in _counts(result).items():
+            reason = result.fault.excused.get(column)
+            if count and reason:
+                letter = letters.setdefault(reason, ascii_lowercase[len(letters)])
+                cells.append(f"{count} ({letter})")
+            else:
+                cells.append(str(count))
+        lines.append(f"| {' | '.join([*_text(result), *cells])} |")
+    return "\n".join([*lines, "", *(f"- ({letter}) {reason}" for reason, letter in letters.items())]) + "\n"
+
+
+def _text(result: Result) -> list[str]:
+    journal = result.journal
+    errors = ", ".join(f"{number} × {kind}" for kind, number in sorted(journal.errors.items()))
+    times = f"{journal.longest_s:.1f} s", f"{result.recovery_s:.1f} s"
+    return [result.fault.name, result.store, errors or "none", *times]
+
+
+def _counts(result: Result) -> dict[str, int]:
+    journal = result.journal
+    return {
+        "lost": len(journal.lost),
+        "back": len(journal.back),
+        "signed out": len(journal.signed_out),
+        "somebody else": len(journal.somebody_else),
+    }
