@@ -19,7 +19,7 @@ from tests.support.site import OpenSite, Site
 
 pytest.register_assert_rewrite("stormcellar.stores.conformance")
 
-NEED_SERVER = frozenset({*KINDS, "start_server", "chromium"})
+NEED_SERVER = frozenset({*KINDS, "start_server", "chromium", "world"})
 """The fixtures that start a server or a browser."""
 
 LIMIT = pytest.StashKey[Any]()
@@ -62,8 +62,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _needs_server(item: pytest.Item) -> bool:
-    """Whether one of the fixtures of *item* starts a server, or a parameter names a fixture that does."""
+    """Whether *item* is marked so, or uses a fixture that starts a server, or has the name of one."""
     assert isinstance(item, pytest.Function)
+    if item.get_closest_marker("needs_server"):
+        return True
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
     return any(name in NEED_SERVER for name in (*item.fixturenames, *parameters) if isinstance(name, str))
 

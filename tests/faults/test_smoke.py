@@ -13,6 +13,7 @@ from tests.faults.suite import Result, Suite, run
 SMOKE = [suite for suite in SUITES if any(fault.in_smoke for fault in suite.faults)]
 
 
+@pytest.mark.needs_server
 @pytest.mark.parametrize("suite", SMOKE, ids=lambda suite: suite.store)
 def test_nothing_is_lost(suite: Suite, tmp_path: Path) -> None:
     """Everybody keeps what they were told, and is served again."""

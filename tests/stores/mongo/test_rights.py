@@ -18,6 +18,7 @@ from tests.stores.mongo.samples import store_at
 from tests.stores.mongo.test_faults import failing
 from tests.support.backends import Server
 
+pytestmark = pytest.mark.needs_server
 PREFIX = "rights"
 # As docs/operations.md lists them.
 LEAST = ("find", "insert", "update", "remove", "changeStream", "listIndexes")
