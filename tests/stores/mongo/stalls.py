@@ -66,7 +66,8 @@ class Report:
     @property
     def is_well(self) -> bool:
         """Whether the server serves as before."""
-        return set(self.after) == {200} and self.ready == 200 and not self.lost_locks and not self.during[599]
+        is_honest = set(self.during) <= {200, 503} and not self.tracebacks
+        return set(self.after) == {200} and self.ready == 200 and not self.lost_locks and is_honest
 
 
 class Client:
