@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import time
 from typing import Any, NamedTuple
 
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPResponse
@@ -73,11 +73,11 @@ class Browser:
         self._keep(response)
         return Answer(response.code, json.loads(response.body) if response.body else {})
 
-    async def is_accepted(self, cookie: str) -> bool:
-        """Whether a request with this session cookie alone is somebody's, or shows data."""
+    async def is_accepted(self, cookie: str) -> tuple[bool, bool]:
+        """Whether a request with this session cookie alone is somebody's, and whether it shows data."""
         response = await self._fetch("GET", "/session", None, dict([cookie.split("=", 1)]))
         shown = json.loads(response.body)
-        return shown["user"] is not None or bool(shown["data"])
+        return shown["user"] is not None, bool(shown["data"])
 
     async def write(self, key: str, value: object) -> None:
         """Write a key that was not written before, and check the answer."""
@@ -94,6 +94,7 @@ class Browser:
         self._check_is_there(answer)
         self._uncertain_counts -= 1
         self._counted += 1
+        self._check_count(answer.body["value"])
 
     async def read(self) -> None:
         """Read the session, and check who it is and what it holds."""
@@ -106,13 +107,14 @@ class Browser:
         if self.is_in_doubt:
             self.journal.in_doubt += 1
         elif self.user is not None:
-            self.journal.signed_out.append(f"{self.user}: {self.session_cookie}")
+            self.journal.signed_out.append(f"{self.user}")
         elif self._written:
             self.journal.lost.append(f"all that a visitor wrote: {len(self._written)} keys")
         return SessionOver()
 
     def _check_is_there(self, answer: Answer) -> None:
-        if answer.status in (401, 409):
+        has_session = self.user is not None or self._written or self.is_in_doubt
+        if answer.status in (401, 409) and has_session:
             raise self.over()
         if answer.status != 200:
             raise AssertionError(f"unexpected answer {answer}")
@@ -128,19 +130,25 @@ class Browser:
             self.journal.somebody_else.append(f"{user} instead of {self.user}")
         if user != self.user or (user is None and self._written and not data):
             raise self.over()
-        count = data.pop("count", 0)
-        if not self._counted <= count <= self._counted + self._uncertain_counts:
-            self.journal.lost.append(f"{count} instead of {self._counted} and {self._uncertain_counts}")
-        for key, value in self._written.items():
+        self._check_count(data.pop("count", 0))
+        for key, value in list(self._written.items()):
             if data.get(key) != value:
                 self.journal.lost.append(f"{self.user}: {key}")
+                # Told once. It may appear later, if another node has it.
+                self._unanswered[key] = self._written.pop(key)
         for key in data.keys() - self._written.keys() - self._unanswered.keys():
             self.journal.somebody_else.append(f"{self.user} never wrote {key}")
+
+    def _check_count(self, count: int) -> None:
+        least, most = self._counted, self._counted + self._uncertain_counts
+        if not least <= count <= most:
+            self.journal.lost.append(f"{self.user}: a count of {count} instead of {least} to {most}")
+            self._counted = count
 
     async def _fetch(
         self, method: str, path: str, body: dict[str, Any] | None, cookies: dict[str, str]
     ) -> HTTPResponse:
-        began = time.monotonic()
+        request = self.journal.begin()
         try:
             response = await self._http.fetch(
                 self._base + path,
@@ -158,13 +166,16 @@ class Browser:
             )
         except (OSError, HTTPClientError):
             response = None
+        except asyncio.CancelledError:
+            self.journal.pending.pop(request)
+            raise
         if response is None or response.code == 599:
-            self.journal.record("no answer", began)
+            self.journal.end(request, "no answer")
             raise Failed(f"{method} {path}: no answer")
         if response.code == 429 or response.code >= 500:
-            self.journal.record(str(response.code), began)
+            self.journal.end(request, str(response.code))
             raise Failed(f"{method} {path}: {response.code} {response.body[:80]!r}")
-        self.journal.record(None, began)
+        self.journal.end(request, None)
         return response
 
     def _keep(self, response: HTTPResponse) -> None:

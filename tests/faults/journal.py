@@ -17,10 +17,14 @@ class Journal:
     """Failed requests by status, or `no answer`."""
     failed_at: list[float] = field(default_factory=list)
     """When each failure was known."""
+    requests: list[tuple[float, float]] = field(default_factory=list)
+    """When each request began and ended."""
+    pending: dict[object, float] = field(default_factory=dict)
+    """When each request began that has not ended."""
     longest_s: float = 0.0
     """The longest time that a request took."""
     lost: list[str] = field(default_factory=list)
-    """Acknowledged writes that a later read did not show, or that count twice."""
+    """Acknowledged writes that a later read did not show, or that count twice; each once."""
     back: list[str] = field(default_factory=list)
     """Sessions whose end, or IDs whose rotation, was acknowledged and that were accepted again."""
     signed_out: list[str] = field(default_factory=list)
@@ -30,9 +34,16 @@ class Journal:
     in_doubt: int = 0
     """Sessions that ended after a request to end them, or to rotate their ID, had failed."""
 
-    def record(self, kind: str | None, began: float) -> None:
-        """Record the end of a request that began at *began*; *kind* is None unless it failed."""
-        now = time.monotonic()
+    def begin(self) -> object:
+        """Record that a request begins, and return what `end` wants."""
+        request = object()
+        self.pending[request] = time.monotonic()
+        return request
+
+    def end(self, request: object, kind: str | None) -> None:
+        """Record the end of *request*; *kind* is None unless it failed."""
+        began, now = self.pending.pop(request), time.monotonic()
+        self.requests.append((began, now))
         self.longest_s = max(self.longest_s, now - began)
         if kind is None:
             self.answered += 1
@@ -40,6 +51,12 @@ class Journal:
             self.errors[kind] += 1
             self.failed_at.append(now)
 
-    def last_failure(self, *, default: float) -> float:
-        """Return when the last request failed."""
-        return max(self.failed_at, default=default)
+    def is_quiet(self, since: float, *, for_s: float) -> bool:
+        """Whether for a while nothing has failed, and no request has been waiting longer than that."""
+        latest = max(self.failed_at, default=since)
+        oldest = time.monotonic() - for_s
+        return max(since, latest) < oldest and all(began > oldest for began in self.pending.values())
+
+    def served_again(self, healed: float) -> float:
+        """Return when the last request ended that failed, or that was sent before *healed*."""
+        return max([healed, *self.failed_at, *(ended for began, ended in self.requests if began <= healed)])

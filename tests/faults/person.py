@@ -44,7 +44,8 @@ class Person:
         self._new_browser = new_browser
         self._choice = choice
         self._think_s = think_s
-        self._ended: list[str] = []
+        self._ended: dict[str, bool] = {}
+        self._back: set[str] = set()
         self._open: list[Browser] = []
         self._number = 0
 
@@ -85,7 +86,7 @@ class Person:
         await self._choice.choice([self._revoke_others, self._revoke])(first, second)
         await self._use(first)
         await self._sign_out(first)
-        for cookie in self._choice.sample(self._ended, min(TRIED_AGAIN, len(self._ended))):
+        for cookie in self._choice.sample(list(self._ended), min(TRIED_AGAIN, len(self._ended))):
             await self._insist(lambda cookie=cookie: self._try_ended(first, cookie))
 
     async def _use(self, browser: Browser) -> None:
@@ -96,7 +97,7 @@ class Person:
 
     async def _write(self, browser: Browser) -> None:
         self._number += 1
-        await browser.write(f"key{self._number}", self._number)
+        await browser.write(f"key{self._number}", f"{self._name} {self._number}")
 
     async def _sign_in(self, browser: Browser) -> None:
         """Sign in; the visitor's ID is over then."""
@@ -110,8 +111,7 @@ class Person:
         browser.begin(self._name)
         # If a failed try rotated the ID, this sign-in began another session and confirmed no rotation. A
         # failover may undo that one: then the visitor's session, which is nobody's, is there again.
-        if not was_in_doubt:
-            await self._end(browser, before)
+        await self._end(browser, before, shows_data=not was_in_doubt)
 
     async def _confirm(self, browser: Browser) -> None:
         """Have the ID rotated."""
@@ -172,15 +172,25 @@ class Person:
 
         return await self._insist(send)
 
-    async def _end(self, browser: Browser, cookie: str | None) -> None:
-        """Try a cookie that is over, as the server said, and keep it: it is tried again later."""
+    async def _end(self, browser: Browser, cookie: str | None, *, shows_data: bool = True) -> None:
+        """Try a cookie that is over, as the server said, and keep it: it is tried again later.
+
+        Args:
+            shows_data: Whether it must show no data either; else only nobody must be signed in with it.
+        """
         if cookie is not None:
-            self._ended.append(cookie)
+            self._ended[cookie] = shows_data
             await self._insist(lambda: self._try_ended(browser, cookie))
 
     async def _try_ended(self, browser: Browser, cookie: str) -> None:
-        if await browser.is_accepted(cookie):
-            browser.journal.back.append(f"{self._name}: {cookie}")
+        is_somebody, has_data = await browser.is_accepted(cookie)
+        is_back = is_somebody or (has_data and self._ended[cookie])
+        if is_back and cookie not in self._back:
+            self._back.add(cookie)
+            number = list(self._ended).index(cookie)
+            browser.journal.back.append(
+                f"{self._name}: ID {number}, {'signed in' if is_somebody else 'data'}"
+            )
 
     async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
         """Take a step until it does not fail."""

@@ -128,6 +128,10 @@ async def signed_in_guest(base: str) -> AsyncIterator[Browser]:
         http.close()
 
 
-def count_tracebacks(sites: Sequence[Site]) -> int:
-    """Return how many errors of the servers' logs have a traceback."""
-    return sum(site.errors().count("Traceback (most recent call last)") for site in sites)
+def count_logged(sites: Sequence[Site]) -> dict[str, int]:
+    """Return how many tracebacks the servers have logged, and how many ends of worker processes."""
+    logs = [site.errors() for site in sites]
+    return {
+        "traceback": sum(log.count("Traceback (most recent call last)") for log in logs),
+        "process ended": sum(log.count("; starting another") for log in logs),
+    }

@@ -17,6 +17,7 @@ HEAD = (
     "ended, back",
     "signed out",
     "somebody else",
+    "in doubt",
 )
 
 
@@ -27,7 +28,7 @@ def row(result: Result) -> tuple[str, ...]:
 
 def markdown(results: Iterable[Result]) -> str:
     """Return the table in Markdown, with a letter at each number that has a reason."""
-    lines = [f"| {' | '.join(HEAD)} |", "|---|---|---|--:|--:|--:|--:|--:|--:|"]
+    lines = [f"| {' | '.join(HEAD)} |", "|---|---|---|--:|--:|--:|--:|--:|--:|--:|"]
     letters: dict[str, str] = {}
     for result in results:
         cells = []
@@ -56,4 +57,5 @@ def _counts(result: Result) -> dict[str, int]:
         "back": len(journal.back),
         "signed out": len(journal.signed_out),
         "somebody else": len(journal.somebody_else),
+        "in doubt": journal.in_doubt,
     }

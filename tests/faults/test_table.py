@@ -23,15 +23,15 @@ def test_reasons_are_told_once_and_where_they_are_needed() -> None:
     results = [
         result("killed", {"lost": "It is old.", "back": "Never."}, lost=["x", "y"]),
         result("frozen", {"lost": "It is old.", "signed out": "It ended."}, lost=["x"], signed_out=["z"]),
-        result("cut", {}, errors=Counter({"503": 2, "no answer": 1}), longest_s=1.26),
+        result("cut", {}, errors=Counter({"503": 2, "no answer": 1}), longest_s=1.26, in_doubt=3),
     ]
 
     assert markdown(results).splitlines()[2:] == [
-        "| killed | Redis | none | 0.0 s | 0.2 s | 2 (a) | 0 | 0 | 0 |",
-        "| frozen | Redis | none | 0.0 s | 0.2 s | 1 (a) | 0 | 1 (b) | 0 |",
-        "| cut | Redis | 2 × 503, 1 × no answer | 1.3 s | 0.2 s | 0 | 0 | 0 | 0 |",
+        "| killed | Redis | none | 0.0 s | 0.2 s | 2 (a) | 0 | 0 | 0 | 0 |",
+        "| frozen | Redis | none | 0.0 s | 0.2 s | 1 (a) | 0 | 1 (b) | 0 | 0 |",
+        "| cut | Redis | 2 × 503, 1 × no answer | 1.3 s | 0.2 s | 0 | 0 | 0 | 0 | 3 |",
         "",
         "- (a) It is old.",
         "- (b) It ended.",
     ]
-    assert row(results[0])[-4:] == ("2", "0", "0", "0")
+    assert row(results[0])[-5:] == ("2", "0", "0", "0", "0")

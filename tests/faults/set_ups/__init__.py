@@ -1,6 +1,6 @@
 """Every set-up and its faults."""
 
-from tests.faults.set_ups.clock_faults import CLOCKS
+from tests.faults.set_ups.clock_faults import CLOCKS, CLOCKS_MONGO
 from tests.faults.set_ups.cluster_faults import CLUSTER, CLUSTER_WAITS
 from tests.faults.set_ups.memory_faults import MEMORY
 from tests.faults.set_ups.mongo_faults import MONGO
@@ -23,4 +23,5 @@ SUITES = (
     ROLLING,
     MEMORY,
     CLOCKS,
+    CLOCKS_MONGO,
 )

@@ -193,14 +193,14 @@ CLUSTER = Suite(
         Fault("a primary is frozen until it is replaced", _frozen, UNDONE, aftermath=_continues),
         Fault("a primary is cut off until it is replaced", _cut_off, UNDONE, aftermath=_is_reconnected),
         Fault("a primary is cut off from the other nodes only", _split, UNDONE, aftermath=_is_reconnected),
-        Fault("each replica becomes the primary on request", _failovers),
+        Fault("each replica becomes the primary on request", _failovers, is_seamless=True),
         Fault("all nodes are restarted, one after the other", _rolling_restart),
-        Fault("22 slots in use move to another node", _resharded),
+        Fault("22 slots in use move to another node", _resharded, is_seamless=True),
         Fault("two of three primaries are frozen for 3 s", _two_frozen),
         Fault("the memory of one node is full for 2 s", _full),
         Fault("the rights on one node are revoked for 2 s", _no_rights),
         *NETWORK_FAULTS,
-        Fault("22 slots in use move to a new node", _grown),
+        Fault("22 slots in use move to a new node", _grown, is_seamless=True),
     ),
 )
 CLUSTER_WAITS = Suite(

@@ -16,7 +16,7 @@ from tests.faults.server.client_faults import CLIENT_FAULTS
 from tests.faults.server.guests import add_guests, introduce
 from tests.faults.server.processes import freeze, start_again
 from tests.faults.site import PATIENCE_S, Site
-from tests.faults.suite import Fault, Suite
+from tests.faults.suite import ENDS, Fault, Suite
 
 FROZEN_S = 2.0
 MAX_MEMORY = "1MB"
@@ -83,6 +83,8 @@ MEMORY = Suite(
         Fault("the process is frozen for 2 s", _frozen, is_seamless=True),
         Fault("visitors fill the memory", _full, is_seamless=True, in_smoke=True),
         *CLIENT_FAULTS,
-        Fault("SIGTERM, and a start", _restarted, excused={"lost": EMPTY, "signed out": EMPTY}),
+        Fault(
+            "SIGTERM, and a start", _restarted, excused={"lost": EMPTY, "signed out": EMPTY}, expected=ENDS
+        ),
     ),
 )

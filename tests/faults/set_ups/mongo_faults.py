@@ -15,6 +15,8 @@ from pymongo.errors import PyMongoError
 
 from stormcellar.stores.mongo.client import collection_name
 from stormcellar.stores.records import StoreOptions
+from tests.faults.server.client_faults import CLIENT_FAULTS
+from tests.faults.server.guests import add_guests, introduce
 from tests.faults.set_ups.network_faults import LONG_S, NETWORK_FAULTS, SHORT_S
 from tests.faults.site import Site
 from tests.faults.suite import Fault, Suite
@@ -38,7 +40,8 @@ Client = pymongo.MongoClient[dict[str, Any]]
 class SingleMongo:
     """One server behind a network that can fail, and a site of two processes."""
 
-    def __init__(self, server: Server, network: Network, site: Site) -> None:
+    def __init__(self, server: Server, network: Network, site: Site, data: Path) -> None:
+        self.data = data
         self.server = server
         self.network = network
         self.networks = [network]
@@ -65,8 +68,10 @@ async def single_mongo(directory: Path) -> AsyncIterator[SingleMongo]:
             url = f"mongodb://{USER}:{PASSWORD}@127.0.0.1:{network.port}/{DATABASE}"
             site = Site(directory, url, "--processes", "2")
             stack.callback(site.close)
+            add_guests(directory / "data")
             await asyncio.to_thread(site.start)
-            yield SingleMongo(server, network, site)
+            await introduce(site.base)
+            yield SingleMongo(server, network, site, directory / "data")
 
 
 def _add_users(server: Server) -> None:
@@ -251,5 +256,6 @@ MONGO = Suite(
         Fault("writes are locked for 4 s", _locked),
         Fault("operations are killed for 2 s", lambda mongo: _while_slow(mongo, _kill_operations)),
         Fault("the driver's sessions are killed for 2 s", lambda mongo: _while_slow(mongo, _kill_sessions)),
+        *CLIENT_FAULTS[:2],
     ),
 )

@@ -54,8 +54,8 @@ class Replicas:
 
     async def wait_until_whole(self) -> None:
         """Wait until every member follows a primary that answers writes."""
-        await asyncio.gather(*self._returns)
-        self._returns.clear()
+        returns, self._returns = self._returns, []
+        await asyncio.gather(*returns)
         await asyncio.to_thread(self.set.wait_until_whole)
 
     def network_of(self, member: Server) -> Network:

@@ -212,7 +212,7 @@ SENTINEL = Suite(
         Fault("a Sentinel is told to replace the primary", _ordered, UNDONE),
         Fault("one Sentinel is killed for 2 s", lambda redis: _without_sentinels(redis, 1)),
         Fault("all Sentinels are killed for 2 s", lambda redis: _without_sentinels(redis, SENTINELS)),
-        Fault("a replica is killed for 2 s", _replica_killed),
+        Fault("a replica is killed for 2 s", _replica_killed, is_seamless=True),
         Fault("all servers are restarted, one after the other", _rolling_restart),
     ),
 )

@@ -18,7 +18,7 @@ from tests.faults.server.limit_faults import LIMIT_FAULTS, MOST
 from tests.faults.server.processes import LogPipe, freeze, logged, start_again
 from tests.faults.set_ups.redis_faults import DURABLE
 from tests.faults.site import Site
-from tests.faults.suite import Fault, Suite
+from tests.faults.suite import ENDS, Fault, Suite
 from tests.support.backends import Server
 from tests.support.running import connect, until
 
@@ -133,11 +133,11 @@ SERVER = Suite(
     "server, on Redis",
     two_processes,
     (
-        Fault("one of two processes is killed", _one_killed),
+        Fault("one of two processes is killed", _one_killed, expected=ENDS),
         Fault("one of two processes is frozen for 3 s", _one_frozen),
         Fault("both processes are frozen for 3 s", _both_frozen),
-        Fault("the parent process is killed, and the server started", _parent_killed),
-        Fault("SIGTERM, and a start", _restarted, in_smoke=True),
+        Fault("the parent process is killed, and the server started", _parent_killed, expected=ENDS),
+        Fault("SIGTERM, and a start", _restarted, in_smoke=True, expected=ENDS),
         Fault("SIGHUP, five times", _reloaded, is_seamless=True),
         *FILE_FAULTS,
         *CLIENT_FAULTS,
