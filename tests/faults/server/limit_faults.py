@@ -14,6 +14,7 @@ from tests.faults.server.guests import Served, connected
 from tests.faults.server.processes import logged
 from tests.faults.site import PATIENCE_S, Site
 from tests.faults.suite import Fault
+from tests.support.running import until
 
 MOST = 200
 """The limit of --max-connections, of each process."""
@@ -52,6 +53,10 @@ async def _no_descriptors(set_up: Limited) -> None:
     """Take the free descriptors away while pages, which have templates, are asked for."""
     children = set_up.site.running.children()
     before = resource.prlimit(children[0], resource.RLIMIT_NOFILE)
+    for pid in children:
+        await asyncio.to_thread(
+            until, lambda pid=pid: len(_used(pid)) < MOST / 2, "the end of the last fault"
+        )
     async with logged(set_up.log_file, "cannot accept a connection: Too many open files", len(children)):
         for pid in children:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (_limit(pid), before[1]))
@@ -66,9 +71,14 @@ async def _no_descriptors(set_up: Limited) -> None:
 
 def _limit(pid: int) -> int:
     """Return the limit below which the process *pid* has `LEFT` free descriptors."""
-    used = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    used = _used(pid)
     free = (number for number in count() if number not in used)
     return next(islice(free, LEFT, None))
+
+
+def _used(pid: int) -> set[int]:
+    """Return the descriptors that the process *pid* has open."""
+    return {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
 
 
 async def _page(base: str) -> str:
