@@ -104,7 +104,7 @@ class HashingQueue:
         except asyncio.CancelledError:
             if waiter in waiting:
                 waiting.remove(waiter)
-            elif not waiter.granted.cancelled():
+            elif not waiter.granted.cancelled() and waiter.granted.exception() is None:
                 self._give_back_worker()
             raise
 

@@ -149,6 +149,23 @@ async def test_waiter_that_is_cancelled_as_its_turn_comes(gated: Gated) -> None:
 
 
 @pytest.mark.gen_test
+async def test_waiter_that_is_refused_and_cancelled_at_once(gated: Gated) -> None:
+    """It had no worker, so none is given back: there are never more than there are threads."""
+    await gated.ask("first")
+    for number in range(4):
+        await gated.ask(f"flood {number}", network="flood")
+    gated.tasks["other"] = asyncio.create_task(gated._ask("other", Origin(False, "other")))
+    # After the refusal, and before the task learns of it.
+    asyncio.get_running_loop().call_soon(gated.tasks["flood 3"].cancel)
+    await asyncio.sleep(0)
+    results = await gated.results()
+    await asyncio.sleep(0.01)
+
+    assert (results["flood 3"], results["other"]) == ("CancelledError", "done")
+    assert gated.queue._free == 1
+
+
+@pytest.mark.gen_test
 async def test_closing_ends_who_waits(gated: Gated) -> None:
     """What runs finishes; nobody waits for ever."""
     await gated.ask("runs")
