@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from inspect import isawaitable
 from typing import Any
 
 from tornado.log import gen_log
+from tornado.web import HTTPError
 from tornado.websocket import WebSocketClosedError
 
-from stormcellar.errors import SessionChanged, SessionEnded
+from stormcellar.errors import SessionChanged, SessionEnded, SessionError
 from stormcellar.sessions.live.watched import End, Watched
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.sessions.state import SessionState
@@ -25,6 +27,8 @@ SESSION_OVER = 4401
 GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER = 1001, 1008, 1013
 _CODES = {End.STOPPED: GOING_AWAY, End.STORE_DOWN: TRY_AGAIN_LATER}
 
+CHECKED_S = 1.0
+"""How long a check whether the session is over may take before the socket is closed for another reason."""
 TOUCH_AGAIN_S = 1.0
 """The pause before the next touch, if the session is not known to be touched by then."""
 
@@ -56,6 +60,8 @@ class OpenSocket:
         # Otherwise the close frame after a message waits 40 ms for the client's delayed acknowledgement.
         handler.request.connection.stream.set_nodelay(True)
         handler.on_message = self._received(handler.on_message)
+        if watch.is_closed:
+            raise HTTPError(503, "a socket was refused: the server stops")
         watch.at_stop.add(self._stop)
         if record is not None:
             self.watched = watch.hold(record)
@@ -85,13 +91,27 @@ class OpenSocket:
             except WebSocketClosedError:
                 if not self._is_closing:
                     raise
-            except (SessionEnded, SessionChanged):
-                self._finish(End.SIGNED_OUT)
+            except (SessionEnded, SessionChanged) as exc:
+                await self._fail(exc)
             except StoreUnavailable as exc:
                 self._handler.log_exception(type(exc), exc, exc.__traceback__)
                 self._finish(End.STORE_DOWN)
 
         return received
+
+    async def _fail(self, error: SessionError) -> None:
+        """Close the socket because of an error that no message handler caught.
+
+        It may concern another session, or a value that others kept changing.
+        """
+        watched = self.watched
+        if watched is not None:
+            self._sessions.watch.check(watched)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(watched.ended.wait(), CHECKED_S)
+        if not self._is_closing:
+            self._handler.log_exception(type(error), error, error.__traceback__)
+            self._close(TRY_AGAIN_LATER, "not_saved")
 
     def _touch(self) -> None:
         """Record activity, if that is due, and then find out whether the session was still live."""

@@ -48,7 +48,7 @@ def keys_of(handle: str | None, address: str, *, per_session: int, per_address: 
 
 
 class Bucket:
-    """Allows *per_s* messages a second, and twice as many at once after a pause.
+    """Allows *per_s* messages a second, and twice as many at once after a pause, at least one.
 
     Args:
         clock: Seconds that only go forward.
@@ -57,13 +57,14 @@ class Bucket:
     def __init__(self, per_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_s = per_s
         self._clock = clock
-        self._left = 2 * per_s
+        self._most = max(1.0, 2 * per_s)
+        self._left = self._most
         self._at_s = clock()
 
     def take(self) -> bool:
         """Take one; return False if none is left."""
         now_s = self._clock()
-        self._left = min(2 * self._per_s, self._left + (now_s - self._at_s) * self._per_s)
+        self._left = min(self._most, self._left + (now_s - self._at_s) * self._per_s)
         self._at_s = now_s
         if self._left < 1:
             return False

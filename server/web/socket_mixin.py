@@ -31,7 +31,7 @@ class SessionSocketMixin(SessionMixin):
     """
 
     socket_visitors: ClassVar[bool] = False
-    """Whether visitors, who are not signed in, get a socket. A visitor's sign-in closes it."""
+    """Whether visitors, who are not signed in, get a socket. A sign-in to their session closes it."""
     allow_originless: ClassVar[bool] = False
     """Whether clients that send no Origin, so no browsers, get a socket."""
     socket_activity: ClassVar[Literal["none", "messages"]] = "none"

@@ -263,6 +263,23 @@ async def test_fresh_session_that_is_over_closes_the_socket(lab: Lab, browser: B
 
 
 @pytest.mark.gen_test
+async def test_error_about_another_session_is_no_sign_out(lab: Lab, browser: Browser, socket: Any) -> None:
+    """A handler that fails with SessionEnded, while its own session is live, closes with 1013."""
+
+    class Asks(SessionSocketMixin, WebSocketHandler):
+        async def on_message(self, message: str | bytes) -> None:
+            async with self.sessions.open("x" * 22):
+                raise AssertionError("there is no such session")
+
+    await lab.open_session(browser, user="alice")
+    connection = await socket(Asks)
+
+    await connection.write_message("hello")
+
+    assert await closed(connection) == (1013, "not_saved")
+
+
+@pytest.mark.gen_test
 async def test_store_that_is_down_asks_to_come_again(lab: Lab, browser: Browser, socket: Any) -> None:
     """A message that needs the store closes the socket with 1013."""
     await lab.open_session(browser, user="alice")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from itertools import islice
 
 from stormcellar.events import Events, Kind
 from stormcellar.sessions.account_check import AccountCheck
+from stormcellar.sessions.live.check_queue import WORKERS, CheckQueue
 from stormcellar.sessions.live.watched import End, Watched
 from stormcellar.stores import (
     Absent,
@@ -19,15 +19,13 @@ from stormcellar.stores import (
     Handle,
     Record,
     Store,
-    StoreError,
+    Why,
 )
 
 log = logging.getLogger("stormcellar.sessions")
 
-SLICE = 200
-"""How many sessions one call of the store asks for."""
-AGAIN_S = 0.5
-"""The pause after a call of the store has failed."""
+LISTEN_AGAIN_S = 1.0
+"""The pause after the announcements of a store have failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class Rechecks:
     """
 
     every_s: float = 15.0
-    """A session whose end was not announced is found to be over within this time."""
+    """A session whose end was not announced is found to be over within this time, if the store answers."""
     patience_s: float | None = None
     """How long a session may go unconfirmed, because the store does not answer, before its holders are told
     `STORE_DOWN`. None: twice `every_s`. `math.inf`: they never are."""
@@ -59,8 +57,7 @@ class SessionWatch:
     """Watches the sessions that this process holds, and tells each holder when its session is over.
 
     A session is checked when the store announces its end, when its time is over, when the store may have
-    missed an announcement, and every `Rechecks.every_s`. Sessions that wait for a check are asked for
-    together, `SLICE` at most in one call. A renewed ID is followed.
+    missed an announcement, and every `Rechecks.every_s`. A renewed ID is followed.
 
     Args:
         now_ms: Returns Unix time in milliseconds.
@@ -81,10 +78,12 @@ class SessionWatch:
         self._now_ms = now_ms
         self._rechecks = rechecks
         self._held: dict[Handle, set[Watched]] = {}
-        self._waiting: dict[Watched, None] = {}
-        self._has_work = asyncio.Event()
+        self._queue = CheckQueue(
+            self._confirm, lambda watched: self._finish(watched, End.STORE_DOWN), longest_s=rechecks.longest_s
+        )
         self._tasks: list[asyncio.Task[None]] = []
-        self._is_closed = False
+        self.is_closed = False
+        """Whether `aclose` was called."""
         self.at_stop: set[Callable[[], None]] = set()
         """Called by `aclose`, for holders that have no session. They must not raise."""
 
@@ -99,18 +98,20 @@ class SessionWatch:
             RuntimeError: There is no running event loop.
         """
         watched = Watched(record)
-        if self._is_closed:
+        if self.is_closed:
             watched.finish(End.STOPPED)
             return watched
         self._start()
         self._held.setdefault(record.handle, set()).add(watched)
+        watched.checked_s = asyncio.get_running_loop().time()
         self._set_timer(watched)
-        self._check([watched])
+        self._queue.add([watched], is_urgent=False)
         return watched
 
     def release(self, watched: Watched) -> None:
         """Stop watching for this holder. Idempotent."""
-        self._waiting.pop(watched, None)
+        watched.is_held = False
+        self._queue.discard(watched)
         if watched.timer is not None:
             watched.timer.cancel()
             watched.timer = None
@@ -121,12 +122,12 @@ class SessionWatch:
 
     def check(self, watched: Watched) -> None:
         """Check the session of *watched* now."""
-        if self._is_held(watched):
-            self._check([watched])
+        if watched.is_held:
+            self._queue.add([watched], is_urgent=True)
 
     async def aclose(self) -> None:
         """Tell every holder `STOPPED`, and stop. Idempotent."""
-        self._is_closed = True
+        self.is_closed = True
         for watched in self._all():
             self._finish(watched, End.STOPPED)
         for callback in list(self.at_stop):
@@ -140,83 +141,47 @@ class SessionWatch:
 
     def _start(self) -> None:
         if not self._tasks:
-            work = [self._check_waiting(), self._check_regularly()]
+            work = [self._queue.retry(), self._check_regularly()]
+            work += [self._queue.work() for _ in range(WORKERS)]
             if isinstance(self._store, Announcing):
                 work.append(self._listen(self._store))
             self._tasks = [asyncio.get_running_loop().create_task(each) for each in work]
 
     async def _listen(self, store: Announcing) -> None:
         """Have each session checked whose end is announced, and all of them when some may be missing."""
-        async with aclosing(store.gone()) as announced:
-            async for handle in announced:
-                self._check(self._all() if handle is None else self._held.get(handle, ()))
+        while True:
+            try:
+                async with aclosing(store.gone()) as announced:
+                    async for handle in announced:
+                        held = self._all() if handle is None else self._held.get(handle, ())
+                        self._queue.add(held, is_urgent=handle is not None)
+                return  # the store is closed
+            except Exception:  # of a store of the application's own; it is asked regularly meanwhile
+                log.exception("the store failed to announce ended sessions")
+                await asyncio.sleep(LISTEN_AGAIN_S)
 
     async def _check_regularly(self) -> None:
-        """Have every session checked once in `every_s`, some at a time."""
+        """Have every session checked that was not in the last `every_s`."""
+        every_s, loop = self._rechecks.every_s, asyncio.get_running_loop()
         while True:
-            held = self._all()
-            slices = [held[start : start + SLICE] for start in range(0, len(held), SLICE)]
-            pause_s = self._rechecks.every_s / max(1, len(slices))
-            for each in slices or [[]]:
-                await asyncio.sleep(pause_s)
-                self._check(watched for watched in each if watched.end is None)
+            await asyncio.sleep(every_s / 10)
+            oldest_s = loop.time() - 0.8 * every_s
+            self._queue.add(
+                [each for each in self._all() if each.checked_s < oldest_s and each.unconfirmed_s is None],
+                is_urgent=False,
+            )
 
     def _set_timer(self, watched: Watched) -> None:
         """Have the session checked when its time is over: another request may have extended it."""
         if watched.timer is not None:
             watched.timer.cancel()
         left_ms = _over_ms(watched.record) - self._now_ms()
-        watched.timer = asyncio.get_running_loop().call_later(
-            max(0, left_ms) / 1000, lambda: self._check([watched])
-        )
-
-    def _check(self, held: Iterable[Watched]) -> None:
-        self._waiting.update(dict.fromkeys(held))
-        if self._waiting:
-            self._has_work.set()
-
-    def _is_held(self, watched: Watched) -> bool:
-        return watched in self._held.get(watched.record.handle, ())
+        watched.timer = asyncio.get_running_loop().call_later(max(0, left_ms) / 1000, self.check, watched)
 
     def _all(self) -> list[Watched]:
         return [watched for holders in self._held.values() for watched in holders]
 
     # --- the check ---
-
-    async def _check_waiting(self) -> None:
-        """Check the sessions that wait for it, some at a time; those without an answer wait again."""
-        while True:
-            await self._has_work.wait()
-            asked = list(islice(self._waiting, SLICE))
-            for watched in asked:
-                del self._waiting[watched]
-            if not self._waiting:
-                self._has_work.clear()
-            unconfirmed = await self._check_slice(asked)
-            if unconfirmed:
-                if len(unconfirmed) == len(asked):
-                    unconfirmed += self._waiting  # the store is down: nobody has to ask for the others
-                self._keep_waiting(unconfirmed)
-                await asyncio.sleep(AGAIN_S)
-
-    async def _check_slice(self, asked: Sequence[Watched]) -> list[Watched]:
-        """Check *asked* and return those for which there is no answer."""
-        try:
-            await self._confirm(asked)
-        except StoreError:
-            # One node of a cluster may be down: those on the others have an answer if asked for alone.
-            alone = await asyncio.gather(*(self._confirm([each]) for each in asked), return_exceptions=True)
-            return [each for each, failure in zip(asked, alone, strict=True) if failure is not None]
-        return []
-
-    def _keep_waiting(self, unconfirmed: Iterable[Watched]) -> None:
-        """Check *unconfirmed* again later, or tell their holders if this has lasted too long."""
-        now_s = asyncio.get_running_loop().time()
-        for watched in unconfirmed:
-            since_s = watched.unconfirmed_s = watched.unconfirmed_s or now_s
-            if watched.end is None and now_s - since_s >= self._rechecks.longest_s:
-                self._finish(watched, End.STORE_DOWN)
-        self._check([watched for watched in unconfirmed if watched.end is None])
 
     async def _confirm(self, asked: Sequence[Watched]) -> None:
         """Ask the store for the sessions of *asked*, and tell those that are over.
@@ -224,15 +189,20 @@ class SessionWatch:
         Raises:
             StoreError: No answer.
         """
-        found = await self._states({watched.credential for watched in asked})
+        now_s = asyncio.get_running_loop().time()
         for watched in asked:
-            state = found[watched.credential]
+            watched.checked_s = now_s
+        # The credentials as they are now: another check may follow a renewal meanwhile.
+        credentials = [watched.credential for watched in asked]
+        found = await self._states(set(credentials))
+        for watched, credential in zip(asked, credentials, strict=True):
+            state = found[credential]
             try:
                 end = await self._end_of(watched.record, state)
             except Exception:  # of the account directory, which is the application's
                 log.exception("could not check the account of session %s", watched.record.handle)
                 continue
-            if not self._is_held(watched):
+            if not watched.is_held:
                 continue  # its holder let go meanwhile
             if isinstance(state, Absent):
                 self._finish_all(watched.record, end)
@@ -246,7 +216,14 @@ class SessionWatch:
         now_ms = self._now_ms()
         if isinstance(self._store, Announcing):
             return await self._store.states(asked, now_ms=now_ms)
-        return {each: await self._store.load(each, now_ms=now_ms) for each in asked}
+        return {each: await self._state(each, now_ms) for each in asked}
+
+    async def _state(self, credential: Credential, now_ms: int) -> Record | Absent:
+        """Return what `Announcing.states` does for one, from a store that is not `Announcing`."""
+        found = await self._store.load(credential, now_ms=now_ms)
+        if isinstance(found, Absent) and found.why is Why.SUPERSEDED:
+            return await self._store.find(credential.handle, now_ms=now_ms) or Absent(Why.UNKNOWN)
+        return found
 
     async def _end_of(self, known: Record, found: Record | Absent) -> End | None:
         """Return why the session *known* is over, according to *found*; None if it is live."""
@@ -259,7 +236,7 @@ class SessionWatch:
     def _finish_all(self, record: Record, end: End | None) -> None:
         """Tell everybody who holds the session of *record* that there is no such session any more."""
         assert end is not None
-        for watched in list(self._held[record.handle]):
+        for watched in list(self._held.get(record.handle, ())):
             self._finish(watched, end)
         if end is End.EXPIRED:
             self._events.emit(Kind.EXPIRED, handle=record.handle, user=record.user)

@@ -42,6 +42,10 @@ class Watched:
         """Why the session is over; None while it is live."""
         self.ended = asyncio.Event()
         """Set when the session is over."""
+        self.is_held = True
+        """False once its holder has let go, or was told that the session is over."""
+        self.checked_s = 0.0
+        """When the store was last asked for the session, on the loop's clock."""
         self.unconfirmed_s: float | None = None
         """Since when the store does not say whether the session is live, on the loop's clock."""
         self.timer: asyncio.TimerHandle | None = None

@@ -14,7 +14,8 @@ from tornado.ioloop import IOLoop
 
 from stormcellar.events import Event, Events, Kind
 from stormcellar.sessions.account_check import AccountCheck
-from stormcellar.sessions.live.watch import SLICE, Rechecks, SessionWatch
+from stormcellar.sessions.live.check_queue import SLICE
+from stormcellar.sessions.live.watch import Rechecks, SessionWatch
 from stormcellar.sessions.live.watched import End
 from stormcellar.stores import Credential, Handle, Record, Store, StoreUnavailable
 from stormcellar.stores.conformance.cases import (
@@ -111,6 +112,13 @@ async def end_of(watched: Any) -> End | None:
     return watched.end  # type: ignore[no-any-return]
 
 
+async def followed(watched: Any, verifier: str) -> None:
+    """Wait until *watched* has this verifier."""
+    async with asyncio.timeout(LATE_S):
+        while watched.credential.verifier != verifier:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.gen_test
 async def test_each_holder_is_told_of_a_destroy(watching: Any) -> None:
     """By push: every holder of this session, and no other."""
@@ -158,7 +166,7 @@ async def test_renewed_id_is_followed(watching: Any) -> None:
     held = it.watch.hold(record)
     same = {"user": record.user, "auth_ms": record.auth_ms}
     await rotated(it.store, record.credential, new, now_ms=now_ms(), grace_ms=1, **same)
-    await it.settle(3)
+    await followed(held, new)
 
     assert (held.end, held.credential) == (None, Credential(record.handle, new))
 
@@ -295,6 +303,98 @@ async def test_one_bad_session_does_not_hold_up_the_others(watching: Any) -> Non
     await it.store.destroy(record.handle, now_ms=now_ms())
 
     assert (await end_of(held), stays.end) == (End.SIGNED_OUT, None)
+
+
+@pytest.mark.gen_test
+async def test_silent_node_delays_nobody_else(watching: Any) -> None:
+    """Ends on other nodes are found while a call waits for it, and their sessions are never given up."""
+    answers = asyncio.Event()
+
+    class OneSilent(SteeredStore):
+        silent: frozenset[Credential] = frozenset()
+
+        async def states(self, credentials: Any, *, now_ms: int) -> Any:
+            asked = set(credentials)
+            if asked & self.silent:
+                await answers.wait()
+                raise StoreUnavailable("states")
+            return await super().states(asked, now_ms=now_ms)
+
+    it = watching(OneSilent(MemoryStore()), Rechecks(every_s=3600.0, patience_s=0.3))
+    stuck = [await it.new() for _ in range(SLICE)]
+    it.store.silent = frozenset(record.credential for record in stuck)
+    silent = [it.watch.hold(record) for record in stuck]
+    ended, record = await it.new(), await it.new()
+    held, stays = it.watch.hold(ended), it.watch.hold(record)
+    await it.store.destroy(ended.handle, now_ms=now_ms())
+    during = await end_of(held)
+    answers.set()
+
+    assert during is End.SIGNED_OUT
+    assert {await end_of(each) for each in silent} == {End.STORE_DOWN}
+    assert stays.end is None
+
+
+@pytest.mark.gen_test
+async def test_error_of_a_store_stops_nothing(watching: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A store of the application's own that raises something else is logged and asked again."""
+
+    class Odd(SteeredStore):
+        is_wrong = True
+
+        async def gone(self) -> AsyncGenerator[Handle | None, None]:
+            if self.is_wrong:
+                raise ValueError("odd")
+            async for handle in self.inner.gone():  # type: ignore[attr-defined]
+                yield handle
+
+        async def states(self, credentials: Any, *, now_ms: int) -> Any:
+            if self.is_wrong:
+                raise ValueError("odd")
+            return await super().states(credentials, now_ms=now_ms)
+
+    it = watching(Odd(MemoryStore()))
+    held = it.watch.hold(await it.new())
+    await asyncio.sleep(0.05)
+    it.store.is_wrong = False
+    await it.settle()
+    await it.store.destroy(held.record.handle, now_ms=now_ms())
+
+    assert await end_of(held) is End.SIGNED_OUT
+    logged = {record.getMessage() for record in caplog.records}
+    assert logged == {
+        "could not check whether 1 sessions are live",
+        "the store failed to announce ended sessions",
+    }
+
+
+@pytest.mark.gen_test
+async def test_renewal_on_a_store_without_push(watching: Any) -> None:
+    """A renewed ID is followed there, too, after the grace of the old one."""
+    store = MemoryStore()
+    it = watching(MinimalStore(store), OFTEN)
+    record, new = await it.new(), new_verifier()
+    held = it.watch.hold(record)
+    same = {"user": record.user, "auth_ms": record.auth_ms}
+    await rotated(store, record.credential, new, now_ms=now_ms(), grace_ms=1, **same)
+    await followed(held, new)
+
+    assert held.end is None
+
+
+@pytest.mark.gen_test
+async def test_holder_that_lets_go_during_a_check_is_told_nothing(watching: Any) -> None:
+    """Not that its session is over, and not later that the store is down."""
+    it = watching(rechecks=Rechecks(every_s=3600.0, patience_s=0.05))
+    held = it.watch.hold(await it.new())
+    gate = it.store.gate("states")
+    it.store.fail["states"] = StoreUnavailable("states")
+    await gate.reached()
+    it.watch.release(held)
+    gate.open()
+    await asyncio.sleep(0.7)
+
+    assert held.end is None
 
 
 @pytest.mark.gen_test
