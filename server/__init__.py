@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stormcellar.web.mixin import SessionMixin, session_settings
     from stormcellar.web.reauthentication import reauthenticated
     from stormcellar.web.socket_mixin import SessionSocketMixin
+    from stormcellar.web.stream_mixin import SessionStreamMixin
 
 __all__ = [
     "Event",
@@ -44,6 +45,7 @@ __all__ = [
     "SessionManager",
     "SessionMixin",
     "SessionSocketMixin",
+    "SessionStreamMixin",
     "SessionTooLarge",
     "SignInRevoked",
     "Throttled",
@@ -62,6 +64,7 @@ _MODULES = {
     "SessionManager": "sessions.manager",
     "SessionMixin": "web.mixin",
     "SessionSocketMixin": "web.socket_mixin",
+    "SessionStreamMixin": "web.stream_mixin",
     "is_private_key": "sessions.data.limits",
     "reauthenticated": "web.reauthentication",
     "session_settings": "web.mixin",

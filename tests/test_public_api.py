@@ -16,7 +16,7 @@ LIBRARY = {
     *("Event", "Events", "Kind", "is_private_key"),
     *("SessionError", "SessionEnded", "SessionChanged", "SessionTooLarge", "InsecureTransport"),
     *("SignInRevoked", "ReauthenticationRequired", "PasswordRefused", "Throttled"),
-    *("SessionSocketMixin", "Rechecks"),
+    *("SessionSocketMixin", "SessionStreamMixin", "Rechecks"),
 }
 STORES = {
     *("open_store", "StoreOptions", "Store", "Announcing", "Scannable"),

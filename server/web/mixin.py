@@ -7,7 +7,7 @@ the method and `finish`. A test pins each private name of `RequestHandler` that 
 from __future__ import annotations
 
 from asyncio import Future
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from inspect import iscoroutine
 from types import TracebackType
@@ -16,8 +16,9 @@ from typing import Any
 from tornado.log import gen_log
 from tornado.websocket import WebSocketHandler
 
-from stormcellar.errors import InsecureTransport, SessionError
+from stormcellar.errors import InsecureTransport, SessionEnded, SessionError
 from stormcellar.sessions.data.json_values import NotJSON
+from stormcellar.sessions.live.watched import Watched
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.sessions.session import state_of
 from stormcellar.sessions.state import SessionState
@@ -31,6 +32,7 @@ from stormcellar.web.response import send_when_saved, settle_cookies, write_sess
 from stormcellar.web.sent_again import commit_with_cookie
 from stormcellar.web.session_handler import SETTING, SessionHandler
 from stormcellar.web.tornado_request import TornadoRequest
+from stormcellar.web.while_live import while_live
 
 
 def session_settings(manager: SessionManager, **settings: Any) -> dict[str, Any]:
@@ -98,6 +100,26 @@ class SessionMixin(ReauthenticationMixin, CsrfMixin):
             require_login(self)
         elif (prepared := super().prepare()) is not None:
             await prepared
+
+    # --- long handlers ---
+
+    def while_session_lives(self) -> AbstractAsyncContextManager[Watched]:
+        """Cancel a block when the session is over: signed out, expired, replaced, in whatever process::
+
+            async with self.while_session_lives() as watched:
+                await send_everything()
+            if watched.end is not None: ...
+
+        The statement then ends without an error. `watched.ended` is an `asyncio.Event`, and
+        `watched.on_end` takes a callback, for work that must not be cancelled.
+
+        Raises:
+            SessionEnded: There is no session.
+        """
+        record = self.session.record
+        if record is None:
+            raise SessionEnded
+        return while_live(self.sessions.watch, record)
 
     # --- save ---
 

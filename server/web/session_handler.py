@@ -48,6 +48,8 @@ class HandlerState:
     retry_after_s: int | None = None
     socket: Any = None
     """The `OpenSocket`, while a WebSocket is served."""
+    stream: Any = None
+    """The `EventStream`, once there is one."""
     answered: Future[None] | None = None
     """While the session is saved: resolves when the response was sent."""
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+
+from tornado.web import HTTPError
 
 from stormcellar.networks import networks_of
+from stormcellar.web.session_handler import SessionHandler
 
 
 class TooMany(Exception):
@@ -40,7 +43,30 @@ class OpenCounts:
                     del self._open[key]
 
 
-def keys_of(handle: str | None, address: str, *, per_session: int, per_address: int) -> dict[str, int]:
+COUNTS = "stormcellar_open_counts"
+"""The application setting that holds the `OpenCounts`."""
+
+
+@contextmanager
+def counted(handler: SessionHandler, *, per_session: int, per_address: int) -> Iterator[None]:
+    """Count one more socket or stream of the session and the address of *handler* while the block runs.
+
+    Raises:
+        HTTPError: 429: one of them has too many.
+    """
+    counts: OpenCounts = handler.settings.setdefault(COUNTS, OpenCounts())
+    limits = _limits(
+        handler.session.handle, handler.client_address(), per_session=per_session, per_address=per_address
+    )
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(counts.counted(limits))
+        except TooMany as exc:
+            raise HTTPError(429, "a socket or a stream was refused: %s", exc) from None
+        yield
+
+
+def _limits(handle: str | None, address: str, *, per_session: int, per_address: int) -> dict[str, int]:
     """Return the limits for a socket of this session at this address; an IPv6 address counts by its /64."""
     limits = {} if handle is None else {f"session {handle}": per_session}
     networks = networks_of(address)[:1] if address else ()

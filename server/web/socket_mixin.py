@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Literal
 
 from tornado.web import HTTPError
@@ -13,10 +13,7 @@ from stormcellar.errors import SessionEnded
 from stormcellar.sessions.session import Session
 from stormcellar.web.mixin import SessionMixin
 from stormcellar.web.open_socket import OpenSocket
-from stormcellar.web.socket_limits import OpenCounts, TooMany, keys_of
-
-COUNTS = "stormcellar_open_sockets"
-"""The application setting that holds the `OpenCounts`."""
+from stormcellar.web.socket_limits import counted
 
 
 class SessionSocketMixin(SessionMixin):
@@ -53,20 +50,14 @@ class SessionSocketMixin(SessionMixin):
         """Check the handshake, accept it, and serve the socket until it is closed."""
         if not isinstance(self, WebSocketHandler):
             raise TypeError("SessionSocketMixin belongs before WebSocketHandler")
-        self._require_handshake()
-        with ExitStack() as stack:
-            counts = self.settings.setdefault(COUNTS, OpenCounts())
-            try:
-                stack.enter_context(counts.counted(self._limits()))
-            except TooMany as exc:
-                raise HTTPError(429, "a socket was refused: %s", exc) from None
-            socket = OpenSocket(
-                self,
-                messages_per_s=self.max_messages_per_s,
-                counts_messages=self.socket_activity == "messages",
-            )
-            self._stormcellar.socket = socket
-            stack.enter_context(socket.serving())
+        require_handshake(self)
+        socket = self._stormcellar.socket = OpenSocket(
+            self,
+            messages_per_s=self.max_messages_per_s,
+            counts_messages=self.socket_activity == "messages",
+        )
+        per_session, per_address = self.max_sockets_per_session, self.max_sockets_per_address
+        with counted(self, per_session=per_session, per_address=per_address), socket.serving():
             serving = super().get(*args, **kwargs)
             assert serving is not None  # WebSocketHandler.get is a coroutine function
             await serving
@@ -95,17 +86,11 @@ class SessionSocketMixin(SessionMixin):
         finally:
             self.sessions.watch.check(socket.watched)
 
-    def _require_handshake(self) -> None:
-        user, is_upgrade = self.session.user, "Upgrade" in self.request.headers
-        if is_upgrade and "Origin" not in self.request.headers and not self.allow_originless:
-            raise HTTPError(403, "a socket was refused: no Origin")
-        if user is None and not self.socket_visitors:
-            raise HTTPError(401, "a socket was refused: nobody is signed in")
 
-    def _limits(self) -> dict[str, int]:
-        return keys_of(
-            self.session.handle,
-            self.client_address(),
-            per_session=self.max_sockets_per_session,
-            per_address=self.max_sockets_per_address,
-        )
+def require_handshake(handler: SessionSocketMixin) -> None:
+    """Raise HTTPError if *handler* must not accept the handshake."""
+    is_upgrade, origin = "Upgrade" in handler.request.headers, handler.request.headers.get("Origin")
+    if is_upgrade and origin is None and not handler.allow_originless:
+        raise HTTPError(403, "a socket was refused: no Origin")
+    if handler.session.user is None and not handler.socket_visitors:
+        raise HTTPError(401, "a socket was refused: nobody is signed in")

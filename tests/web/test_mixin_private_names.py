@@ -26,7 +26,7 @@ from tornado.ioloop import IOLoop
 from tornado.web import Application, Finish, HTTPError, RequestHandler
 
 import stormcellar
-from stormcellar import SessionMixin
+from stormcellar import SessionMixin, SessionSocketMixin, SessionStreamMixin
 
 PINNED = {
     "_finished",
@@ -106,8 +106,14 @@ def test_mixin_takes_one_private_name_of_the_handler() -> None:
     assert {name for name in names if name.startswith("_")} == {"_stormcellar"}
     assert {name for name in names if not hasattr(RequestHandler, name)} == {
         *("_stormcellar", "client_address", "login_required", "presented_handle", "reauthenticate"),
-        *("session", "session_activity", "sessions"),
+        *("session", "session_activity", "sessions", "while_session_lives"),
     }
+
+
+@pytest.mark.parametrize("mixin", [SessionSocketMixin, SessionStreamMixin])
+def test_mixins_for_sockets_and_streams_take_no_private_name(mixin: type) -> None:
+    """Their state is under `_stormcellar` as well."""
+    assert [name for name in vars(mixin) if re.match("_[^_]", name)] == []
 
 
 def _is_set_by_tornado(name: str) -> bool:
