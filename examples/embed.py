@@ -12,7 +12,7 @@ import argparse
 import asyncio
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -103,7 +103,12 @@ def parse(argv: Sequence[str] | None) -> tuple[SessionManager, int]:
         parser.error(str(exc))
 
 
-async def serve(sessions: SessionManager, port: int) -> None:
+async def serve(
+    sessions: SessionManager,
+    port: int,
+    *,
+    make_app: Callable[..., tornado.web.Application] = make_app,
+) -> None:
     """Print the address, and serve until cancelled."""
     password = secrets.token_urlsafe(6)
     http = HTTPServer(make_app(sessions, password=password))

@@ -1,0 +1,84 @@
+"""`examples/chat.py` does what it shows: a room that one leaves with the end of the session."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.ioloop import IOLoop
+from tornado.web import Application, RequestHandler
+from tornado.websocket import websocket_connect
+
+from stormcellar import SessionManager
+from tests.support.browser import Browser
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PASSWORD = "open sesame"
+SOON_S = 5.0
+
+
+def _load() -> ModuleType:
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        return importlib.import_module("chat")
+    finally:
+        sys.path.remove(str(EXAMPLES))
+
+
+chat = _load()
+
+
+@pytest.fixture
+def sessions(io_loop: IOLoop) -> Iterator[SessionManager]:
+    """The example's sessions, on its own store."""
+    sessions, _ = chat.embed.parse([])
+    yield sessions
+    io_loop.run_sync(sessions.aclose)
+
+
+@pytest.fixture
+def app(sessions: SessionManager, monkeypatch: pytest.MonkeyPatch) -> Application:
+    """The example. Tornado keeps one template loader for each folder, whatever the application."""
+    monkeypatch.setattr(RequestHandler, "_template_loaders", {})
+    made: Application = chat.make_app(sessions, password=PASSWORD)
+    return made
+
+
+async def connected(browser: Browser, port: int) -> Any:
+    """Return a socket with the cookies of *browser*."""
+    cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+    headers = {"Cookie": cookies, "Origin": f"http://127.0.0.1:{port}"}
+    return await websocket_connect(HTTPRequest(f"ws://127.0.0.1:{port}/socket", headers=headers))
+
+
+@pytest.mark.gen_test
+async def test_room(browser: Browser, http_client: Any, http_port: int) -> None:
+    """Everybody hears each message; who signs out is out of the room, and gets in again only signed in."""
+    other = Browser(http_client, browser.base)
+    await browser.submit("/", "/login", name="<Alice>", password=PASSWORD)
+    await other.submit("/", "/login", name="bob", password=PASSWORD)
+    sockets = [await connected(each, http_port) for each in (browser, other)]
+
+    await sockets[1].write_message("hello" + "x" * 1000)
+    heard = [json.loads(await asyncio.wait_for(each.read_message(), SOON_S)) for each in sockets]
+    asked = (await browser.get("/who")).code
+    await browser.submit("/", "/logout")
+    ended = await asyncio.wait_for(sockets[0].read_message(), SOON_S)
+
+    assert heard == [{"text": "bob: hello" + "x" * 495}] * 2
+    assert (ended, sockets[0].close_code, sockets[0].close_reason) == (None, 4401, "signed_out")
+    assert (asked, (await browser.get("/who")).code) == (204, 401)
+    with pytest.raises(HTTPClientError, match="401"):
+        await connected(browser, http_port)
+    await sockets[1].write_message("bye")
+    assert json.loads(await asyncio.wait_for(sockets[1].read_message(), SOON_S)) == {"text": "bob: bye"}
+    for each in sockets:
+        each.close()
