@@ -8,7 +8,8 @@ the lock, which its inner task then takes for good. After that, each call hangs 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context
 from typing import Any, TypeVar
 
 import pymongo
@@ -28,9 +29,9 @@ DRIVER_ERRORS = (PyMongoError, BSONError, OSError, RuntimeError)
 class Calls:
     """Makes calls of the driver, each as a task that nothing here cancels: a caller stops waiting for it.
 
-    A call ends by the driver's own time-out, which is shorter than the caller's. While the driver waits for a
-    server that it can use, it compares the time every 0.5 s only, so a call may go on for so long after its
-    caller has given up.
+    A call with a limit ends by the driver's own time-out, which is shorter than the caller's. While the
+    driver waits for a server that it can use, it compares the time every 0.5 s only, so a call may go on for
+    so long after its caller has given up.
 
     Args:
         timeout_s: How long a caller waits.
@@ -42,12 +43,12 @@ class Calls:
 
     def start(self, call: Callable[[], Awaitable[T]], *, timeout_s: float | None = None) -> asyncio.Task[T]:
         """Begin *call*. Its error need not be retrieved."""
-        limited = within(DRIVER_SHARE * (timeout_s or self.timeout_s), call)
-        # We keep the task: the loop has only a weak reference.
-        task = asyncio.get_running_loop().create_task(limited)
-        self._running.add(task)
-        task.add_done_callback(self._on_done)
-        return task
+        return self._keep(asyncio.create_task(within(DRIVER_SHARE * (timeout_s or self.timeout_s), call)))
+
+    def start_unlimited(self, call: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
+        """Begin *call* without any time limit, not even that of its caller; otherwise as `start`."""
+        # PyMongo has the limit in a context variable, which a task inherits.
+        return self._keep(asyncio.create_task(call(), context=Context()))
 
     async def run(
         self, operation: str, call: Callable[[], Awaitable[T]], *, timeout_s: float | None = None
@@ -70,6 +71,12 @@ class Calls:
         """Wait until no call is running."""
         while self._running:
             await asyncio.wait(self._running)
+
+    def _keep(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
+        """Return *task*, kept until its end: the loop has only a weak reference."""
+        self._running.add(task)
+        task.add_done_callback(self._on_done)
+        return task
 
     def _on_done(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)

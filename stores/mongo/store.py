@@ -49,7 +49,7 @@ class MongoStore(Announcing, Scannable):
 
     Majority writes, primary reads. One round trip for each operation, with the exceptions named here::
 
-        create   insertOne(document); before the first one, createIndexes
+        create   insertOne(document); before the first one, createIndexes, see `Indexes.ensure`
         load     find({_id}); several in one iteration of the loop, 64 at most: find({_id: {$in}}); what the
                  reply of 16 MB has no room for: killCursors, and find({_id}) for each
         find     as load, in the same batches
