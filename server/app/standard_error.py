@@ -40,7 +40,17 @@ class StandardErrorHandler(logging.Handler):
             message = f"{lost} lines of the log are lost: standard error could not be written to"
             fields = {"name": "stormcellar", "levelno": logging.WARNING, "levelname": "WARNING"}
             STANDARD_ERROR.report(self.format(logging.makeLogRecord({**fields, "msg": message})) + "\n")
-        STANDARD_ERROR.write(self.format(record) + "\n")
+        STANDARD_ERROR.write(self._line(record) + "\n")
+
+    def _line(self, record: logging.LogRecord) -> str:
+        """Return the line of *record*; if it cannot be formatted, one that says whose record it is."""
+        try:
+            return self.format(record)
+        except Exception:
+            # As in the standard library: a wrong call of a logger must not break the code that makes it.
+            message = f"a record of the logger {record.name!r} could not be formatted"
+            fields = {"name": "stormcellar", "levelno": logging.ERROR, "levelname": "ERROR"}
+            return self.format(logging.makeLogRecord({**fields, "msg": message}))
 
 
 def _write(line: str) -> bool:
@@ -55,6 +65,6 @@ def _write(line: str) -> bool:
             # A pipe that is writable takes this many bytes without a wait. Lines of other processes may come
             # in between, but they are short: Linux puts them into the last page (fs/pipe.c, pipe_write).
             left = left[os.write(sys.stderr.fileno(), left[: select.PIPE_BUF]) :]
-    except OSError:
+    except (OSError, ValueError):  # ValueError: it is closed
         return False
     return not left

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from contextlib import suppress
 
+import pytest
+
 from stormcellar.app import logging_setup
 from tests.support.running import ROOT
 
@@ -129,3 +131,29 @@ def test_nobody_waits_for_the_reader_of_the_log() -> None:
         "INFO stormcellar.test three",
     ]
     assert json.loads(lines[2])["event"] == "reloaded"
+
+
+MALFORMED = """
+import logging, sys
+from stormcellar.app import logging_setup
+logging_setup.set_up("info", sys.argv[1])
+log = logging.getLogger("stormcellar.test")
+log.warning("%d items", "secret")
+log.warning("fields", extra={"fields": {"size": b"secret"}})
+log.warning("last")
+sys.stderr.close()
+log.warning("nobody reads this")
+print("done")
+"""
+
+
+@pytest.mark.parametrize(("form", "count"), [("text", 1), ("json", 2)])
+def test_record_that_cannot_be_formatted_harms_nobody(form: str, count: int) -> None:
+    """The code that logs goes on, also when standard error is closed, and a line says which logger it is."""
+    done = subprocess.run(
+        [sys.executable, "-c", MALFORMED, form], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+
+    lines = done.stderr.splitlines()
+    told = [line for line in lines if "a record of the logger 'stormcellar.test' could not be" in line]
+    assert (len(lines), len(told), "secret" in done.stderr, done.stdout) == (3, count, False, "done\n")
