@@ -6,6 +6,7 @@ import logging
 import os
 import select
 import sys
+from contextlib import suppress
 
 
 class StandardError:
@@ -17,15 +18,26 @@ class StandardError:
     def __init__(self) -> None:
         self.lost = 0
         """How many lines were lost since `report` had success."""
+        self._is_cut_off = False
+        """Whether the last line was written in part, so that the next one must not continue it."""
 
     def write(self, line: str) -> None:
         """Write *line*, or count it as lost."""
-        self.lost += not _write(line)
+        self.lost += not self._write(line)
 
     def report(self, line: str) -> None:
         """Write *line*, which says how many lines were lost."""
-        if _write(line):
+        if self._write(line):
             self.lost = 0
+
+    def _write(self, line: str) -> bool:
+        """Return whether all of *line* was written."""
+        text = ("\n" if self._is_cut_off else "") + line
+        data = text.encode(errors="backslashreplace")
+        written = _write(data)
+        if written:
+            self._is_cut_off = data[written - 1 : written] != b"\n"
+        return written == len(data)
 
 
 STANDARD_ERROR = StandardError()
@@ -37,7 +49,8 @@ class StandardErrorHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
         if lost := STANDARD_ERROR.lost:
-            message = f"{lost} lines of the log are lost: standard error could not be written to"
+            lines = "1 line of the log was lost" if lost == 1 else f"{lost} lines of the log were lost"
+            message = f"{lines}: standard error could not be written to"
             fields = {"name": "stormcellar", "levelno": logging.WARNING, "levelname": "WARNING"}
             STANDARD_ERROR.report(self.format(logging.makeLogRecord({**fields, "msg": message})) + "\n")
         STANDARD_ERROR.write(self._line(record) + "\n")
@@ -53,18 +66,17 @@ class StandardErrorHandler(logging.Handler):
             return self.format(logging.makeLogRecord({**fields, "msg": message}))
 
 
-def _write(line: str) -> bool:
-    """Return whether all of *line* was written."""
+def _write(data: bytes) -> int:
+    """Write as much of *data* as standard error takes at once, and return how many bytes that were."""
     if sys.stderr is None:
-        return False
-    left = memoryview(line.encode(errors="backslashreplace"))
+        return 0
+    written = 0
     writable = select.poll()
-    try:
+    # ValueError: it is closed.
+    with suppress(OSError, ValueError):
         writable.register(sys.stderr.fileno(), select.POLLOUT)
-        while left and writable.poll(0):
+        while written < len(data) and writable.poll(0):
             # A pipe that is writable takes this many bytes without a wait. Lines of other processes may come
             # in between, but they are short: Linux puts them into the last page (fs/pipe.c, pipe_write).
-            left = left[os.write(sys.stderr.fileno(), left[: select.PIPE_BUF]) :]
-    except (OSError, ValueError):  # ValueError: it is closed
-        return False
-    return not left
+            written += os.write(sys.stderr.fileno(), data[written : written + select.PIPE_BUF])
+    return written

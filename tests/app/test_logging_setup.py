@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -127,7 +128,7 @@ def test_nobody_waits_for_the_reader_of_the_log() -> None:
     assert answers == ["done\n"] * 3
     assert drained.strip() == b""
     assert [re.sub(r"^\S+ ", "", line) for line in lines[:2]] == [
-        "WARNING stormcellar 4 lines of the log are lost: standard error could not be written to",
+        "WARNING stormcellar 4 lines of the log were lost: standard error could not be written to",
         "INFO stormcellar.test three",
     ]
     assert json.loads(lines[2])["event"] == "reloaded"
@@ -157,3 +158,39 @@ def test_record_that_cannot_be_formatted_harms_nobody(form: str, count: int) -> 
     lines = done.stderr.splitlines()
     told = [line for line in lines if "a record of the logger 'stormcellar.test' could not be" in line]
     assert (len(lines), len(told), "secret" in done.stderr, done.stdout) == (3, count, False, "done\n")
+
+
+LONG = """
+import logging, sys
+from stormcellar.app import logging_setup
+logging_setup.set_up("info")
+log = logging.getLogger("stormcellar.test")
+log.warning("A" * 20_000)
+print("cut off", flush=True)
+sys.stdin.readline()
+log.warning("next")
+"""
+
+
+def test_line_that_was_cut_off_does_not_continue_in_the_next() -> None:
+    """A pipe of 8 KiB takes a part of the long line; that part ends before the next line begins."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 8192)
+    with subprocess.Popen(
+        [sys.executable, "-c", LONG], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=writer, text=True
+    ) as program:
+        os.close(writer)
+        assert program.stdin is not None and program.stdout is not None
+        assert program.stdout.readline() == "cut off\n"
+        part = os.read(reader, 1 << 20)
+        program.stdin.close()
+    with open(reader) as log:
+        rest = log.read()
+
+    assert len(part) == 8192
+    first, *lines = (part.decode() + rest).splitlines()
+    assert first.endswith("AAA")
+    assert [re.sub(r"^\S+ ", "", line) for line in lines] == [
+        "WARNING stormcellar 1 line of the log was lost: standard error could not be written to",
+        "WARNING stormcellar.test next",
+    ]
