@@ -139,13 +139,16 @@ class Rights:
 
     def _grant(self, command: str, text: str) -> str:
         """Return the rule of an ACL that allows what the error with *text* refused."""
+        # First, because since Redis 7 this text names the user, and the name may contain "keys". The command
+        # may be one of the handshake, such as SELECT.
+        if named := re.search(r"run the '([\w|-]+)' command", text):
+            return f"+{named[1].lower()}"
         if "channel" in text:
             return f"&{self._channel}"
         if re.search(r"\bkeys?\b", text):
             return f"~{self._prefix}:*"
-        # It may be one of the handshake, such as SELECT. Within a script Redis 6 does not name it.
-        named = re.search(r"run the '([\w|-]+)' command", text)
-        return f"+{(named[1] if named else command).lower()}"
+        # Within a script Redis 6 does not name the command.
+        return f"+{command.lower()}"
 
 
 def _failed(name: str, reply: Any) -> list[Failure]:

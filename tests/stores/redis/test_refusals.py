@@ -242,3 +242,16 @@ def as_ordinary_user() -> Iterator[None]:
     os.seteuid(own or 65534)
     yield
     os.seteuid(own)
+
+
+@pytest.mark.parametrize("user", ["app", "session-keys", "channel-app"])
+@pytest.mark.gen_test
+async def test_missing_command_is_named_whatever_the_user_is_called(
+    each_redis: Backend, open_redis: OpenRedis, user: str
+) -> None:  # G10
+    """A name with the word keys or channel does not make the advice one about keys or channels."""
+    with redis_client(each_redis.port) as admin:
+        account(admin, user, *RIGHTS.split(), "-hgetall", "~*", "&*")
+
+        with pytest.raises(StoreRefused, match=r"lacks a right: \+hgetall; "):
+            await open_redis(each_redis.url.replace("//", f"//{user}:pw@")).ping()
