@@ -156,8 +156,10 @@ def fault_in(exc: BaseException, faults: Iterable[Fault]) -> Fault | None:
 
 
 def _chain(exc: BaseException | None) -> Iterator[BaseException]:
-    """Yield *exc* and its causes."""
-    while exc is not None:
+    """Yield *exc* and its causes, each once: `raise x from x`, as in PyMongo 4.20, makes a cycle."""
+    seen: set[int] = set()
+    while exc is not None and id(exc) not in seen:
+        seen.add(id(exc))
         yield exc
         exc = exc.__cause__ or exc.__context__
 

@@ -41,6 +41,19 @@ def test_reason_is_found_behind_the_drivers_error() -> None:
     assert failure_reason(error) == "Connection refused"
 
 
+@pytest.mark.parametrize("length", [1, 2])
+def test_causes_that_form_a_cycle_end(length: int) -> None:
+    """A driver that raises an error from itself, or from one that it caused, does not hang the process."""
+    causes = [RuntimeError("hunter2") for _ in range(length)]
+    for n, cause in enumerate(causes):
+        cause.__cause__ = causes[(n + 1) % length]
+    error = StoreUnavailable("ping")
+    error.__cause__ = causes[0]
+
+    assert failure_reason(error) == "RuntimeError"
+    assert problem_of(error).what == "the store does not answer (RuntimeError)"
+
+
 def test_openssls_errno_is_not_the_systems() -> None:
     """OpenSSL's error 1 is told as a certificate, and not as errno 1, which means a right that is missing."""
     error = StoreUnavailable("ping")
