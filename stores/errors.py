@@ -79,6 +79,12 @@ def _unavailable(sign: str, what: str, advice: str) -> Fault:
     return Fault(sign, StoreUnavailable, Problem(what, advice))
 
 
+TIME_OUT = _unavailable(
+    r"(?i)time(d )?-?out",
+    "the store does not reply in time",
+    "check host, port and firewall, that both sides use TLS or neither does, and that --store-timeout and "
+    "--store-connect-timeout are not too short",
+)
 NETWORK = (
     _unavailable(
         r"certificate has expired",
@@ -139,12 +145,7 @@ NETWORK = (
         "check that the port is that of the store, that both sides use TLS or neither does, and that the "
         "store accepts more connections",
     ),
-    _unavailable(
-        r"(?i)time(d )?-?out",
-        "the store does not reply in time",
-        "check host, port and firewall, that both sides use TLS or neither does, and that --store-timeout "
-        "and --store-connect-timeout are not too short",
-    ),
+    TIME_OUT,
 )
 """Faults of any store, the specific ones first."""
 

@@ -13,7 +13,7 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
-from stormcellar.stores.errors import StoreRefused, StoreUnavailable
+from stormcellar.stores.errors import TIME_OUT, StoreRefused, StoreUnavailable
 from stormcellar.stores.mongo.calls import Calls
 from stormcellar.stores.mongo.documents import CODEC, Document
 from stormcellar.stores.mongo.errors import problem_of_servers
@@ -103,7 +103,7 @@ def collection_name(prefix: str) -> str:
 
 @asynccontextmanager
 async def diagnosing(client: AsyncMongoClient[Document], calls: Calls) -> AsyncIterator[None]:
-    """Add to a failure in the block what the driver knows of its servers; after a refusal sign in again."""
+    """Add to a failure without a reason what the driver knows of its servers; sign in again if refused."""
 
     async def sign_in_again() -> None:
         # A connection of a user who was dropped and created again has no rights. PyMongo has no public call.
@@ -116,5 +116,7 @@ async def diagnosing(client: AsyncMongoClient[Document], calls: Calls) -> AsyncI
         calls.start(sign_in_again)
         raise
     except StoreUnavailable as exc:
-        exc.problem = problem_of_servers(client.topology_description) or exc.problem
+        # What the server replied counts, and not what the driver knows of another member.
+        if exc.problem in (None, TIME_OUT.problem):
+            exc.problem = problem_of_servers(client.topology_description) or exc.problem
         raise

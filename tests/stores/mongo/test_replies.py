@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from pymongo.errors import AutoReconnect
@@ -25,6 +27,9 @@ from stormcellar.stores.conformance.cases import (
     rotated,
     scanned,
 )
+from stormcellar.stores.errors import TIME_OUT, Problem, problem_of
+from stormcellar.stores.mongo.calls import Calls
+from stormcellar.stores.mongo.client import diagnosing
 from tests.stores.mongo.samples import (
     MUTATIONS,
     READS,
@@ -212,3 +217,33 @@ async def test_reply_that_comes_after_a_cancellation_reaches_nobody(mongo: Backe
 
             assert task.cancelled()
             assert await next_one == other
+
+
+REFUSED = ConnectionRefusedError(111, "Connection refused")
+FULL = Problem("MongoDB has no space left", "make room on its disk")
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        (FULL, FULL.what),
+        (None, "nothing accepts connections at the address of the store"),
+        (TIME_OUT.problem, "nothing accepts connections at the address of the store"),
+    ],
+)
+@pytest.mark.gen_test
+async def test_a_member_that_is_down_does_not_replace_the_reason(
+    known: Problem | None, expected: str
+) -> None:
+    """The error of another member is the reason only of a call without a reply."""
+    members = {"down": SimpleNamespace(error=REFUSED), "up": SimpleNamespace(error=None)}
+    topology = SimpleNamespace(
+        server_descriptions=lambda: members, topology_type_name="ReplicaSetWithPrimary"
+    )
+    client = cast(Any, SimpleNamespace(topology_description=topology))
+
+    with pytest.raises(StoreUnavailable) as caught:
+        async with diagnosing(client, Calls(1.0)):
+            raise StoreUnavailable("ping", known)
+
+    assert problem_of(caught.value).what == expected
