@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from stormcellar.stores import StoreUnavailable
+from stormcellar.stores.errors import log_text
 
 log = logging.getLogger("stormcellar.sessions")
 
@@ -34,5 +35,7 @@ class BackgroundWork:
         self._tasks.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
-        known = isinstance(error, StoreUnavailable)
-        log.warning("background work failed: %s", error, exc_info=None if known else error)
+        if isinstance(error, StoreUnavailable):
+            log.warning("background work failed: %s", log_text(error))
+        else:
+            log.warning("background work failed: %s", error, exc_info=error)

@@ -11,7 +11,8 @@ from stormcellar import SessionManager
 from stormcellar.sessions.cookies import SessionId
 from stormcellar.sessions.request_info import Presence
 from stormcellar.sessions.session import state_of
-from stormcellar.stores import StoreUnavailable
+from stormcellar.stores import StoreFull
+from stormcellar.stores.errors import Problem
 from stormcellar.stores.memory import MemoryStore
 from tests.support.cookie_samples import Response
 from tests.support.core import KEY, SAFE, UNSAFE, Core, Visitor
@@ -115,7 +116,7 @@ async def test_a_touch_that_comes_too_late_harms_nothing(core: Core) -> None:  #
 
 @pytest.mark.gen_test
 async def test_background_work_that_fails_is_logged(core: Core, caplog: pytest.LogCaptureFixture) -> None:
-    """An outage is one warning, a bug a warning with its trace; neither stops the process."""
+    """An outage is one warning with its reason, a bug a warning with its trace; neither stops the process."""
 
     async def bug() -> None:
         raise ZeroDivisionError("a bug")
@@ -123,7 +124,8 @@ async def test_background_work_that_fails_is_logged(core: Core, caplog: pytest.L
     visitor = Visitor(core)
     await visitor.signs_in("ada")
     core.clock.advance(61)
-    core.store.fail["apply"] = StoreUnavailable("apply")
+    full = Problem("MongoDB has no space left", "make room on its disk")
+    core.store.fail["apply"] = StoreFull("apply", full)
 
     with caplog.at_level(logging.WARNING, "stormcellar"):
         core.manager.touch(state_of(await visitor.request(SAFE)))
@@ -131,7 +133,10 @@ async def test_background_work_that_fails_is_logged(core: Core, caplog: pytest.L
         await core.manager.drain()
     logged = {record.getMessage(): bool(record.exc_info) for record in caplog.records}
 
-    assert logged == {"background work failed: apply": False, "background work failed: a bug": True}
+    assert logged == {
+        "background work failed: StoreFull (MongoDB has no space left)": False,
+        "background work failed: a bug": True,
+    }
 
 
 # --- shutdown ---
