@@ -100,7 +100,7 @@ class RedisClient:
         """Run *script*, once, and wait until as many replicas have its write as the store was opened with.
 
         Raises:
-            StoreUnavailable: Also if they do not confirm it in time; the write is done all the same.
+            StoreUnavailable: Also if they do not confirm it in time; a write is done all the same.
         """
         return await self._run(self._durable, operation, script, keys, arguments)
 

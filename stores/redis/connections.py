@@ -39,7 +39,7 @@ _ASKING = b"*1\r\n$6\r\nASKING\r\n"
 
 
 class TooFewReplicas(RedisError):
-    """A write is done, but in time fewer replicas have confirmed it than were asked for."""
+    """In time fewer replicas than were asked for have confirmed that they have what the primary has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,15 @@ class Wait:
         return packed
 
     def check(self, replies: list[Any], confirmed: int) -> list[Any]:
-        """Return *replies*, each of a write replaced by an error if too few replicas have confirmed it."""
+        """Return *replies*, replaced by an error, except for refusals, if too few replicas have confirmed.
+
+        Also replies of calls that wrote nothing, since what they saw may be a write that is not confirmed.
+        """
         if confirmed >= self.replicas:
             return replies
         error = TooFewReplicas(
-            f"the write is done, but {confirmed} of {self.replicas} replicas have confirmed it "
-            f"in {self.timeout_ms} ms"
+            f"the primary has carried out the call, but {confirmed} of {self.replicas} replicas "
+            f"have confirmed its state in {self.timeout_ms} ms"
         )
         return [reply if isinstance(reply, ResponseError) else error for reply in replies]
 

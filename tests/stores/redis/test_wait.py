@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from stormcellar.stores import Outcome, Record, StoreOptions, StoreRefused, StoreUnavailable
 from stormcellar.stores.conformance.cases import ENDED, NOTHING, NOW, new_record
+from stormcellar.stores.errors import problem_of
 from stormcellar.stores.redis import RedisStore
 from tests.conftest import StartServer
 from tests.stores.redis.samples import OpenRedis, follow, now, redis_client, sign_in
@@ -65,7 +67,7 @@ async def test_unconfirmed_write_is_done_and_told_as_such(
     replica.pause()
     began = time.monotonic()
 
-    with pytest.raises(StoreUnavailable, match="the write is done, but 0 of 1 replicas have confirmed it"):
+    with pytest.raises(StoreUnavailable, match="the call, but 0 of 1 replicas have confirmed its state"):
         await CALLS[name](store, record)
     took_s = time.monotonic() - began
     outcome = await store.apply(record.credential, NOTHING, now_ms=now(), expires_ms=None)
@@ -89,7 +91,7 @@ async def test_repeated_sign_out_is_not_confirmed_by_the_first(
     replica.pause()
 
     for each in (store, other):
-        with pytest.raises(StoreUnavailable, match="the write is done"):
+        with pytest.raises(StoreUnavailable, match="0 of 1 replicas"):
             await each.destroy(record.handle, now_ms=NOW)
     replica.resume()
     await asyncio.to_thread(follow, replica, primary)
@@ -111,10 +113,10 @@ async def test_sessions_of_a_user_are_over_only_when_a_replica_knows(
     record = new_record(user="alice")
     await store.create(record)
     replica.pause()
-    with pytest.raises(StoreUnavailable, match="the write is done"):
+    with pytest.raises(StoreUnavailable, match="0 of 1 replicas"):
         await store.destroy(record.handle, now_ms=NOW)
 
-    with pytest.raises(StoreUnavailable, match="the write is done"):
+    with pytest.raises(StoreUnavailable, match="0 of 1 replicas"):
         await store.of_user("alice", now_ms=now())
     replica.resume()
     await asyncio.to_thread(follow, replica, primary)
@@ -173,3 +175,34 @@ async def test_account_that_may_not_wait_is_refused(redis8: Backend, open_redis:
 
     with pytest.raises(StoreRefused):
         await store.create(new_record())
+
+
+@pytest.mark.gen_test
+async def test_call_that_wrote_nothing_is_not_told_as_a_write(
+    pair: tuple[Server, Server], open_redis: OpenRedis
+) -> None:
+    """What is said without a confirmation holds also for a session that exists or has ended already."""
+    primary, replica = pair
+    store = open_redis(f"{primary.url}?wait=1", timeout_s=1.0)
+    record, ended = new_record(), new_record()
+    await store.create(record)
+    await store.create(ended)
+    replica.pause()
+    with pytest.raises(StoreUnavailable):
+        await store.destroy(ended.handle, now_ms=NOW)
+
+    told = []
+    calls: list[Callable[[], Awaitable[Any]]] = [
+        lambda: store.create(record),
+        lambda: sign_in(store, ended, "alice"),
+        lambda: store.destroy(ended.handle, now_ms=NOW),
+    ]
+    for call in calls:
+        with pytest.raises(StoreUnavailable) as caught:
+            await call()
+        told.append(problem_of(caught.value).what)
+    replica.resume()
+
+    assert {re.sub(r"\d+ ms", "N ms", each) for each in told} == {
+        "the primary has carried out the call, but 0 of 1 replicas have confirmed its state in N ms"
+    }
