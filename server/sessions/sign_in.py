@@ -8,11 +8,12 @@ from stormcellar.errors import SessionChanged, SessionEnded, SignInRevoked
 from stormcellar.events import Kind
 from stormcellar.lifetime import Lifetime
 from stormcellar.sessions.account_check import AccountCheck
+from stormcellar.sessions.cookies import SessionId
 from stormcellar.sessions.data.limits import FLASH, surviving_delta, surviving_keys
 from stormcellar.sessions.record_writer import IdChange, RecordWriter
 from stormcellar.sessions.request_info import CookieChange, Marks
 from stormcellar.sessions.state import SessionState
-from stormcellar.stores import Delta, Handle, Outcome, Record, Store
+from stormcellar.stores import Absent, Delta, Handle, Outcome, Record, Store, Why
 
 
 class SignIn:
@@ -83,13 +84,14 @@ class SignIn:
                 return True
             if not afresh:
                 raise SessionChanged
-            if state.record.expires_ms <= self._now_ms():
+            if state.record.expires_ms <= self._now_ms() and not await self._is_superseded(state.sid):
                 await self._writer.destroy(state.record, state.request, reason="replaced")
             # A double click, or a sign-out elsewhere: who proved a password gets a session of their own.
             delta = Delta({**state.data.written(FLASH), **surviving_delta(delta, frozenset()).put})
         if state.stale is not None and not afresh:
             raise SessionEnded
-        await self._writer.end_expired(state)
+        if not await self._is_superseded(state.stale if state.is_expired else None):
+            await self._writer.end_expired(state)
         await self._writer.create(
             state,
             data=dict(delta.put),
@@ -101,6 +103,13 @@ class SignIn:
         if state.unsettled is not None:
             await self._writer.destroy(state.unsettled, state.request, reason="account")
         return False
+
+    async def _is_superseded(self, sid: SessionId | None) -> bool:
+        """Whether another sign-in with the same cookie has taken the session over: that must not end it."""
+        if sid is None:
+            return False
+        found = await self._store.load(sid.credential, now_ms=self._now_ms())
+        return isinstance(found, Absent) and found.why is Why.SUPERSEDED
 
     def _is_remembered(self, state: SessionState, user: str, remember: bool | None) -> bool:
         """Whether the session lasts after sign-in; a second proof by the same user changes nothing."""

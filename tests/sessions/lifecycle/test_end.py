@@ -204,3 +204,33 @@ async def test_an_id_in_its_grace_reads_writes_and_signs_in(core: Core) -> None:
     assert visitor.sid.handle == record.handle
     assert ((await visitor.request()).user, await visitor.reads()) == ("ada", {"cart": ["apples"]})
     assert [each.handle for each in await core.everything()] == [visitor.sid.handle]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("loaded", ["before", "after"])
+async def test_a_double_click_at_the_expiry_does_not_end_the_first_sign_in(
+    core: Core, loaded: str
+) -> None:  # D5
+    """The second click finds the session expired that the first one has taken over, and gets its own."""
+    first, second = Visitor(core), Visitor(core)
+    await first.writes(a=1)
+    second.sid = first.sid
+    expiry_s = (await core.stored(first.sid)).expires_ms / 1000
+    core.clock.now_s = expiry_s - 1
+    first_click = await first.request()
+    second_click = await second.request()
+    if loaded == "after":
+        core.clock.now_s = expiry_s + 1
+        second_click = await second.request()
+        # The first click arrived before the expiry: its password takes a while to check.
+        core.clock.now_s = expiry_s - 1
+    await first_click.login("ada")
+    first.take(first_click)
+
+    core.clock.now_s = expiry_s + 1
+    await second_click.login("ada")
+    second.take(second_click)
+
+    assert [(await each.request()).user for each in (first, second)] == ["ada", "ada"]
+    assert first.sid is not None and second.sid is not None
+    assert first.sid.handle != second.sid.handle
