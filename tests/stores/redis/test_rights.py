@@ -19,9 +19,10 @@ from tests.support.backends import Backend
 from tests.support.running import ROOT
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
-LISTED = re.search(r"ACL SETUSER stormcellar reset on >PASSWORD (.+)", PAGE)
+LISTED = re.search(r"ACL SETUSER stormcellar (.+) >PASSWORD (.+)", PAGE)
 assert LISTED is not None
-LEAST = LISTED[1].split()
+ACCOUNT, LEAST = LISTED[1].split(), LISTED[2].split()
+OPTIONAL = "+info"
 CLUSTER = re.findall(r"\+\w+", re.findall(r"On a cluster, on each node, add `([^`]+)`", PAGE)[0])
 
 
@@ -34,7 +35,7 @@ def rules(backend: Backend, prefix: str) -> list[str]:
 def url_of(backend: Backend, admin: redis.Redis, name: str, *given: str) -> str:
     """Make an account with just the rights *given*, and return the URL that it uses."""
     command: Callable[..., Any] = admin.execute_command
-    command("ACL", "SETUSER", name, "reset", "resetchannels", "on", ">pw", *given)
+    command("ACL", "SETUSER", name, *ACCOUNT, ">pw", *given)
     return backend.url.replace("//", f"//{name}:pw@")
 
 
@@ -61,7 +62,7 @@ class TestCountersUnderTheLeastRights(CountersContract):
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("lacking", LEAST)
+@pytest.mark.parametrize("lacking", [rule for rule in LEAST if rule != OPTIONAL])
 async def test_missing_right_is_named(
     request: pytest.FixtureRequest, open_redis: OpenRedis, kind: str, lacking: str
 ) -> None:  # G10
@@ -82,6 +83,22 @@ async def test_missing_right_is_named(
     assert refused.value.problem is not None
     assert refused.value.problem.what == f"the Redis user lacks a right: {expected}"
     assert left == []
+
+
+@pytest.mark.gen_test
+async def test_right_that_is_optional_is_not_required(
+    each_redis: Backend, admin: redis.Redis, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without `+info` ping passes, warns of what that costs, and the clock of the server is not known."""
+    seen = []
+    for given in (rules(each_redis, prefix), [r for r in rules(each_redis, prefix) if r != OPTIONAL]):
+        caplog.clear()
+        store = RedisStore.from_url(url_of(each_redis, admin, "some", *given), StoreOptions(prefix))
+        await store.ping()
+        seen.append("the right +info" in caplog.text)
+        await store.aclose()
+
+    assert seen == [False, True]
 
 
 @pytest.mark.parametrize(
