@@ -34,11 +34,15 @@ def read_private(path: Path) -> bytes:
         ValueError: One line: what is wrong with its type, mode or owner, and what to do.
         OSError: The file cannot be read; FileNotFoundError if it is missing.
     """
-    with _opened(path, os.O_RDONLY) as descriptor:
-        status = os.fstat(descriptor)
-        _require_regular(path, status)
-        _require_private(path, status)
-        return _content(descriptor)
+    try:
+        with _opened(path, os.O_RDONLY) as descriptor:
+            status = os.fstat(descriptor)
+            _require_regular(path, status)
+            _require_private(path, status)
+            return _content(descriptor)
+    except PermissionError:
+        _require_readable(path)
+        raise
 
 
 def read_regular(path: Path) -> bytes:
@@ -186,17 +190,40 @@ def _require_regular(path: Path, status: os.stat_result) -> None:
 def _require_private(path: Path, status: os.stat_result) -> None:
     """Allow nobody else, except for reading by a group of this process: so secrets are mounted."""
     mode = stat.S_IMODE(status.st_mode)
-    # The owner of a mounted file is root, and on a read-only mount not even root can change its mode.
-    is_mounted = status.st_uid == 0 != os.geteuid()
     if mode & 0o037:
-        advice = (
-            f"chmod 440 {path}, or in Kubernetes set defaultMode: 0440" if is_mounted else f"chmod 600 {path}"
-        )
-        raise ValueError(f"{path} is accessible to other users: {advice}")
-    if mode & 0o040 and status.st_gid not in (os.getegid(), *os.getgroups()):
+        raise ValueError(f"{path} is accessible to other users: {_advice(path, status)}")
+    if mode & 0o040 and not _in_group_of(status):
         advice = f"add its user to this group, or in Kubernetes set fsGroup to it; else chmod g= {path}"
         raise ValueError(f"{path} is readable by group {status.st_gid}, which the server is not in: {advice}")
     _require_owner(path, status, 0, os.geteuid())
+
+
+def _require_readable(path: Path) -> None:
+    """Raise ValueError if the owner, the group or the mode of a file that cannot be opened is the reason."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return  # a directory above it may not be entered
+    _require_regular(path, status)
+    _require_private(path, status)
+    right = 0o400 if status.st_uid == os.geteuid() else 0o040
+    if not status.st_mode & right:
+        raise ValueError(f"{path} is not readable by this user: {_advice(path, status)}")
+
+
+def _advice(path: Path, status: os.stat_result) -> str:
+    """Return how to give the file the mode that it needs."""
+    # The owner of a mounted file is root, and on a read-only mount not even root can change its mode.
+    is_mounted = status.st_uid == 0 != os.geteuid() or os.statvfs(path).f_flag & os.ST_RDONLY
+    if not is_mounted:
+        return f"chmod 600 {path}"
+    if os.geteuid() == 0:
+        return "mount it with mode 0400; in Kubernetes set defaultMode: 0400"
+    return "give it mode 0440 and a group of the server; in Kubernetes set defaultMode: 0440 and fsGroup"
+
+
+def _in_group_of(status: os.stat_result) -> bool:
+    return status.st_gid in (os.getegid(), *os.getgroups())
 
 
 def _require_owner(path: Path, status: os.stat_result, *owners: int) -> None:
