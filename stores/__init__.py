@@ -6,7 +6,15 @@ import importlib
 
 from stormcellar.stores.base import Announcing, Scannable, Store
 from stormcellar.stores.counters import Counters, Rule, Tally
-from stormcellar.stores.errors import DuplicateSession, StoreError, StoreFull, StoreRefused, StoreUnavailable
+from stormcellar.stores.errors import (
+    DuplicateSession,
+    Problem,
+    ReplicasMissing,
+    StoreError,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+)
 from stormcellar.stores.records import (
     DEFAULT_OPTIONS,
     TOMBSTONE_MS,
@@ -36,7 +44,9 @@ __all__ = [
     "DuplicateSession",
     "Handle",
     "Outcome",
+    "Problem",
     "Record",
+    "ReplicasMissing",
     "Rotation",
     "Rule",
     "Scannable",

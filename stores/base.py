@@ -161,6 +161,7 @@ class Store(ABC):
 
         Raises:
             StoreRefused: Wrong credentials or rights.
+            ReplicasMissing: Nothing but replicas is missing, so that `/readyz` may pass.
         """
 
     async def server_times(self) -> AsyncIterator[int]:

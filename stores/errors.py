@@ -5,7 +5,8 @@
     StoreError
     ├── StoreUnavailable    no usable reply; a write may have happened; the driver's error is __cause__
     │   ├── StoreFull       the backend is out of memory; nothing was written
-    │   └── StoreRefused    the backend refuses the credentials, the rights or the set-up; somebody must act
+    │   ├── StoreRefused    the backend refuses the credentials, the rights or the set-up; somebody must act
+    │   └── ReplicasMissing ping() only: reads work, and writes wait in vain for replicas
     └── DuplicateSession    create() found an existing handle
 
 A driver's own text can repeat a password. So it is only searched for known faults (`fault_in`), and what an
@@ -59,6 +60,13 @@ class StoreRefused(StoreUnavailable):
     """The backend refuses the credentials, a right that is missing, or the way it is set up.
 
     A retry does not help until somebody acts; then the store serves again without a restart.
+    """
+
+
+class ReplicasMissing(StoreUnavailable):
+    """`ping` only: fewer replicas than the store waits for are connected. All else is as it should be.
+
+    Sessions are read. What has to reach the replicas, such as a sign-in, is answered with `StoreUnavailable`.
     """
 
 

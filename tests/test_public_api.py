@@ -24,6 +24,7 @@ STORES = {
     *("Why", "TOMBSTONE_MS", "are_times", "check_record"),
     *("Counters", "Rule", "Tally", "check_keys", "check_user"),
     *("StoreError", "StoreUnavailable", "StoreFull", "StoreRefused", "DuplicateSession"),
+    *("Problem", "ReplicasMissing"),
 }
 FOREIGN = {"tornado", "redis", "hiredis", "pymongo", "bson", "argon2", "uvloop"}
 

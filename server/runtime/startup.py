@@ -39,7 +39,7 @@ from stormcellar.runtime.settings import Settings, SettingsError
 from stormcellar.runtime.signing_key_file import read_or_create_keys
 from stormcellar.runtime.store_clock import ahead_s, problem_with
 from stormcellar.sessions.signing import KeyRing
-from stormcellar.stores import StoreRefused, StoreUnavailable
+from stormcellar.stores import ReplicasMissing, StoreRefused, StoreUnavailable
 from stormcellar.stores.errors import problem_of
 
 log = logging.getLogger("stormcellar")
@@ -241,6 +241,8 @@ async def _check_store(settings: Settings) -> int:
             log.warning("the store: %s", difference)
     except StoreRefused as exc:
         raise SettingsError(f"{settings.label('store')}: {problem_of(exc)}") from exc
+    except ReplicasMissing as exc:
+        log.warning("the store: %s", problem_of(exc))
     except StoreUnavailable as exc:
         log.warning("the store does not serve yet: %s. /readyz reports when it does", problem_of(exc))
     finally:

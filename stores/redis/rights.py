@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError, ResponseError
 
-from stormcellar.stores.errors import Problem, StoreFull, StoreRefused, StoreUnavailable
+from stormcellar.stores.errors import Problem, ReplicasMissing, StoreFull, StoreRefused
 from stormcellar.stores.redis.client import RedisClient
 from stormcellar.stores.redis.errors import LACKS_RIGHT, store_error
 from stormcellar.stores.redis.scripts import Script
@@ -65,6 +65,7 @@ class Rights:
 
         Raises:
             StoreRefused: It names what to grant.
+            ReplicasMissing: Only this is wrong.
             StoreUnavailable: See `RedisClient`. A full server is not an error.
         """
         commands = self._commands()
@@ -76,15 +77,15 @@ class Rights:
                 for failure in _failed(words[0], reply)
             ]
         )
-        if (wait := self._client.wait) and replies[-1] < wait.replicas:
-            what = f"{replies[-1]} of the {wait.replicas} replicas that ?wait= asks for confirm writes"
-            problem = Problem(what, "start the replicas, or ask for fewer in the URL")
-            raise StoreUnavailable(f"ping: {problem}", problem)
         if not self._is_push_tried:
             self._require(
                 [*await self._refused("SUBSCRIBE", self._subscribe), *await self._refused("SCAN", self._scan)]
             )
             self._is_push_tried = True
+        if (wait := self._client.wait) and replies[-1] < wait.replicas:
+            what = f"{replies[-1]} of the {wait.replicas} replicas that ?wait= asks for confirm writes"
+            problem = Problem(what, "start the replicas, or ask for fewer in the URL")
+            raise ReplicasMissing(f"ping: {problem}", problem)
 
     def _commands(self) -> list[tuple[str, tuple[Any, ...]]]:
         """Return the commands, each with the key that decides which node of a cluster receives it."""

@@ -10,7 +10,7 @@ import pytest
 import redis
 from tornado.ioloop import IOLoop
 
-from stormcellar.stores import StoreOptions, StoreRefused, StoreUnavailable
+from stormcellar.stores import ReplicasMissing, StoreOptions, StoreRefused
 from stormcellar.stores.conformance import CountersContract, StoreContract
 from stormcellar.stores.redis import RedisStore
 from tests.stores.redis.conftest import KINDS
@@ -132,11 +132,24 @@ async def test_right_that_one_set_up_needs_is_named(
 async def test_replicas_that_are_missing_are_no_matter_of_rights(
     redis8: Backend, open_redis: OpenRedis
 ) -> None:
-    """Writes would be an outage, so ping is one, too; a replica may come back."""
-    with pytest.raises(StoreUnavailable, match=r"0 of the 1 replicas that \?wait= asks for") as caught:
+    """Reads work, so this is an error of its own."""
+    with pytest.raises(ReplicasMissing, match=r"0 of the 1 replicas that \?wait= asks for"):
         await open_redis(f"{redis8.url}?wait=1").ping()
 
-    assert not isinstance(caught.value, StoreRefused)
+
+@pytest.mark.gen_test
+async def test_right_counts_before_replicas_that_are_missing(
+    each_redis: Backend, admin: redis.Redis, prefix: str
+) -> None:
+    """Whoever sees that error may conclude that nothing else is wrong."""
+    given = [*(rule for rule in rules(each_redis, prefix) if rule != "+scan"), "+wait"]
+    store = RedisStore.from_url(
+        f"{url_of(each_redis, admin, 'unscanned', *given)}?wait=1", StoreOptions(prefix)
+    )
+
+    with pytest.raises(StoreRefused, match=r"lacks a right: \+scan"):
+        await store.ping()
+    await store.aclose()
 
 
 @pytest.mark.gen_test
