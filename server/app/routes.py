@@ -62,7 +62,7 @@ def make_app(manager: SessionManager, context: Context) -> Application:
             ("/account/sessions/revoke-others", account.RevokeOthers, given),
             ("/account/sessions/([A-Za-z0-9_-]{1,64})/revoke", account.Revoke, given),
             ("/healthz", operations.Health, given),
-            ("/readyz", operations.Ready, {**given, "store": manager.store}),
+            ("/readyz", operations.Ready, {**given, "readiness": operations.Readiness(manager.store)}),
         ],
         **session_settings(
             manager,

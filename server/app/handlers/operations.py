@@ -2,10 +2,43 @@
 
 from __future__ import annotations
 
+import logging
+
 from stormcellar.app.context import Context
 from stormcellar.app.handlers.base import BaseHandler
-from stormcellar.stores import Store, StoreError
+from stormcellar.stores import ReplicasMissing, Store, StoreError
+from stormcellar.stores.errors import problem_of
 from stormcellar.web.error_responses import RETRY_AFTER_S
+
+log = logging.getLogger("stormcellar")
+
+
+class Readiness:
+    """Whether the store serves. Logs each change: health checks come every second."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._logged = ""
+
+    async def check(self) -> bool:
+        """Ping the store, and return whether sessions can be read."""
+        try:
+            await self._store.ping()
+        except StoreError as exc:
+            # All servers have the same store. If they were all taken out, no session could be read.
+            passes = isinstance(exc, ReplicasMissing)
+            status = "200, but" if passes else "503"
+            self._log(f"/readyz is {status}: {problem_of(exc)}")
+            return passes
+        if self._logged:
+            log.info("/readyz: the store is in order again")
+            self._logged = ""
+        return True
+
+    def _log(self, line: str) -> None:
+        if line != self._logged:
+            log.warning("%s", line)
+            self._logged = line
 
 
 class Health(BaseHandler):
@@ -22,24 +55,22 @@ class Ready(BaseHandler):
     """`GET /readyz`: the store answers and the server is not about to stop."""
 
     enforces_edge = False
-    store: Store
+    readiness: Readiness
 
-    def initialize(self, context: Context, store: Store) -> None:  # type: ignore[override]
-        """Take the store to check."""
+    def initialize(self, context: Context, readiness: Readiness) -> None:  # type: ignore[override]
+        """Take the readiness of the store, which all requests share."""
         super().initialize(context)
-        self.store = store
+        self.readiness = readiness
 
     async def get(self) -> None:
         """Ping the store; answer 503 if it does not reply in time, or if the server is about to stop."""
         if self.context.in_flight.is_draining:
             self._refuse("stopping")
             return
-        try:
-            await self.store.ping()
-        except StoreError:
-            self._refuse("store unavailable")
-        else:
+        if await self.readiness.check():
             self.write({"status": "ok"})
+        else:
+            self._refuse("store unavailable")
 
     def _refuse(self, status: str) -> None:
         self.set_status(503)
