@@ -41,6 +41,8 @@ class World(NamedTuple):
     closed: int
     closed_socket: Path
     silent: int
+    slow_redis: int
+    slow_mongo: int
     protected: int
     loading: int
     says_max_clients: int
@@ -70,9 +72,11 @@ def running_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         closed.bind(("127.0.0.1", 0))
         silent = create_server(("127.0.0.1", 0))
         stack.callback(silent.close)
-        rs = start("mongo_rs")
-        mongo_locked = start("mongo", "--auth")
+        rs, mongo = start("mongo_rs"), start("mongo")
         client: pymongo.MongoClient[Any]
+        with pymongo.MongoClient("127.0.0.1", mongo.port) as client:
+            client.conflict.stormcellar_sessions.create_index("until", name="expires")
+        mongo_locked = start("mongo", "--auth")
         with pymongo.MongoClient("127.0.0.1", mongo_locked.port) as client:
             client.admin.command("createUser", "root", pwd=PASSWORD, roles=["root"])
         authority = Authority(tmp_path_factory.mktemp("ca"))
@@ -91,7 +95,7 @@ def running_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             replica=replica.port,
             sentinel=stack.enter_context(sentinel(tmp_path_factory.mktemp("sentinel"), redis.port)),
             renamed=start("redis8", "--rename-command", "EVAL", "").port,
-            mongo=start("mongo").port,
+            mongo=mongo.port,
             mongo_locked=mongo_locked.port,
             mongo_rs=rs.port,
             expired=tls_port(redis.port, days=(-9, -1)),
@@ -100,6 +104,9 @@ def running_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             closed=closed.getsockname()[1],
             closed_socket=closed_socket(tmp_path_factory.mktemp("socket") / "s"),
             silent=silent.getsockname()[1],
+            # Longer than the time-out of the test.
+            slow_redis=relay(redis.port, delay_s=1.5),
+            slow_mongo=relay(mongo.port, delay_s=1.5),
             protected=relay(says=b"-DENIED Redis is running in protected mode because\r\n"),
             loading=relay(says=b"-LOADING Redis is loading the dataset in memory\r\n" * 9),
             says_max_clients=relay(says=b"-ERR max number of clients reached\r\n"),

@@ -1,4 +1,4 @@
-"""A port in front of a server that speaks TLS, or whose server says one thing and hangs up."""
+"""A port in front of a server that speaks TLS or is slow, or whose server says one thing and hangs up."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ import threading
 
 
 class Relay:
-    """A TLS port in front of a plain server, or a port whose server says one thing and hangs up."""
+    """A port in front of a server, with TLS or late replies, or whose server says one thing and hangs up."""
 
     def __init__(
-        self, target: int | None = None, *, tls: ssl.SSLContext | None = None, says: bytes = b""
+        self,
+        target: int | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+        delay_s: float = 0.0,
+        says: bytes = b"",
     ) -> None:
-        self._target, self._tls, self._says = target, tls, says
+        self._target, self._tls, self._delay_s, self._says = target, tls, delay_s, says
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self.port = 0
@@ -47,15 +52,16 @@ class Relay:
                 await writer.drain()
             else:
                 far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
-                await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+                await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer, self._delay_s))
         except OSError:
             pass
         finally:
             writer.close()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float = 0.0) -> None:
     while part := await reader.read(65_536):
+        await asyncio.sleep(delay_s)
         writer.write(part)
         await writer.drain()
     writer.close()
