@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pymongo
@@ -11,17 +14,21 @@ from tornado.ioloop import IOLoop
 
 from stormcellar.stores import StoreOptions, StoreRefused, StoreUnavailable
 from stormcellar.stores.conformance import CountersContract, StoreContract
+from stormcellar.stores.conformance.announcing import AnnouncingContract
 from stormcellar.stores.mongo import MongoStore
 from stormcellar.stores.mongo.client import collection_name
 from tests.conftest import StartServer
 from tests.stores.mongo.samples import store_at
 from tests.stores.mongo.test_faults import failing
 from tests.support.backends import Server
+from tests.support.running import ROOT
 
 pytestmark = pytest.mark.needs_server
 PREFIX = "rights"
-# As docs/operations.md lists them.
-LEAST = ("find", "insert", "update", "remove", "changeStream", "listIndexes")
+PAGE = (ROOT / "docs" / "operations.md").read_text()
+LISTED = re.search(r"^const actions = (\[.+\])$", PAGE, re.MULTILINE)
+assert LISTED is not None
+LEAST: tuple[str, ...] = tuple(json.loads(LISTED[1]))
 WITH_CREATION = (*LEAST, "createIndex", "collMod")
 COLLECTIONS = (collection_name(PREFIX), f"{PREFIX}_counters")
 
@@ -61,6 +68,14 @@ def accounts_on(server: Server) -> Iterator[Accounts]:
     accounts.close()
 
 
+def key_file(folder: Path) -> tuple[str, ...]:
+    """Return the arguments with which the members of a replica set trust each other, as --auth requires."""
+    key = folder / "key"
+    key.write_text("a" * 64)
+    key.chmod(0o600)
+    return "--auth", "--keyFile", str(key)
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """A standalone server with access control, for the tests of this module."""
@@ -69,8 +84,15 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
+def replica_set(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Accounts]:
+    """The accounts of a replica set with access control."""
+    with Server("mongo_rs", extra=key_file(tmp_path_factory.mktemp("replica-set"))) as running:
+        yield from accounts_on(running)
+
+
+@pytest.fixture(scope="module")
 def accounts(server: Server) -> Iterator[Accounts]:
-    """Its accounts; the indexes exist."""
+    """The accounts of the standalone server; the indexes exist."""
     yield from accounts_on(server)
 
 
@@ -80,9 +102,8 @@ def creating(accounts: Accounts) -> str:
     return accounts.url("creating", WITH_CREATION)
 
 
-@pytest.fixture(scope="module")
-def least(accounts: Accounts, creating: str) -> str:
-    """The URL of an account that may not, after another has created them."""
+def least_on(accounts: Accounts, creating: str) -> str:
+    """Return the URL of an account that may not create indexes, after *creating* has created them."""
 
     async def create() -> None:
         store = MongoStore.from_url(creating, StoreOptions(PREFIX))
@@ -94,6 +115,27 @@ def least(accounts: Accounts, creating: str) -> str:
     return accounts.url("least", LEAST)
 
 
+@pytest.fixture(scope="module")
+def least(accounts: Accounts, creating: str) -> str:
+    """The URL of such an account of the standalone server."""
+    return least_on(accounts, creating)
+
+
+@pytest.fixture(scope="module")
+def least_of_the_set(replica_set: Accounts) -> str:
+    """The URL of such an account of the replica set."""
+    return least_on(replica_set, replica_set.url("creating", WITH_CREATION))
+
+
+def opened(url: str, io_loop: IOLoop) -> Iterator[MongoStore]:
+    """Return a store at *url*, with its tallies, that is closed at the end."""
+    store = MongoStore.from_url(url, StoreOptions(PREFIX, timeout_s=10.0))
+    store.counters()
+    io_loop.run_sync(store.ping)
+    yield store
+    io_loop.run_sync(store.aclose)
+
+
 class TestContractUnderTheLeastRights(StoreContract):
     """The whole contract, for an account that may neither create nor change an index."""
 
@@ -102,21 +144,23 @@ class TestContractUnderTheLeastRights(StoreContract):
     @pytest.fixture
     def store(self, least: str, io_loop: IOLoop) -> Iterator[MongoStore]:
         """A store of that account."""
-        opened = MongoStore.from_url(least, StoreOptions(PREFIX, timeout_s=10.0))
-        io_loop.run_sync(opened.ping)
-        yield opened
-        io_loop.run_sync(opened.aclose)
+        yield from opened(least, io_loop)
+
+
+@pytest.mark.gen_test(timeout=60)
+class TestAnnouncingUnderTheLeastRights(AnnouncingContract):
+    """What only a replica set can do: announcements, which need the right `changeStream`."""
+
+    @pytest.fixture
+    def store(self, least_of_the_set: str, io_loop: IOLoop) -> Iterator[MongoStore]:
+        """A store of that account."""
+        yield from opened(least_of_the_set, io_loop)
 
 
 class TestCountersUnderTheLeastRights(CountersContract):
-    @pytest.fixture
-    def store(self, least: str, io_loop: IOLoop) -> Iterator[MongoStore]:
-        """A store of that account, with its tallies."""
-        opened = MongoStore.from_url(least, StoreOptions(PREFIX, timeout_s=10.0))
-        opened.counters()
-        io_loop.run_sync(opened.ping)
-        yield opened
-        io_loop.run_sync(opened.aclose)
+    """Those of the account of the standalone server."""
+
+    store = TestContractUnderTheLeastRights.store
 
 
 @pytest.mark.gen_test
@@ -181,19 +225,11 @@ async def test_indexes_that_may_not_be_read_are_named(accounts: Accounts) -> Non
             await store.ping()
 
 
-@pytest.mark.gen_test(timeout=60)
-async def test_missing_change_stream_is_named_on_a_replica_set(
-    start_server: StartServer, tmp_path: Any
-) -> None:
+@pytest.mark.gen_test
+async def test_missing_change_stream_is_named_on_a_replica_set(replica_set: Accounts) -> None:
     """Only a replica set has change streams, so only there the right is needed; then ping passes with it."""
-    key = tmp_path / "key"
-    key.write_text("a" * 64)
-    key.chmod(0o600)
-    server = start_server("mongo_rs", extra=["--auth", "--keyFile", str(key)])
-    accounts = Accounts(server)
-    without = accounts.url("silent", [each for each in WITH_CREATION if each != "changeStream"])
-    everything = accounts.url("whole", WITH_CREATION)
-    accounts.close()
+    without = replica_set.url("silent", [each for each in WITH_CREATION if each != "changeStream"])
+    everything = replica_set.url("whole", WITH_CREATION)
 
     async with store_at(without, prefix=PREFIX) as store:
         with pytest.raises(
