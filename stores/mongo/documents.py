@@ -72,10 +72,10 @@ _PARSES: Document = {
 # No document: a handle is never empty.
 NOBODY: Document = {"_id": {"$eq": ""}}
 
+TOMBSTONE: Document = {"ended": {"$type": _NUMBERS[DatetimeMS]}, "verifier": {"$exists": False}}
+
 # Whatever is not a tombstone, also what does not parse.
-NO_TOMBSTONE: Document = {
-    "$nor": [{"ended": {"$type": _NUMBERS[DatetimeMS]}, "verifier": {"$exists": False}}]
-}
+NO_TOMBSTONE: Document = {"$nor": [TOMBSTONE]}
 
 # A rotation and a tombstone may appear as a replacement of the whole document: the server logs the shorter
 # form.

@@ -61,7 +61,7 @@ class MongoStore(Announcing, Scannable):
                  an inserted `_id` of false, so that an update that matches nothing is an error
         destroy  updateOne({_id, no tombstone}, [{$replaceWith: tombstone}]); on a full server deleteOne
         of_user  find({user, live}, without data) by the index on user; before the first, createIndexes
-        states   find({_id: {$in}}, without data) for each 500 handles
+        states   find({_id: {$in}, live or a tombstone}, without data) for each 500 handles
         scan     find({_id: {$gt: last}, live}) by _id, 500 at a time
         gone     a change stream of tombstones, of deletes, and of updates of the verifier that leave no
                  previous one
@@ -231,7 +231,9 @@ class MongoStore(Announcing, Scannable):
         async def attempt() -> dict[str, Document]:
             found: dict[str, Document] = {}
             for start in range(0, len(handles), PAGE):
-                query = {"_id": {"$in": handles[start : start + PAGE]}}
+                # Whether the data parses is tested by the server, which does not send it.
+                kinds = [documents.live(now_ms), documents.TOMBSTONE]
+                query = {"_id": {"$in": handles[start : start + PAGE]}, "$or": kinds}
                 async for document in self._sessions.find(query, {"data": False}, batch_size=PAGE):
                     found[document["_id"]] = {**document, "data": {}}
             return found
