@@ -22,6 +22,8 @@ IDLE = 600
 ADDRESSES = 20
 """So many that no limit of one address is reached."""
 SHORT_S = 3.0
+RELIEVED = "accepting all connections again"
+"""The line of the log after a shortage; until then another shortage has no line of its own."""
 LEFT = 4
 """Descriptors that a process may open before it has none left."""
 
@@ -45,7 +47,7 @@ async def _idle(set_up: Limited, number: int) -> AsyncIterator[None]:
 
 async def _flooded(set_up: Limited) -> None:
     reached = logged(set_up.log_file, "connections are open, the limit of --max-connections;", 2)
-    async with reached, _idle(set_up, IDLE):
+    async with logged(set_up.log_file, RELIEVED, 2), reached, _idle(set_up, IDLE):
         await asyncio.sleep(SHORT_S)
 
 
@@ -57,7 +59,8 @@ async def _no_descriptors(set_up: Limited) -> None:
         await asyncio.to_thread(
             until, lambda pid=pid: len(_used(pid)) < MOST / 2, "the end of the last fault"
         )
-    async with logged(set_up.log_file, "cannot accept a connection: Too many open files", len(children)):
+    reached = logged(set_up.log_file, "cannot accept a connection: Too many open files", len(children))
+    async with logged(set_up.log_file, RELIEVED, len(children)), reached:
         for pid in children:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (_limit(pid), before[1]))
         try:
