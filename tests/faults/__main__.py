@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 import traceback
@@ -60,6 +61,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("var/faults"), help="where the table goes")
     arguments = parser.parse_args()
     results: list[Result] = []
+    # Otherwise the servers stay when the run is ended.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         with tempfile.TemporaryDirectory(prefix="stormcellar-faults-") as directory:
             failed = asyncio.run(_run(arguments, Path(directory), results))
