@@ -206,7 +206,7 @@ SENTINEL = Suite(
     "Redis Sentinel",
     watched,
     (
-        Fault("the primary is killed", _killed, UNDONE, in_smoke=True, aftermath=_comes_back),
+        Fault("the primary is killed", _killed, UNDONE, aftermath=_comes_back),
         Fault("the primary is frozen until it is replaced", _frozen, UNDONE, aftermath=_continues),
         Fault("the primary is cut off until it is replaced", _cut_off, UNDONE, aftermath=_is_reconnected),
         Fault("a Sentinel is told to replace the primary", _ordered, UNDONE),
