@@ -1,4 +1,4 @@
-"""Standard error, written to without waiting for whoever reads it."""
+"""Standard error, written to without waiting for its reader."""
 
 from __future__ import annotations
 

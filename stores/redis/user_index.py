@@ -166,7 +166,7 @@ class UserIndex:
     async def _confirm(self, names: Sequence[bytes]) -> None:
         """Wait until replicas know of the sessions behind the entries *names* that were ended.
 
-        A destroy that they did not confirm leaves the entry, and whoever repeats it finds no live session.
+        A destroy that they did not confirm leaves the entry, and a repeated one finds no live session.
         """
         await asyncio.gather(
             *(self._client.run_durably("of_user", CONFIRM, [key]) for key in self._keys(names))
