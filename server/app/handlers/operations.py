@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from stormcellar.app.context import Context
@@ -19,9 +20,18 @@ class Readiness:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._logged = ""
+        self._pinging: asyncio.Task[bool] | None = None
 
     async def check(self) -> bool:
-        """Ping the store, and return whether sessions can be read."""
+        """Ping the store, and return whether sessions can be read.
+
+        Requests that come during a ping share it: anybody may ask, and each ping writes to the store.
+        """
+        if self._pinging is None or self._pinging.done():
+            self._pinging = asyncio.get_running_loop().create_task(self._ping())
+        return await asyncio.shield(self._pinging)
+
+    async def _ping(self) -> bool:
         try:
             await self._store.ping()
         except StoreError as exc:

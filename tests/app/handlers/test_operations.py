@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from secrets import token_urlsafe
 
@@ -47,6 +48,20 @@ async def test_reason_is_logged_once_until_it_changes(site: Site, caplog: pytest
         OVER,
         "/readyz is 503: the Redis user lacks a right: +hset; grant it",
     ]
+
+
+@pytest.mark.gen_test
+async def test_requests_share_a_ping(site: Site) -> None:
+    """A flood of `/readyz`, which needs no cookie, costs the store one ping at a time."""
+    gate = site.store.gate("ping")
+    requests = [asyncio.ensure_future(site.browser().get("/readyz")) for _ in range(20)]
+    await gate.reached()
+    while site.context.in_flight.count < len(requests):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    gate.open()
+
+    assert {answer.code for answer in await asyncio.gather(*requests)} == {200}
+    assert site.store.calls["ping"] == 1
 
 
 @pytest.mark.gen_test
