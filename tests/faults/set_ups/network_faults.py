@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from tests.faults.suite import Fault
@@ -34,28 +35,20 @@ async def _reset(set_up: Networked) -> None:
         await asyncio.sleep(0.3)
 
 
-async def _broken_replies(set_up: Networked) -> None:
-    for network in set_up.networks:
-        network.breaks_replies = True
-    await asyncio.sleep(SHORT_S)
-    for network in set_up.networks:
-        network.breaks_replies = False
+def _while(seconds: float, **faults: object) -> Callable[[Networked], Awaitable[None]]:
+    """Return a fault that gives each network these attributes for a while."""
 
+    async def inflict(set_up: Networked) -> None:
+        before = [{name: getattr(network, name) for name in faults} for network in set_up.networks]
+        try:
+            for network in set_up.networks:
+                vars(network).update(faults)
+            await asyncio.sleep(seconds)
+        finally:
+            for network, values in zip(set_up.networks, before, strict=True):
+                vars(network).update(values)
 
-async def _lost_replies(set_up: Networked) -> None:
-    for network in set_up.networks:
-        network.loses_replies = True
-    await asyncio.sleep(LONG_S)
-    for network in set_up.networks:
-        network.loses_replies = False
-
-
-async def _delays(set_up: Networked) -> None:
-    for network in set_up.networks:
-        network.delay_s = 0.2
-    await asyncio.sleep(LONG_S)
-    for network in set_up.networks:
-        network.delay_s = 0.0
+    return inflict
 
 
 async def _refused(set_up: Networked) -> None:
@@ -70,8 +63,8 @@ async def _refused(set_up: Networked) -> None:
 NETWORK_FAULTS = (
     Fault("the network is a black hole for 4 s", _black_hole),
     Fault("connections are reset, five times", _reset),
-    Fault("replies are cut in the middle for 2 s", _broken_replies),
-    Fault("replies are lost for 4 s", _lost_replies),
-    Fault("the network takes 200 ms each way", _delays),
+    Fault("replies are cut in the middle for 2 s", _while(SHORT_S, breaks_replies=True)),
+    Fault("replies are lost for 4 s", _while(LONG_S, loses_replies=True)),
+    Fault("the network takes 200 ms each way", _while(LONG_S, delay_s=0.2)),
     Fault("connections are refused for 2 s", _refused),
 )
