@@ -35,18 +35,17 @@ def encode(value: object) -> bytes:
 
     Raises:
         NotJSON: A type other than None, bool, int, float, str, list and dict; a key that is not a str; NaN or
-            an infinity; a lone surrogate; nesting deeper than `MAX_DEPTH`.
+            an infinity; a lone surrogate; nesting deeper than `MAX_DEPTH`. It names the place in *value*.
     """
     try:
         if type(value) in _SCALARS or _is_plain(value, MAX_DEPTH):
             return _encoder.encode(value)
-        _check(value, MAX_DEPTH)
+        _check(value)
         return _json_encoder.encode(value).encode()
-    except UnicodeEncodeError:
-        raise NotJSON("a string holds a lone surrogate") from None
     except NotJSON:
         raise
     except ValueError:
+        _check(value)  # it names the place
         raise NotJSON("a number has no JSON form") from None
 
 
@@ -62,7 +61,7 @@ def decode(raw: bytes) -> Any:
         raise NotJSON("not JSON") from None
     # msgspec reads deeper nesting than `encode` accepts. Each level takes a pair of brackets.
     if len(raw) > 2 * MAX_DEPTH and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
-        _check(value, MAX_DEPTH)
+        _check(value)
     return value
 
 
@@ -112,21 +111,42 @@ def _is_plain(value: Any, depth: int) -> bool:
     return kind is dict or kind is list
 
 
-def _check(value: object, depth: int) -> None:
-    if value is None or isinstance(value, str | bool | int | float):
+def _check(value: object, path: tuple[str | int, ...] = ()) -> None:
+    """Raise NotJSON if *value* is not JSON; *path* holds the keys and the positions that lead to it."""
+    if isinstance(value, str):
+        _require(_is_unicode(value), path, "a string holds a lone surrogate")
+    elif isinstance(value, float):
+        _require(math.isfinite(value), path, f"{value} has no JSON form")
+    elif value is None or isinstance(value, int):
         return
-    if depth == 0:
+    elif not isinstance(value, list | dict):
+        kind = type(value).__name__
+        _require(False, path, f"{kind} is not a JSON type (None, bool, int, float, str, list, dict)")
+    elif len(path) == MAX_DEPTH:
         raise NotJSON(f"nested deeper than {MAX_DEPTH}")
-    if isinstance(value, list):
-        for item in value:
-            _check(item, depth - 1)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise NotJSON(f"an object's keys are strings, not {type(key).__name__}")
-            _check(item, depth - 1)
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            _check(item, (*path, position))
     else:
-        raise NotJSON(f"{type(value).__name__} is not a JSON type (None, bool, int, float, str, list, dict)")
+        for key, item in value.items():
+            kind = type(key).__name__
+            _require(isinstance(key, str), path, f"the keys of a dict must be str, not {kind}")
+            _require(_is_unicode(key), path, "a key holds a lone surrogate")
+            _check(item, (*path, key))
+
+
+def _require(condition: bool, path: tuple[str | int, ...], problem: str) -> None:
+    if not condition:
+        place = "".join(f"[{each[:40]!r}]" if isinstance(each, str) else f"[{each}]" for each in path)
+        raise NotJSON(f"at {place}: {problem}" if path else problem)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 import pytest
@@ -191,3 +192,22 @@ def outcome(work: Callable[[Any], Any], given: Any) -> Any:
         return [work(given)]
     except NotJSON:
         return None
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"items": [1, {"when": date(2026, 1, 1)}]}, "at ['items'][1]['when']: date is not a JSON type"),
+        ([[], [float("nan")]], "at [1][0]: nan has no JSON form"),
+        ({"a": ["ok", "\ud800"]}, "at ['a'][1]: a string holds a lone surrogate"),
+        ({"a": {"\ud800": 1}}, "at ['a']: a key holds a lone surrogate"),
+        ({"a": {1: 1}}, "at ['a']: the keys of a dict must be str, not int"),
+        ({"k" * 50: {1}}, f"at ['{'k' * 40}']: set is not a JSON type"),
+        (float("inf"), "inf has no JSON form"),
+    ],
+)
+def test_the_message_names_the_place(value: object, message: str) -> None:
+    """It says by which keys and positions the bad value is reached."""
+    with pytest.raises(NotJSON) as caught:
+        values.encode(value)
+    assert str(caught.value).startswith(message)
