@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from datetime import timedelta
 
 from stormcellar.stores import Record
 
@@ -92,7 +93,8 @@ class Lifetime:
         for each in fields(self):
             value = getattr(self, each.name)
             if not isinstance(value, int | float) and (value is not None or each.default is not None):
-                raise TypeError(f"{each.name} must be a number, not {value!r}")
+                advice = ": write .total_seconds()" if isinstance(value, timedelta) else ""
+                raise TypeError(f"{each.name} must be a number, not {value!r}{advice}")
         if problems := [*self._out_of_range(), *self._contradictory()]:
             raise LifetimeError(*problems)
 

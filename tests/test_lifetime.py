@@ -78,6 +78,12 @@ def test_limit_that_is_not_a_number_is_named(name: str, value: object) -> None:
         Lifetime(**{name: value})  # type: ignore[arg-type]
 
 
+def test_a_timedelta_is_told_what_to_write() -> None:
+    """The field is in seconds; the message says how to get them."""
+    with pytest.raises(TypeError, match=r"write \.total_seconds\(\)"):
+        Lifetime(idle_s=datetime.timedelta(minutes=1))  # type: ignore[arg-type]
+
+
 def test_none_is_for_optional_limits_only() -> None:
     """A limit that every session has cannot be switched off."""
     assert Lifetime(remember_s=None, max_per_user=None) == Lifetime()

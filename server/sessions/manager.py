@@ -29,8 +29,6 @@ from stormcellar.sessions.state import SessionState
 from stormcellar.stores import Absent, Credential, Handle, Record, Store
 from stormcellar.stores.records import TOMBSTONE_MS
 
-_DAY_S = 86_400
-
 
 class SessionManager:
     """The sessions of an application; one per process.
@@ -76,6 +74,8 @@ class SessionManager:
         rechecks: Rechecks = Rechecks(),  # noqa: B008  frozen
         clock: Callable[[], float] = time.time,
     ) -> None:
+        if not isinstance(store, Store):
+            raise TypeError(f"store must be a Store, not {type(store).__name__}: write open_store(url)")
         if on_reuse not in get_args(OnReuse):
             raise ValueError(f"on_reuse must be 'tell' or 'end', not {on_reuse!r}")
         self.store = store
@@ -116,7 +116,7 @@ class SessionManager:
                 priority=cookie_priority,
             ),
             # The store decides about the deadline; the signature only saves it pointless loads.
-            max_age_s=lifetime.longest_s + _DAY_S,
+            max_age_s=lifetime.longest_s + 86_400,
             clock=clock,
         )
         self.use_keys(secrets)

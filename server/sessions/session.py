@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Collection, Coroutine, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, MutableMapping
 from functools import lru_cache
 from secrets import token_hex
-from typing import Any
+from typing import Any, Self
 
 from stormcellar.sessions.data.limits import FLASH
 from stormcellar.sessions.data.tracked import Unreadable
@@ -86,7 +86,8 @@ class Session(MutableMapping[str, Any]):
         """
         self._state.require_browser()
         if not isinstance(user, str):
-            raise ValueError("user must be a non-empty string")
+            advice = "logout() signs out" if user is None else "write str(user)"
+            raise TypeError(f"user must be a str, not {type(user).__name__}: {advice}")
         check_user(user)
         if isinstance(keep, str | bytes):
             raise TypeError("keep must be a collection of keys, not one string")
@@ -217,6 +218,10 @@ class Session(MutableMapping[str, Any]):
         """Remove every key, those with an unreadable value too."""
         self._state.require_writable()
         self._state.data.clear()
+
+    def __ior__(self, other: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Self:
+        self.update(other)
+        return self
 
     def __iter__(self) -> Iterator[str]:
         names = self._state.data.names()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from inspect import isawaitable
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from tornado.httputil import url_concat
 from tornado.web import authenticated
@@ -41,9 +41,17 @@ H = TypeVar("H", bound=ReauthenticationMixin)
 Method = Callable[Concatenate[H, P], Awaitable[None] | None]
 
 
+@overload
+def reauthenticated(within: Method[H, P]) -> Callable[Concatenate[H, P], Awaitable[None]]: ...
+
+
+@overload
 def reauthenticated(
     within: float | None = None,
-) -> Callable[[Method[H, P]], Callable[Concatenate[H, P], Awaitable[None]]]:
+) -> Callable[[Method[H, P]], Callable[Concatenate[H, P], Awaitable[None]]]: ...
+
+
+def reauthenticated(within: Any = None) -> Any:
     """Run a method of a `SessionMixin` handler only if the user proved recently who they are::
 
         @reauthenticated(within=300)
@@ -59,10 +67,12 @@ def reauthenticated(
     Raises:
         ValueError: *within* is not positive.
     """
+    if callable(within):  # `@reauthenticated` without parentheses
+        return reauthenticated()(within)
     if within is not None and not within > 0:
         raise ValueError(f"within must be a positive number of seconds, not {within!r}")
 
-    def decorate(method: Method[H, P]) -> Callable[Concatenate[H, P], Awaitable[None]]:
+    def decorate(method: Method[H, P], /) -> Callable[Concatenate[H, P], Awaitable[None]]:
         @wraps(method)
         async def wrapper(handler: H, /, *args: P.args, **kwargs: P.kwargs) -> None:
             if handler.session.user is None:

@@ -133,6 +133,16 @@ class SessionHandler(RequestHandler):
         held.is_accessed = True
         return held.session
 
+    @session.setter
+    def session(self, value: Session) -> None:
+        """Take back the session itself, after `self.session |= {...}`.
+
+        Raises:
+            AttributeError: *value* is anything else.
+        """
+        if value is not self._stormcellar.session:
+            raise AttributeError("the session cannot be replaced: use its clear() and update()")
+
     def presented_handle(self) -> str | None:
         """Return the handle in the session cookie, if its signature is valid; the session may be over."""
         sid = self._stormcellar.sid

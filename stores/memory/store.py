@@ -108,8 +108,8 @@ class MemoryStore(Announcing, Scannable):
 
     @classmethod
     def from_url(cls, url: str, options: StoreOptions) -> Self:
-        """Make a store for the URL `memory:`."""
-        if url != "memory:":
+        """Make a store for the URL `memory:` or `memory://`."""
+        if url not in ("memory:", "memory://"):
             raise ValueError("the memory store takes no address: its URL is 'memory:'")
         return cls(max_sessions=options.max_sessions, max_memory=options.max_memory)
 

@@ -34,6 +34,8 @@ def test_keys_and_name_are_checked_when_it_is_made() -> None:  # L1, L2, A14
         SessionManager(MemoryStore(), secrets=[])
     with pytest.raises(ValueError, match="at least 32"):
         SessionManager(MemoryStore(), secrets=["short"])
+    with pytest.raises(TypeError, match=r"store must be a Store, not str: write open_store\(url\)"):
+        SessionManager("redis://127.0.0.1", secrets=[KEY])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="cookie name"):
         SessionManager(MemoryStore(), secrets=[KEY], cookie_name="__Host-id")
 

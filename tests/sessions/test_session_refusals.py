@@ -179,6 +179,31 @@ async def test_user_and_handle_cannot_be_assigned(core: Core) -> None:  # C4
 
 
 @pytest.mark.gen_test
+async def test_a_user_that_is_no_string_is_told_what_to_write(core: Core) -> None:
+    """The number of a row in a database is the usual mistake."""
+    session = await Visitor(core).request()
+
+    with pytest.raises(TypeError, match=r"user must be a str, not int: write str\(user\)"):
+        await session.login(42)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"not NoneType: logout\(\) signs out"):
+        await session.login(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.gen_test
+async def test_a_session_is_updated_in_place(core: Core) -> None:
+    """`|=` works as for a dict, and is saved."""
+    visitor = Visitor(core)
+    session = await visitor.request()
+    before = session
+    session |= {"a": 1}
+    session |= [("b", 2)]
+    await visitor.writes(c=3)
+
+    assert session is before
+    assert dict(session) == {"a": 1, "b": 2}
+
+
+@pytest.mark.gen_test
 async def test_refusal_names_the_key(core: Core) -> None:
     """Whether the value was assigned, or became so by a nested change, the message says where."""
     session = await Visitor(core).request()

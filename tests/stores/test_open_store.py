@@ -114,7 +114,7 @@ def test_third_partys_own_refusal_is_passed_on() -> None:
         ("user:hunter2", "there is no module of the name before the colon"),
         ("hunter2:x", "there is no module of the name before the colon"),
         ("memory:x", "takes no address"),
-        ("memory://", "takes no address"),
+        ("memory://x", "takes no address"),
     ],
 )
 def test_bad_url_is_one_line(url: str, message: str) -> None:

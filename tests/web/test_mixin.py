@@ -518,6 +518,22 @@ async def test_request_that_is_no_activity(lab, browser):
 
 
 @pytest.mark.gen_test
+async def test_update_in_place(lab, browser):
+    """`self.session |= ...` changes the session; another session in its place is refused."""
+
+    def change(handler):
+        handler.session |= {"a": 1}
+        with pytest.raises(AttributeError, match="cannot be replaced"):
+            handler.session = {"a": 2}
+
+    lab.serve("/", get=look, post=change)
+    await browser.get("/")
+
+    assert (await post_json(browser)).code == 200
+    assert (await browser.get("/")).body == b'{"user": null, "data": {"a": 1}}'
+
+
+@pytest.mark.gen_test
 async def test_ping_without_the_mixin(lab, browser):
     """A handler without the mixin neither loads a session nor touches its cookie."""
     await lab.open_session(browser, a=0)

@@ -22,6 +22,7 @@ def lab(io_loop: IOLoop) -> Iterator[Lab]:
     lab = Lab(settings=CONFIRM, lifetime=Lifetime(reauth_s=600))
     lab.serve("/keys", get=_five_minutes, post=_five_minutes)
     lab.serve("/default", get=_default)
+    lab.serve("/bare", get=_bare)
     lab.serve("/confirm", post=_confirm)
     yield lab
     io_loop.run_sync(lab.sessions.aclose, timeout=10)
@@ -30,6 +31,11 @@ def lab(io_loop: IOLoop) -> Iterator[Lab]:
 @reauthenticated(within=300)
 async def _five_minutes(self: Any) -> None:
     self.session["reached"] = True
+    self.write("the key")
+
+
+@reauthenticated
+async def _bare(self: Any) -> None:
     self.write("the key")
 
 
@@ -54,6 +60,15 @@ async def test_a_recent_proof_is_enough_to_the_millisecond(lab: Lab, browser: Br
     assert (within.code, within.body) == (200, b"the key")
     assert (after.code, after.body) == (303, b"")
     assert after.headers["Location"] == "/confirm?from=key&next=%2Fkeys%3Fa%3D1%26b%3D%252F"
+
+
+@pytest.mark.gen_test
+async def test_the_decorator_works_without_parentheses(lab: Lab, browser: Browser) -> None:
+    """It is the same as with empty ones."""
+    await lab.open_session(browser, user="ada")
+    assert (await browser.get("/bare")).body == b"the key"
+    lab.clock.advance(600)
+    assert (await browser.get("/bare")).code == 303
 
 
 @pytest.mark.gen_test

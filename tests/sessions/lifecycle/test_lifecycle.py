@@ -201,8 +201,8 @@ async def test_data_cannot_make_a_user(core: Core) -> None:  # C4
     ("user", "keep", "error"),
     [
         ("", (), ValueError),
-        (None, (), ValueError),
-        (7, (), ValueError),
+        (None, (), TypeError),
+        (7, (), TypeError),
         ("\ud800", (), ValueError),
         ("ada", "cart", TypeError),
         ("ada", b"cart", TypeError),

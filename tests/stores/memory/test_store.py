@@ -61,11 +61,14 @@ def test_bound_comes_from_the_options() -> None:
     store = open_store("memory:", max_sessions=7, max_memory=MIB)
 
     assert isinstance(store, MemoryStore)
+    assert isinstance(open_store("memory://"), MemoryStore)
     assert (store.max_sessions, store.max_memory, store.shared) == (7, MIB, False)
 
 
-@pytest.mark.parametrize("url", ["memory", "memory://", "memory:x", "memory:?a=1", "MEMORY:", ""])
-def test_the_only_url_is_memory(url: str) -> None:
+@pytest.mark.parametrize(
+    "url", ["memory", "memory:///", "memory://x", "memory:x", "memory:?a=1", "MEMORY:", ""]
+)
+def test_a_memory_url_has_no_more_than_its_scheme(url: str) -> None:
     """Whatever else a memory URL says would be ignored, so it is refused."""
     with pytest.raises(ValueError, match="takes no address"):
         MemoryStore.from_url(url, StoreOptions())
