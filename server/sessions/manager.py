@@ -272,6 +272,7 @@ class SessionManager:
         session = Session(self.lifecycle, SessionState.opened(record))
         try:
             yield session
+            state_of(session).require_awaited()
             await session.commit()
         finally:
             state_of(session).seal("its block has ended")

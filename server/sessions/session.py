@@ -6,9 +6,9 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, MutableMapping
-from functools import lru_cache
+from functools import lru_cache, wraps
 from secrets import token_hex
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from stormcellar.sessions.data.limits import FLASH
 from stormcellar.sessions.data.tracked import Unreadable
@@ -18,6 +18,23 @@ from stormcellar.stores import Record
 from stormcellar.stores.records import check_keys, check_user
 
 log = logging.getLogger("stormcellar.session")
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Verb = Callable[Concatenate["Session", P], Coroutine[Any, Any, T]]
+
+
+def _verb(method: Verb[P, T]) -> Verb[P, T]:
+    """Remember each call of *method*, so that a call without `await` is noticed with the response."""
+
+    @wraps(method)
+    def call(session: Session, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+        called = method(session, *args, **kwargs)
+        session._state.called.append((method.__name__, called))
+        return called
+
+    return call
 
 
 class Session(MutableMapping[str, Any]):
@@ -55,6 +72,7 @@ class Session(MutableMapping[str, Any]):
 
     # --- the verbs ---
 
+    @_verb
     async def login(
         self,
         user: str,
@@ -98,6 +116,7 @@ class Session(MutableMapping[str, Any]):
             )
         )
 
+    @_verb
     async def logout(self) -> None:
         """End the session in the store, then clear the cookie. Does nothing if there is no session.
 
@@ -106,6 +125,7 @@ class Session(MutableMapping[str, Any]):
         self._state.require_open()
         await self._lifecycle.logout(self._state)
 
+    @_verb
     async def renew(self) -> None:
         """Rotate the session ID, at a change of privilege. Does nothing without a record.
 
@@ -115,6 +135,7 @@ class Session(MutableMapping[str, Any]):
         self._state.require_browser()
         await _shielded(self._lifecycle.renew(self._state))
 
+    @_verb
     async def expire_in(self, seconds: float) -> None:
         """End this session after *seconds*, active or not, but never later than without this call.
 
@@ -131,6 +152,7 @@ class Session(MutableMapping[str, Any]):
             raise ValueError(f"a session expires in a positive number of seconds, not {seconds!r}")
         await _shielded(self._lifecycle.limit(self._state, seconds))
 
+    @_verb
     async def commit(self) -> None:
         """Save now what would be saved with the response.
 
@@ -142,6 +164,7 @@ class Session(MutableMapping[str, Any]):
         self._state.require_open()
         await self._lifecycle.commit(self._state)
 
+    @_verb
     async def modify(self, key: str, change: Callable[[Any], Any]) -> Any:
         """Replace the value of *key* by `change(value)`, atomically against every other request.
 
@@ -158,6 +181,7 @@ class Session(MutableMapping[str, Any]):
         self._state.require_writable()
         return await self._lifecycle.modify(self._state, key, change)
 
+    @_verb
     async def reload(self) -> None:
         """Read again what is stored now, in a handler that runs for long; unsaved changes stay.
 

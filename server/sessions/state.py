@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from dataclasses import replace
+from inspect import CORO_CREATED, getcoroutinestate
 from typing import Any, Self
 
 from stormcellar.errors import SessionEnded
@@ -69,6 +70,7 @@ class SessionState:
         self.unsettled = unsettled
         self.is_late = presence is Presence.LATE
         self.data = TrackedData({} if record is None else record.data)
+        self.called: list[tuple[str, Coroutine[Any, Any, Any]]] = []
 
     @classmethod
     def opened(cls, record: Record) -> Self:
@@ -127,6 +129,13 @@ class SessionState:
         """Raise RuntimeError if the session is sealed."""
         if self.sealed:
             raise RuntimeError(f"the session can no longer change: {self.sealed}")
+
+    def require_awaited(self) -> None:
+        """Raise RuntimeError if a verb of the session was called without `await`: it did nothing."""
+        called, self.called = self.called, []
+        for verb, coroutine in called:
+            if getcoroutinestate(coroutine) == CORO_CREATED:
+                raise RuntimeError(f"session.{verb}() did nothing, since it was called without await")
 
     def require_browser(self) -> None:
         """Raise RuntimeError if the session is sealed, or no browser can get a new session ID."""

@@ -128,11 +128,16 @@ class SessionMixin(ReauthenticationMixin, CsrfMixin):
 
         Returns:
             A future that resolves when the response was sent, or could not be.
+
+        Raises:
+            RuntimeError: A verb of the session, such as `login`, was called without `await`.
         """
         held = self._stormcellar
         state = held.state
         if self._finished or state is None:
             return super().finish(chunk)
+        if state.called and self._status_code < 400:
+            state.require_awaited()
         if chunk is not None:
             self.write(chunk)
         if not state.is_unchanged or held.sessions.sends_unasked:

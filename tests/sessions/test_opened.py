@@ -244,3 +244,20 @@ async def test_a_visitor_has_a_session_to_open_as_well() -> None:
         session["cart"] = 2
 
     assert await visitor.reads() == {"cart": 2}
+
+
+@pytest.mark.filterwarnings("ignore:coroutine.*never awaited")
+@pytest.mark.gen_test
+async def test_a_verb_without_await_is_an_error(core: Core) -> None:
+    """Nothing is saved, and the error names the verb."""
+    visitor, handle = await signed_in(core, n=1)
+
+    async def forget() -> None:
+        async with core.manager.open(handle) as session:
+            session["n"] = 2
+            session.logout()
+
+    with pytest.raises(RuntimeError, match=r"session\.logout\(\) did nothing"):
+        await forget()
+
+    assert await visitor.reads() == {"n": 1}

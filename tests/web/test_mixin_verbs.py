@@ -603,3 +603,50 @@ class TestAccounts:
         response = await browser.get("/")
 
         assert (response.body, set_names(response)) == (b"None {}", ["-id"])
+
+
+# --- without await ---
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("login", ("eve",)),
+        ("logout", ()),
+        ("renew", ()),
+        ("expire_in", (60,)),
+        ("modify", ("n", lambda n: 2)),
+        ("commit", ()),
+    ],
+)
+@pytest.mark.parametrize("answer", [_plain, _redirects])
+@pytest.mark.filterwarnings("ignore:coroutine.*never awaited")
+@pytest.mark.gen_test
+async def test_a_verb_without_await_is_an_error(verb, arguments, answer, lab, browser, caplog):
+    """It would do nothing; the response is 500, the log says why, and nothing has changed."""
+
+    async def forgets(self):
+        getattr(self.session, verb)(*arguments)
+        await answer(self)
+
+    lab.serve("/", get=_who, post=forgets)
+    await lab.open_session(browser, user="ada", n=1)
+
+    response = await post_json(browser)
+
+    assert response.code == 500
+    assert f"session.{verb}() did nothing, since it was called without await" in caplog.text
+    assert (await browser.get("/")).body == b"ada {'n': 1}"
+
+
+@pytest.mark.gen_test
+async def test_a_verb_in_a_task_is_awaited(lab, browser):
+    """It may run beside other work of the handler."""
+
+    async def at_once(self):
+        await asyncio.gather(self.session.login("ada"), asyncio.sleep(0))
+
+    lab.serve("/", get=_who, post=at_once)
+
+    assert (await post_json(browser)).code == 200
+    assert (await browser.get("/")).body == b"ada {}"
