@@ -26,7 +26,7 @@ from stormcellar.stores import Delta, StoreUnavailable
 from stormcellar.stores.errors import log_text
 from stormcellar.web.csrf_mixin import CsrfMixin
 from stormcellar.web.error_responses import answer_of
-from stormcellar.web.login_required import require_login
+from stormcellar.web.login_required import guarded, require_login
 from stormcellar.web.reauthentication import ReauthenticationMixin
 from stormcellar.web.response import send_when_saved, settle_cookies, write_session_headers
 from stormcellar.web.sent_again import commit_with_cookie
@@ -88,6 +88,12 @@ class SessionMixin(ReauthenticationMixin, CsrfMixin):
         self._stormcellar.current_user = self._stormcellar.sign_in, value
 
     # --- load ---
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Make sure that a `prepare` of the application's own lets no visitor past `login_required`."""
+        super().__init_subclass__(**kwargs)
+        if cls.prepare is not SessionMixin.prepare:
+            cls.prepare = guarded(cls.prepare)  # type: ignore[method-assign, assignment]
 
     async def prepare(self) -> None:
         """Load the session, then call the `prepare` of the next base class. A second call does nothing."""

@@ -348,6 +348,58 @@ async def test_login_required_runs_no_code_of_the_handler(lab, browser):
     assert (response.code, ran) == (303, [])
 
 
+def _forgets_super(self):
+    """Does not load the session."""
+
+
+def _forgets_await(self):
+    SessionMixin.prepare(self)
+
+
+async def _forgets_await_in_a_coroutine(self):
+    SessionMixin.prepare(self)
+
+
+@pytest.mark.parametrize("prepare", [_forgets_super, _forgets_await, _forgets_await_in_a_coroutine])
+@pytest.mark.parametrize("where", ["the class", "a base class"])
+@pytest.mark.filterwarnings("ignore:coroutine.*never awaited")
+@pytest.mark.gen_test
+async def test_login_required_fails_closed(prepare, where, lab, browser, caplog):
+    """A `prepare` that does not load the session lets nobody in, and the log says what to write."""
+    ran = []
+    base = type("Base", (RequestHandler,), {"prepare": prepare})
+    members = {"login_required": True, "get": lambda self: ran.append("get")}
+    if where == "the class":
+        lab.serve("/", prepare=prepare, **members)
+    else:
+        lab.serve("/", bases=(base, SessionMixin), **members)
+
+    response = await browser.get("/")
+
+    assert (response.code, ran) == (500, [])
+    assert "Page.prepare() must await super().prepare(), for login_required" in caplog.text
+
+
+@pytest.mark.parametrize("is_signed_in", [True, False])
+@pytest.mark.gen_test
+async def test_returning_the_coroutine_of_super_works(is_signed_in, lab, browser):
+    """`return super().prepare()` in a coroutine loads the session, and checks `login_required`."""
+
+    class Page(SessionMixin, RequestHandler):
+        login_required = True
+
+        async def prepare(self):
+            return super().prepare()
+
+    lab.serve("/", bases=(Page,), get=lambda self: self.write(self.current_user))
+    if is_signed_in:
+        await lab.open_session(browser, user="ada")
+
+    response = await browser.get("/")
+
+    assert (response.code, response.body) == ((200, b"ada") if is_signed_in else (303, b""))
+
+
 @pytest.mark.gen_test
 async def test_a_sign_in_page_elsewhere_gets_the_whole_address(lab, browser):
     """As with `tornado.web.authenticated`, an absolute `login_url` gets an absolute `next`."""
