@@ -27,19 +27,13 @@ class LimitProblem:
     bound: float | None
     bound_name: str | None = None
 
-    def line(
-        self, label: Callable[[str], str] = str, number: Callable[[float], str] = str, *, note: str = ""
-    ) -> str:
-        """Return the problem in one line; *label* and *number* spell names and values.
-
-        Args:
-            note: Text after the value, such as where it comes from.
-        """
+    def line(self, label: Callable[[str], str] = str, number: Callable[[float], str] = str) -> str:
+        """Return the problem in one line; *label* and *number* spell names and values."""
         bound = [] if self.bound_name is None else [label(self.bound_name)]
         if self.bound is None:
             return f"{label(self.name)}: it also needs {', '.join(bound)}"
         bound.append(number(self.bound))
-        found = f"{label(self.name)}: {number(self.value)}{note} is not valid"
+        found = f"{label(self.name)}: {number(self.value)} is not valid"
         return f"{found}: it must be {self.rule} {', '.join(bound)}"
 
 
@@ -54,9 +48,19 @@ class LifetimeError(ValueError):
         return "; ".join(each.line() for each in self.problems)
 
 
+class Default(float):
+    """A limit that nobody set. It becomes shorter where a limit that was set leaves less."""
+
+    def __repr__(self) -> str:
+        return f"{float(self):g}"
+
+
 @dataclass(frozen=True, slots=True)
 class Lifetime:
     """The limits of a session's life. Seconds in the fields; milliseconds of Unix time in the methods.
+
+    A limit that is not given is shorter than its default where another one needs that, never longer: with
+    `absolute_s=600` alone, `idle_s` is 600 as well.
 
     Source: OWASP ASVS 5.0 V7.3 (idle and absolute), OWASP Session Management Cheat Sheet.
 
@@ -65,13 +69,13 @@ class Lifetime:
         TypeError: A limit is not a number.
     """
 
-    idle_s: float = 1800
+    idle_s: float = Default(1800)
     """A signed-in session ends after this long without activity."""
-    absolute_s: float = 43_200
+    absolute_s: float = Default(43_200)
     """Any session ends this long after sign-in (a visitor's: after creation), active or not."""
-    anonymous_s: float = 1800
+    anonymous_s: float = Default(1800)
     """A visitor's session ends after this long without activity."""
-    touch_after_s: float = 60
+    touch_after_s: float = Default(60)
     """A read records activity at most this often; a write always does."""
     remember_s: float | None = None
     """The absolute limit of a user who asked to be kept signed in. None: not offered."""
@@ -79,7 +83,7 @@ class Lifetime:
     """The idle limit of such a user. None: as `remember_s`."""
     renew_s: float | None = None
     """The session ID is rotated when it is older than this. None: only at `login` and `renew`."""
-    grace_s: float = 60
+    grace_s: float = Default(60)
     """After such a periodic renewal the old ID is valid this long, for requests already sent."""
     reauth_s: float = 600
     """How recent the last proof of identity must be for `@reauthenticated`."""
@@ -95,8 +99,20 @@ class Lifetime:
             if not isinstance(value, int | float) and (value is not None or each.default is not None):
                 advice = ": write .total_seconds()" if isinstance(value, timedelta) else ""
                 raise TypeError(f"{each.name} must be a number, not {value!r}{advice}")
+        self._shorten("absolute_s", self.remember_s)
+        self._shorten("idle_s", self.absolute_s)
+        self._shorten("anonymous_s", self.absolute_s, self.anonymous_remember_s)
+        self._shorten("touch_after_s", self.idle_s / 2, self.anonymous_s / 2)
+        self._shorten("grace_s", self.renew_s and self.renew_s / 2)
         if problems := [*self._out_of_range(), *self._contradictory()]:
             raise LifetimeError(*problems)
+
+    def _shorten(self, name: str, *most_s: float | None) -> None:
+        """Let the limit *name* be at most each of *most_s*, unless it was given."""
+        value = getattr(self, name)
+        if isinstance(value, Default):
+            least_s = min([value, *(each for each in most_s if each is not None and each > 0)])
+            object.__setattr__(self, name, Default(least_s))
 
     def _out_of_range(self) -> Iterator[LimitProblem]:
         limits = dict.fromkeys(("remember_s", "remember_idle_s", "anonymous_remember_s"), MAX_COOKIE_S)

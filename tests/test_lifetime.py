@@ -44,21 +44,21 @@ def test_the_defaults_are_those_documented() -> None:
         ({"absolute_s": float("inf")}, "absolute_s"),
         ({"anonymous_s": 0}, "anonymous_s"),
         ({"idle_s": 43_201}, "idle_s"),
-        ({"absolute_s": 1799}, "absolute_s"),
+        ({"idle_s": 1800, "absolute_s": 1799}, "absolute_s"),
         ({"anonymous_s": 43_201}, "anonymous_s"),
         ({"touch_after_s": -1}, "touch_after_s"),
         ({"touch_after_s": 1800}, "touch_after_s"),
         ({"touch_after_s": float("nan")}, "touch_after_s"),
-        ({"anonymous_s": 60}, "touch_after_s"),
+        ({"touch_after_s": 60, "anonymous_s": 60}, "touch_after_s"),
         ({"max_per_user": 0}, "max_per_user"),
-        ({"remember_s": 43_199}, "remember_s"),
+        ({"absolute_s": 43_200, "remember_s": 43_199}, "remember_s"),
         ({"remember_s": 401 * 86_400}, "remember_s"),
         ({"remember_idle_s": 60}, "remember_idle_s"),
         ({"remember_s": 86_400, "remember_idle_s": 86_401}, "remember_idle_s"),
-        ({"anonymous_remember_s": 1799}, "anonymous_remember_s"),
+        ({"anonymous_s": 1800, "anonymous_remember_s": 1799}, "anonymous_remember_s"),
         ({"anonymous_remember_s": 401 * 86_400}, "anonymous_remember_s"),
         ({"anonymous_remember_s": float("nan")}, "anonymous_remember_s"),
-        ({"renew_s": 60}, "grace_s"),
+        ({"grace_s": 60, "renew_s": 60}, "grace_s"),
         ({"renew_s": 0}, "renew_s"),
         ({"grace_s": 0}, "grace_s"),
         ({"reauth_s": float("nan")}, "reauth_s"),
@@ -82,6 +82,34 @@ def test_a_timedelta_is_told_what_to_write() -> None:
     """The field is in seconds; the message says how to get them."""
     with pytest.raises(TypeError, match=r"write \.total_seconds\(\)"):
         Lifetime(idle_s=datetime.timedelta(minutes=1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "shortened"),
+    [
+        ({"absolute_s": 1200}, {"idle_s": 1200, "anonymous_s": 1200}),
+        ({"absolute_s": 20}, {"idle_s": 20, "anonymous_s": 20, "touch_after_s": 10}),
+        ({"idle_s": 30}, {"touch_after_s": 15}),
+        ({"anonymous_s": 30}, {"touch_after_s": 15}),
+        ({"anonymous_remember_s": 600}, {"anonymous_s": 600}),
+        ({"remember_s": 1200}, {"absolute_s": 1200, "idle_s": 1200, "anonymous_s": 1200}),
+        ({"renew_s": 60}, {"grace_s": 30}),
+        ({"idle_s": 1200}, {}),
+    ],
+)
+def test_a_default_yields_to_what_was_set(given: dict[str, float], shortened: dict[str, float]) -> None:
+    """A limit that nobody set becomes as short as those that were set need; the others stay."""
+    expected = {**dataclasses.asdict(Lifetime()), **given, **shortened}
+
+    assert dataclasses.asdict(Lifetime(**given)) == expected  # type: ignore[arg-type]
+
+
+def test_a_default_that_yielded_can_be_replaced() -> None:
+    """Another limit, set later, shortens it again, and what was set stays."""
+    short = dataclasses.replace(Lifetime(idle_s=900), absolute_s=600, idle_s=300)
+
+    assert (short.idle_s, short.anonymous_s, short.touch_after_s) == (300, 600, 60)
+    assert repr(Lifetime().idle_s) == "1800"
 
 
 def test_none_is_for_optional_limits_only() -> None:

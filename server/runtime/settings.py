@@ -21,7 +21,6 @@ from stormcellar.stores import Store, open_store
 DRAIN_S = 5.0
 """Half of the time after which `docker stop` kills; two failed checks of most balancers."""
 
-_DEFAULT = Lifetime()
 LIFETIME_OPTIONS = {
     "idle_s": "idle",
     "absolute_s": "absolute",
@@ -156,11 +155,9 @@ class Settings:
 
     @property
     def lifetime(self) -> Lifetime:
-        """The limits of a session's life."""
-        given = {field: getattr(self, option) for field, option in LIFETIME_OPTIONS.items()}
-        # The old ID is valid for at most half of the time between two renewals.
-        grace_s = _DEFAULT.grace_s if self.renew is None else min(_DEFAULT.grace_s, self.renew / 2)
-        return Lifetime(**given, grace_s=grace_s)
+        """The limits of a session's life; those that were not given yield to those that were."""
+        given = {field: name for field, name in LIFETIME_OPTIONS.items() if name in self.given}
+        return Lifetime(**{field: getattr(self, name) for field, name in given.items()})
 
     def open_store(self) -> Store:
         """Create the store. Does no I/O."""

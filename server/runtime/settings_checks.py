@@ -85,10 +85,7 @@ def _lifetime_line(settings: Settings, problem: LimitProblem) -> str:
     def label(field: str) -> str:
         return settings.label(LIFETIME_OPTIONS.get(field, field))
 
-    if LIFETIME_OPTIONS.get(problem.name) in settings.given:
-        return problem.line(label, duration_text)
-    line = problem.line(label, duration_text, note=" (the default)")
-    return f"{line}; set {label(problem.name)} as well"
+    return problem.line(label, duration_text)
 
 
 def _invalid_store(settings: Settings) -> list[str]:

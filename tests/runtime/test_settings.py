@@ -524,12 +524,11 @@ def test_times_are_refused_exactly_where_lifetime_refuses_them(
         assert load_settings(flags, {}).lifetime == wanted
 
 
-def test_default_that_contradicts_is_named_as_a_default() -> None:  # B10
-    """A limit that was not given is marked, and the line says that it must be set as well."""
-    assert problems({"absolute": "20m"}) == [
-        f"--{name}: 30m (the default) is not valid: it must be at most --absolute, 20m; set --{name} as well"
-        for name in ("idle", "anonymous-idle")
-    ]
+def test_default_yields_to_what_was_set() -> None:  # B10
+    """One limit alone is enough: those that were not given become as short as it needs."""
+    assert settings(absolute="20m").lifetime == Lifetime(absolute_s=1200, idle_s=1200, anonymous_s=1200)
+    assert settings(idle="30s").lifetime.touch_after_s == 15
+    assert settings(renew="30s").lifetime.grace_s == 15
 
 
 @pytest.mark.parametrize(
@@ -554,7 +553,10 @@ def test_contradicting_times_are_told_with_their_units(flags: dict[str, str], li
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        ({"remember": "11h"}, "--remember: 11h is not valid: it must be at least --absolute, 12h"),
+        (
+            {"absolute": "12h", "remember": "11h"},
+            "--remember: 11h is not valid: it must be at least --absolute, 12h",
+        ),
         ({"remember": "401d"}, "--remember: 401d is not valid: it must be at most 400d"),
         (
             {"remember": "7d", "remember_idle": "8d"},
