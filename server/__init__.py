@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stormcellar.sessions.session import Session
     from stormcellar.web.mixin import SessionMixin, session_settings
     from stormcellar.web.reauthentication import reauthenticated
+    from stormcellar.web.security_headers import add_security_headers
     from stormcellar.web.socket_mixin import SessionSocketMixin
     from stormcellar.web.stream_mixin import SessionStreamMixin
 
@@ -49,6 +50,7 @@ __all__ = [
     "SessionTooLarge",
     "SignInRevoked",
     "Throttled",
+    "add_security_headers",
     "is_private_key",
     "reauthenticated",
     "session_settings",
@@ -65,6 +67,7 @@ _MODULES = {
     "SessionMixin": "web.mixin",
     "SessionSocketMixin": "web.socket_mixin",
     "SessionStreamMixin": "web.stream_mixin",
+    "add_security_headers": "web.security_headers",
     "is_private_key": "sessions.data.limits",
     "reauthenticated": "web.reauthentication",
     "session_settings": "web.mixin",
