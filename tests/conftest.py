@@ -17,8 +17,6 @@ from stormcellar.stores.memory import MemoryStore
 from tests.support.backends import KINDS, Backend, BackendMissing, Server
 from tests.support.site import OpenSite, Site
 
-pytest.register_assert_rewrite("stormcellar.stores.conformance")
-
 NEED_SERVER = frozenset({*KINDS, "start_server", "chromium", "world"})
 """The fixtures that start a server or a browser."""
 

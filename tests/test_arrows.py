@@ -25,7 +25,7 @@ BELOW = {
     "redis": STORE,
     "mongo": STORE,
     "stores": {"contract"},
-    "conformance": {"contract"},
+    "conformance": {"contract", "stores"},
     "ground": {"contract", "stores"},
     "sessions": {"ground", "contract", "stores"},
     "web": {"sessions", "ground", "contract", "stores"},

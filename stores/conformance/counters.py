@@ -1,6 +1,6 @@
 """The counting contract as tests, for the authors of stores that keep counters.
 
-Subclass `CountersContract` as you do `StoreContract`, and override the same fixture, `store`.
+Subclass `CountersContract` as you do `StoreContract`, and set the URL in the same way.
 """
 
 from __future__ import annotations
@@ -22,19 +22,14 @@ from stormcellar.stores.conformance.counter_cases import (
     takes,
 )
 from stormcellar.stores.conformance.give_back import ReturnContract
+from stormcellar.stores.conformance.opening import OpenAgain, OpenedContract
 from stormcellar.stores.counters import Counters, Rule, Tally
 
 CANCELLATIONS = 40
 
 
-@pytest.mark.gen_test(timeout=60)
-class CountersContract(ReturnContract):
-    """Every guarantee of `stores.Counters` as a test; the fixture `store` provides the store."""
-
-    @pytest.fixture
-    def store(self) -> Store:
-        """Open the store under test. Override this fixture."""
-        pytest.fail("override the fixture `store`")
+class CountersContract(ReturnContract, OpenedContract):
+    """Every guarantee of `stores.Counters` as a test."""
 
     @pytest.fixture
     def counters(self, store: Store) -> Counters:
@@ -42,6 +37,22 @@ class CountersContract(ReturnContract):
         counters = store.counters()
         assert counters is not None, "this store keeps no counters"
         return counters
+
+    # Instances
+
+    async def test_instances_of_one_prefix_count_together(
+        self, store: Store, open_again: OpenAgain, contract_prefix: str
+    ) -> None:
+        """Two processes share the limit; another prefix has its own."""
+        if not store.shared:
+            pytest.skip("this store is not shared between processes")
+        key, first, second = new_key(), store.counters(), open_again(contract_prefix).counters()
+        stranger = open_again(f"{contract_prefix}x").counters()
+        assert first is not None and second is not None and stranger is not None
+
+        found = [await takes(each, key, 1) for each in (first, second, first, second, stranger)]
+
+        assert [tally.taken for [tally] in found] == [True, True, True, False, True]
 
     # Taking
 

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from tornado.ioloop import IOLoop
 
-from stormcellar.stores import Rule, Store, open_store
+from stormcellar.stores import Rule
 from stormcellar.stores.conformance import CountersContract
 from stormcellar.stores.conformance.cases import HOUR, MINUTE, NOW
 from stormcellar.stores.conformance.counter_cases import ONE, ONLY_COUNTED, THREE, new_key, takes
 from stormcellar.stores.memory.counters import RECLAIMED_PER_CALL, MemoryCounters
+from tests.support.backends import Backend
 
 
 class TestMemory(CountersContract):
-    @pytest.fixture
-    def store(self) -> Store:
-        """A memory store, which needs no closing."""
-        return open_store("memory:")
+    url = "memory:"
 
 
 class TestBackends(CountersContract):
     @pytest.fixture(params=["redis8", "redis6", "valkey", "redis_cluster", "mongo", "mongo_rs"])
-    def store(self, request: pytest.FixtureRequest, io_loop: IOLoop) -> Iterator[Store]:
-        """A store on each kind of server."""
-        opened = open_store(request.getfixturevalue(request.param).url, prefix="contract", timeout_s=10.0)
-        yield opened
-        io_loop.run_sync(opened.aclose)
+    def store_url(self, request: pytest.FixtureRequest) -> str:
+        """The URL of each kind of server."""
+        backend: Backend = request.getfixturevalue(request.param)
+        return backend.url
 
 
 @pytest.mark.parametrize(

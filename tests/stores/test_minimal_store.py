@@ -26,6 +26,8 @@ from stormcellar.stores.memory import MemoryStore
 class MinimalStore(Store):
     """Implements what every store must have, and nothing else, by another store."""
 
+    shared = False
+
     def __init__(self, inner: Store) -> None:
         self._inner = inner
 
@@ -74,10 +76,7 @@ class MinimalStore(Store):
 
 
 class TestMinimalStore(StoreContract):
-    @pytest.fixture
-    def store(self) -> MinimalStore:
-        """A store with the methods of `Store` alone."""
-        return MinimalStore.from_url("memory:", StoreOptions())
+    url = f"{__name__}:MinimalStore"
 
 
 def test_minimal_store_lacks_the_optional_parts() -> None:

@@ -6,11 +6,9 @@ import asyncio
 import itertools
 import random
 import tracemalloc
-from collections.abc import Iterator
 from contextlib import aclosing
 
 import pytest
-from tornado.ioloop import IOLoop
 
 from stormcellar.stores import (
     TOMBSTONE_MS,
@@ -48,12 +46,7 @@ MIB = 1024 * 1024
 
 
 class TestMemoryStore(StoreContract):
-    @pytest.fixture
-    def store(self, io_loop: IOLoop) -> Iterator[MemoryStore]:
-        """Open an empty store."""
-        store = MemoryStore()
-        yield store
-        io_loop.run_sync(store.aclose)
+    url = "memory:"
 
 
 def test_bound_comes_from_the_options() -> None:

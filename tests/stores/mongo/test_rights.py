@@ -15,6 +15,7 @@ from tornado.ioloop import IOLoop
 from stormcellar.stores import StoreOptions, StoreRefused, StoreUnavailable
 from stormcellar.stores.conformance import CountersContract, StoreContract
 from stormcellar.stores.conformance.announcing import AnnouncingContract
+from stormcellar.stores.conformance.opening import OpenedContract
 from stormcellar.stores.mongo import MongoStore
 from stormcellar.stores.mongo.client import collection_name
 from tests.conftest import StartServer
@@ -147,8 +148,7 @@ class TestContractUnderTheLeastRights(StoreContract):
         yield from opened(least, io_loop)
 
 
-@pytest.mark.gen_test(timeout=60)
-class TestAnnouncingUnderTheLeastRights(AnnouncingContract):
+class TestAnnouncingUnderTheLeastRights(AnnouncingContract, OpenedContract):
     """What only a replica set can do: announcements, which need the right `changeStream`."""
 
     @pytest.fixture

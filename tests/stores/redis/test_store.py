@@ -45,9 +45,9 @@ class TestContract(StoreContract):
     """The whole contract, on each kind of Redis."""
 
     @pytest.fixture
-    def store(self, store: RedisStore) -> RedisStore:
-        """The store of this module."""
-        return store
+    def store_url(self, each_redis: Backend) -> str:
+        """The URL of each kind."""
+        return each_redis.url
 
 
 @pytest.mark.gen_test
