@@ -33,6 +33,7 @@ from stormcellar.stores.records import (
     check_record,
     check_user,
 )
+from stormcellar.stores.url import StoreURL
 
 __all__ = [
     "TOMBSTONE_MS",
@@ -55,6 +56,7 @@ __all__ = [
     "StoreFull",
     "StoreOptions",
     "StoreRefused",
+    "StoreURL",
     "StoreUnavailable",
     "Tally",
     "Verifier",
@@ -103,14 +105,14 @@ def open_store(
         url: `memory:`, `redis://`, `rediss://`, `redis+unix://`, `redis+sentinel://`, `redis+cluster://`,
             `mongodb://` or `mongodb+srv://`; `valkey://`, `valkeys://` and `unix://` are the same as the
             first three of Redis; or `memory`, `redis` or `mongo` for the usual local address; or
-            `package.module:Class?...` for your own store, whose `from_url` receives the whole string.
+            `package.module:Class?...` for your own store, whose `from_url` gets a `StoreURL`.
         prefix, timeout_s, connect_timeout_s, max_sessions, max_memory: See `StoreOptions`.
 
     Raises:
         ValueError: One line: what is wrong with the URL, or which extra to install.
     """
     options = StoreOptions(prefix, timeout_s, connect_timeout_s, max_sessions, max_memory)
-    return _store_class(url).from_url(WORDS.get(url, url), options)
+    return _store_class(url).from_url(StoreURL(WORDS.get(url, url)), options)
 
 
 def _store_class(url: str) -> type[Store]:

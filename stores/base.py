@@ -24,6 +24,7 @@ from stormcellar.stores.records import (
     Rotation,
     StoreOptions,
 )
+from stormcellar.stores.url import StoreURL
 
 
 class Store(ABC):
@@ -56,8 +57,18 @@ class Store(ABC):
 
     @classmethod
     @abstractmethod
-    def from_url(cls, url: str, options: StoreOptions) -> Self:
-        """Make a store without any I/O, or raise ValueError (one line) for an invalid *url*."""
+    def from_url(cls, url: StoreURL, options: StoreOptions) -> Self:
+        """Make a store without any I/O.
+
+        Called by `open_store`. The login server opens its store once in each process, and once more to check
+        the settings; that one is neither used nor closed.
+
+        Args:
+            url: The whole URL. `url.query` holds its parameters.
+
+        Raises:
+            ValueError: One line, without what may be a password: what is wrong with *url*.
+        """
 
     @abstractmethod
     async def create(self, record: Record) -> None:

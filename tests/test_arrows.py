@@ -37,7 +37,7 @@ BELOW = {
     "main": {"cli"},
     "library": {"web", "sessions", "ground"},
 }
-CONTRACT = {"base", "records", "counters", "errors"}
+CONTRACT = {"base", "records", "counters", "errors", "url"}
 
 # Who alone may import each of these. A package that is not named here may be imported by anybody.
 CONFINED = {

@@ -23,7 +23,7 @@ STORES = {
     *("Record", "Delta", "Rotation", "Outcome", "Absent", "Handle", "Verifier", "Credential"),
     *("Why", "TOMBSTONE_MS", "are_times", "check_record"),
     *("Counters", "Rule", "Tally", "check_keys", "check_user"),
-    *("StoreError", "StoreUnavailable", "StoreFull", "StoreRefused", "DuplicateSession"),
+    *("StoreError", "StoreUnavailable", "StoreFull", "StoreRefused", "DuplicateSession", "StoreURL"),
     *("Problem", "ReplicasMissing"),
 }
 FOREIGN = {"tornado", "redis", "hiredis", "pymongo", "bson", "argon2", "uvloop"}

@@ -12,7 +12,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 import stormcellar.stores
-from stormcellar.stores import StoreOptions, open_store
+from stormcellar.stores import StoreOptions, StoreURL, open_store
 from stormcellar.stores.memory import MemoryStore
 
 ROOT = Path(__file__).parents[2]
@@ -243,7 +243,7 @@ def test_a_store_author_imports_all_from_one_place() -> None:
         *("Absent", "Announcing", "Counters", "Credential", "Delta", "DuplicateSession", "Handle", "Outcome"),
         *("Record", "Rotation", "Rule", "Scannable", "Store", "StoreError", "StoreFull", "StoreOptions"),
         *("StoreRefused", "StoreUnavailable", "Tally", "Verifier", "check_keys", "check_user", "open_store"),
-        *("TOMBSTONE_MS", "Why", "are_times", "check_record"),
+        *("TOMBSTONE_MS", "Why", "are_times", "check_record", "StoreURL"),
     ]
     said = _python(
         "import sys",
@@ -255,7 +255,7 @@ def test_a_store_author_imports_all_from_one_place() -> None:
 
     assert said.splitlines() == [
         "[]",
-        str([f"stormcellar.stores.{name}" for name in ("base", "counters", "errors", "records")]),
+        str([f"stormcellar.stores.{name}" for name in ("base", "counters", "errors", "records", "url")]),
     ]
     assert set(names) <= set(stormcellar.stores.__all__)
 
@@ -288,3 +288,19 @@ def _python(*lines: str) -> str:
     command = [sys.executable, "-c", "\n".join(lines)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout
+
+
+def test_an_own_store_gets_its_parameters() -> None:
+    """They are decoded, and the whole URL is there as well."""
+    url = StoreURL("my_package.store:MyStore?host=db%201&tls=&port=5")
+
+    assert url.query == {"host": "db 1", "tls": "", "port": "5"}
+    assert url == "my_package.store:MyStore?host=db%201&tls=&port=5"
+    assert StoreURL("mystore:MyStore").query == {}
+
+
+@pytest.mark.parametrize("query", ["host", "host=a&host=b", "=a&b", "a=1&&b"])
+def test_parameters_that_mean_nothing_are_refused(query: str) -> None:
+    """The line does not repeat them: each can be a password."""
+    with pytest.raises(ValueError, match=r"^(the parameters of the store have|a parameter of the store is)"):
+        _ = StoreURL(f"mystore:MyStore?{query}").query
