@@ -46,6 +46,9 @@ class EventStream:
         self._heartbeat_s = heartbeat_s
         self._limit = asyncio.timeout(None)
         self._is_open = False
+        # Tornado keeps one future for all writes: a second one before the first is sent would leave that
+        # waiting for ever (http1connection.py, write).
+        self._writing = asyncio.Lock()
 
     @asynccontextmanager
     async def while_connected(self) -> AsyncIterator[None]:
@@ -88,8 +91,9 @@ class EventStream:
                 await self._write(":\n")
 
     async def _write(self, lines: str) -> None:
-        self._handler.write(lines + "\n")
-        await self._handler.flush()
+        async with self._writing:
+            self._handler.write(lines + "\n")
+            await self._handler.flush()
 
 
 class SessionStreamMixin(SessionMixin):

@@ -149,6 +149,29 @@ async def test_heartbeat_keeps_the_connection(
     await left(reading)
 
 
+@pytest.mark.gen_test
+async def test_heartbeat_waits_for_a_client_that_does_not_read(
+    lab: Lab, browser: Browser, http_server: Any, http_port: int
+) -> None:
+    """An event that is sent slowly is sent whole, and the next one follows it."""
+    await lab.open_session(browser, user="alice")
+    reading = Reading(lab, browser, http_port, heartbeat_s=0.01)
+    await reading.open()
+    large = "x" * (16 << 20)
+    reading.items.put_nowait((large, None))
+    reading.items.put_nowait(("next", None))
+    await asyncio.sleep(0.1)
+
+    found = []
+    while len(found) < 2:
+        event = await reading.next()
+        if event != ":\n\n":
+            found.append(len(event))
+
+    assert found == [len(f'data: "{text}"\n\n') for text in (large, "next")]
+    reading.close()
+
+
 @pytest.mark.parametrize(
     ("user", "attributes", "status"),
     [(None, {}, 401), ("alice", {"max_streams_per_session": 0}, 429), (None, {"stream_visitors": True}, 200)],
