@@ -68,7 +68,8 @@ class CheckQueue:
                 self._waiting.pop(watched, None)
             if not (self._urgent or self._waiting):
                 self._has_work.clear()
-            await self._check(asked)
+            if asked:  # else another worker was faster
+                await self._check(asked)
 
     async def retry(self) -> None:
         """Try sessions without an answer again, for ever, and give up on those that had none for too long."""

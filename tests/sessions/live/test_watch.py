@@ -432,6 +432,20 @@ async def test_many_ends_are_asked_for_together(watching: Any) -> None:
 
 
 @pytest.mark.gen_test
+async def test_one_session_is_asked_for_once(watching: Any) -> None:
+    """A worker that finds nothing left to check does not ask the store."""
+    it = watching()
+    record = await it.new()
+    held = it.watch.hold(record)
+    await it.settle()
+    it.store.calls.clear()
+    it.watch.check(held)
+    await it.settle()
+
+    assert it.store.calls["states"] == 1
+
+
+@pytest.mark.gen_test
 async def test_released_holder_is_told_nothing(watching: Any) -> None:
     """One that has let go is not called, leaves nothing behind, and may let go twice."""
     it = watching()
