@@ -46,7 +46,8 @@ MIN_AGE_S = {Phase.WAITING: 1.0, Phase.RECEIVING: 1.0, Phase.ANSWERING: 10.0}
 """A connection in a phase for less than this time is not closed for another one: it may be about to go on."""
 
 LONGEST_ANSWER_S = 60.0
-"""A connection that is ANSWERING for longer is closed: its client does not read, for store calls time out."""
+"""A connection that is ANSWERING for longer is closed if its client has not read all that was sent so far.
+Otherwise it is a stream of events, and has this time again."""
 
 RELIEF_AFTER_S = 5.0
 """A shortage is over when no connection was closed or refused for this time, so a flood writes few lines."""
@@ -69,13 +70,21 @@ class Connection:
 
     Args:
         close: Closes it at once. Its `Connections` no longer has it by then.
+        is_writing: Whether something waits until the client reads.
         network: The address as it is counted; None: it is not counted.
     """
 
-    __slots__ = ("body_bytes", "close", "network", "phase", "since_s")
+    __slots__ = ("body_bytes", "close", "is_writing", "network", "phase", "since_s")
 
-    def __init__(self, close: Callable[[], object], network: str | None, since_s: float) -> None:
+    def __init__(
+        self,
+        close: Callable[[], object],
+        is_writing: Callable[[], bool],
+        network: str | None,
+        since_s: float,
+    ) -> None:
         self.close = close
+        self.is_writing = is_writing
         self.network = network
         self.phase = Phase.WAITING
         self.since_s = since_s
@@ -123,8 +132,10 @@ class Connections:
         self._report_shortage(f"cannot accept a connection: {reason}")
         return self._close_one()
 
-    def add(self, close: Callable[[], object], network: str | None) -> Connection | None:
-        """Add a connection, in place of another one at a limit.
+    def add(
+        self, close: Callable[[], object], is_writing: Callable[[], bool], network: str | None
+    ) -> Connection | None:
+        """Add a connection, in place of another one at a limit. See `Connection` for the arguments.
 
         Returns:
             None if its network has too many that may not be closed: then the caller closes this one.
@@ -139,7 +150,7 @@ class Connections:
                     return None
         if len(self) >= self.limits.most:
             self._close_one()
-        connection = Connection(close, network, self._clock())
+        connection = Connection(close, is_writing, network, self._clock())
         self._phases[Phase.WAITING][connection] = None
         if network is not None:
             self._networks.setdefault(network, OrderedDict())[connection] = None
@@ -213,10 +224,13 @@ class Connections:
             self._close(next(iter(receiving)))
 
     def sweep(self) -> None:
-        """Close what is ANSWERING for too long, and report the end of a shortage. Call it every second."""
+        """Close those whose client does not read, and report the end of a shortage. Call it every second."""
         answering = self._phases[Phase.ANSWERING]
         while (oldest := next(iter(answering), None)) and self._age_s(oldest) >= LONGEST_ANSWER_S:
-            self._close(oldest)
+            if oldest.is_writing():
+                self._close(oldest)
+            else:
+                self.enter(oldest, Phase.ANSWERING)
         self._report_relief()
 
     async def wait_until_idle(self) -> None:

@@ -134,7 +134,7 @@ class LimitedServer(HTTPServer):
         stream = self._stream(accepted)
         if stream is None:
             return
-        connection = self._limited.add(stream.close, self._network(accepted, address))
+        connection = self._limited.add(stream.close, stream.writing, self._network(accepted, address))
         if connection is None:
             stream.close()
             return

@@ -27,10 +27,12 @@ class Opened:
         self.clock = Clock()
         self.all = Connections(ConnectionLimits(most, per_address, body_bytes), clock=self.clock)
         self.closed: list[str] = []
+        self.writing: set[str] = set()
+        """The names of those whose client has not read everything."""
 
     def add(self, name: str, network: str | None = None) -> Connection | None:
         """Open a connection if there is room."""
-        return self.all.add(lambda: self.closed.append(name), network)
+        return self.all.add(lambda: self.closed.append(name), lambda: name in self.writing, network)
 
     def open(self, name: str, phase: Phase = Phase.WAITING, network: str | None = None) -> Connection:
         """Open a connection, which enters *phase*."""
@@ -118,6 +120,7 @@ def test_bodies_in_memory_are_limited() -> None:  # H2
 def test_client_that_does_not_read_is_closed() -> None:
     """A response that is not taken for a minute ends the connection, whatever room there is."""
     it = Opened()
+    it.writing.add("stuck")
     it.open("stuck", Phase.ANSWERING)
     it.open("idle")
     it.clock.advance(LONGEST_ANSWER_S - 1)
@@ -127,6 +130,21 @@ def test_client_that_does_not_read_is_closed() -> None:
     it.all.sweep()
 
     assert (before, it.closed) == ([], ["stuck"])
+
+
+def test_stream_whose_client_reads_stays_open() -> None:
+    """It is answered for hours. Once its client no longer reads, it is closed within a minute."""
+    it = Opened()
+    it.open("stream", Phase.ANSWERING)
+    for _ in range(3):
+        it.clock.advance(LONGEST_ANSWER_S)
+        it.all.sweep()
+    before = list(it.closed)
+    it.writing.add("stream")
+    it.clock.advance(LONGEST_ANSWER_S)
+    it.all.sweep()
+
+    assert (before, it.closed) == ([], ["stream"])
 
 
 def test_a_closed_connection_counts_no_longer() -> None:
