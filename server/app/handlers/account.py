@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from stormcellar.app.error_texts import Problem
 from stormcellar.app.handlers.base import signed_in
 from stormcellar.app.handlers.confirm import ConfirmingPage
-from stormcellar.app.handlers.display import agent_name, ago
+from stormcellar.app.handlers.display import ago
 from stormcellar.app.handlers.pages import STALE, Page, shows_errors_in_form
-from stormcellar.sessions.request_info import decoded_client
-from stormcellar.stores import Record
-from stormcellar.timestamps import iso_utc
+from stormcellar.app.handlers.session_list import SessionList
 from stormcellar.web.reauthentication import reauthenticated
 
 
@@ -96,42 +93,14 @@ class RevokeOthers(ListedForm):
 
 
 async def _list_sessions(page: Page, error: str | None = None) -> None:
-    """Answer with the user's sessions: the current one first, then by sign-in, latest first."""
-    here, user = page.session.handle, page.session.user
-    assert user is not None
-    records = await page.sessions.of_user(user)
-    records.sort(key=lambda record: record.handle != here)
-    now_ms = page.sessions.now_ms()
-    listed = [_listed(record, here, now_ms) for record in records]
+    """Answer with the user's sessions."""
+    assert page.session.user is not None
+    found = SessionList(
+        await page.sessions.of_user(page.session.user),
+        here=page.session.handle,
+        now_ms=page.sessions.now_ms(),
+    )
     if page.wants_json:
-        page.write({"sessions": listed})
-        return
-    shown = [{**item, **_as_text(item, record, now_ms)} for item, record in zip(listed, records, strict=True)]
-    page.render("sessions.html", sessions=shown, error=error)
-
-
-def _as_text(item: dict[str, Any], record: Record, now_ms: int) -> dict[str, str]:
-    return {
-        "client": agent_name(item["agent"]),
-        "seen": "now" if item["current"] else ago(now_ms - record.seen_ms),
-        "signed_in": ago(now_ms - (record.auth_ms or record.created_ms)),
-    }
-
-
-def _listed(record: Record, here: str | None, now_ms: int) -> dict[str, Any]:
-    is_current = record.handle == here
-    return {
-        "handle": record.handle,
-        "created_at": iso_utc(record.created_ms),
-        "authenticated_at": iso_utc(record.auth_ms or record.created_ms),
-        # This request is activity that the store records at the same time.
-        "seen_at": iso_utc(now_ms if is_current else record.seen_ms),
-        **_client(record),
-        "current": is_current,
-    }
-
-
-def _client(record: Record) -> dict[str, str]:
-    """Return the client's address and agent from *record*; empty if they cannot be decoded."""
-    client = decoded_client(record.client)
-    return {name: str(client.get(name, "")) for name in ("address", "agent")}
+        page.write({"sessions": found.as_json()})
+    else:
+        page.render("sessions.html", sessions=found.as_text(), error=error)
