@@ -79,6 +79,17 @@ class Events:
         """
         self.subscribers.append(subscriber)
 
+    def unsubscribe(self, subscriber: Callable[[Event], None]) -> None:
+        """Call *subscriber* no more.
+
+        Raises:
+            ValueError: It did not subscribe.
+        """
+        # A copy: `emit` may be going through the list.
+        remaining = list(self.subscribers)
+        remaining.remove(subscriber)
+        self.subscribers = remaining
+
     def emit(
         self,
         kind: Kind,

@@ -11,6 +11,7 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
 
 from stormcellar import Event, Kind, Lifetime, SignInRevoked
+from stormcellar.events import Events
 from tests.support.browser import Browser
 from tests.support.core import CLIENT, SAFE, AccountTimes, Core, Visitor
 from tests.support.embedding import Lab, look, post_json
@@ -243,3 +244,21 @@ async def test_of_two_sign_outs_one_is_told() -> None:  # I1
         await session.logout()
 
     assert brief(events) == [(Kind.DESTROYED, "ada", "logout")]
+
+
+def test_subscriber_that_left_is_called_no_more() -> None:
+    """The others are, also if it leaves while it is called; who never subscribed cannot leave."""
+    events, seen = Events(lambda: 0), list[str]()
+
+    def once(event: Event) -> None:
+        seen.append("once")
+        events.unsubscribe(once)
+
+    events.subscribe(once)
+    events.subscribe(lambda event: seen.append("always"))
+    events.emit(Kind.CREATED)
+    events.emit(Kind.CREATED)
+
+    assert seen == ["once", "always", "always"]
+    with pytest.raises(ValueError, match="not in list"):
+        events.unsubscribe(once)
