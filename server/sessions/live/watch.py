@@ -209,7 +209,7 @@ class SessionWatch:
             elif end is not None:
                 self._finish(watched, end)
             else:
-                watched.record, watched.unconfirmed_s = state, None
+                watched.confirm(state)
                 self._set_timer(watched)
 
     async def _states(self, asked: set[Credential]) -> dict[Credential, Record | Absent]:

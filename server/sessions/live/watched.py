@@ -49,6 +49,8 @@ class Watched:
         self.unconfirmed_s: float | None = None
         """Since when the store does not say whether the session is live, on the loop's clock."""
         self.timer: asyncio.TimerHandle | None = None
+        self.on_new_expiry: Callable[[], None] | None = None
+        """Called when a check finds that the session expires at another time. It must not block or raise."""
         self._callbacks: list[Callable[[End], None]] = []
 
     @property
@@ -62,6 +64,13 @@ class Watched:
             callback(self.end)
         else:
             self._callbacks.append(callback)
+
+    def confirm(self, record: Record) -> None:
+        """Record that the session is live, as *record* says."""
+        is_new = record.expires_ms != self.record.expires_ms
+        self.record, self.unconfirmed_s = record, None
+        if is_new and self.on_new_expiry is not None:
+            self.on_new_expiry()
 
     def finish(self, end: End) -> None:
         """Record that the session is over. Later calls do nothing."""

@@ -204,6 +204,23 @@ async def test_activity_elsewhere_extends_it(watching: Any) -> None:
 
 
 @pytest.mark.gen_test
+async def test_new_expiry_is_told(watching: Any) -> None:
+    """Once, and not by a check that finds the session as it was."""
+    it = watching(rechecks=OFTEN)
+    record = await it.new()
+    held = it.watch.hold(record)
+    expiries: list[int] = []
+    held.on_new_expiry = lambda: expiries.append(held.record.expires_ms)
+    await it.settle(2)
+    before = list(expiries)
+    later_ms = record.expires_ms + MINUTE
+    await it.store.apply(record.credential, NOTHING, now_ms=now_ms(), expires_ms=later_ms)
+    await it.settle(2)
+
+    assert (before, expiries) == ([], [later_ms])
+
+
+@pytest.mark.gen_test
 async def test_changed_account_ends_it(watching: Any) -> None:
     """A disabled account and a new password are found by the regular check: no store announces them."""
     it = watching(rechecks=OFTEN, users={"ada": 0, "bob": 0})
