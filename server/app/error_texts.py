@@ -54,6 +54,9 @@ TEXTS = {
     ),
     "reauthentication_required": ProblemText("Confirm your password", "Confirm your password to continue."),
     "throttled": ProblemText("Too many attempts", "Too many attempts."),
+    "too_many_streams": ProblemText(
+        "Too many open pages", "Too many pages are open at the same time. Close some, then try again."
+    ),
     "busy": ProblemText("Please try again", "The server is busy. Nothing was done. Try again in a moment."),
     "store_unavailable": ProblemText(
         "Please try again", "The session store does not respond. Try again in a moment."
@@ -79,6 +82,8 @@ _CODES = {
     415: "unsupported_media_type",
     421: "misdirected",
     422: "unprocessable",
+    429: "too_many_streams",
+    503: "busy",
 }
 
 

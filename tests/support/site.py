@@ -26,6 +26,7 @@ from stormcellar.lifetime import Lifetime
 from stormcellar.runtime.connections import Connections
 from stormcellar.runtime.http_server import LimitedServer
 from stormcellar.runtime.server import RateLimits
+from stormcellar.sessions.live.watch import Rechecks
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.stores import Record, Store
 from tests.support.browser import Browser
@@ -63,6 +64,7 @@ class Site:
         rules: Rules = Rules(),  # noqa: B008  frozen
         visitors: int = 100_000,
         samesite: str = "Lax",
+        rechecks: Rechecks = Rechecks(),  # noqa: B008  frozen
         tls: ssl.SSLContext | None = None,
         authority: Path | None = None,
     ) -> None:
@@ -80,6 +82,7 @@ class Site:
             samesite=samesite,
             accounts=accounts,
             admit=limits.visitors.admit,
+            rechecks=rechecks,
             clock=self.clock,
         )
         self.events: list[Event] = []

@@ -9,9 +9,9 @@ from urllib.parse import unquote
 _PATH = re.compile(r"/[!-~]*")
 _MAX_PATH = 2048
 _MAX_MEDIA_RANGES = 64
-# Not useful after sign-in: redirect loops, style sheets, and URLs that accept POST only.
+# Not useful after sign-in: redirect loops, what only pages load, and URLs that accept POST only.
 _NOT_NEXT = re.compile(
-    r"/(login|logout|signed-out|idle\.css|session/increment|account/confirm"
+    r"/(login|logout|signed-out|forget\.css|idle\.css|events|session/increment|account/confirm"
     r"|account/sessions/([^/]+/revoke|revoke-others))/?",
     re.IGNORECASE,
 )

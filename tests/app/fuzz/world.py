@@ -249,6 +249,8 @@ async def _read_pages(world: World) -> None:
         browser = world.site.browser()
         browser.cookies[world.cookie_name.decode()] = holder.cookie.decode()
         for target in sorted(targets):
+            if (await browser.fetch("HEAD", target)).headers.get("Content-Type") == "text/event-stream":
+                continue  # it has no end, and no links
             page = (await browser.get(target)).body.decode()
             fields = [dict(_ATTRIBUTE.findall(tag)) for tag in _FIELD.findall(page)]
             world.boxes |= {field["name"] for field in fields if field.get("type") == "checkbox"}

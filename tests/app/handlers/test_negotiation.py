@@ -171,6 +171,9 @@ LOOPS = [
     "/account/confirm?next=/",
     "/signed-out",
     "/idle.css?left=9",
+    "/forget.css",
+    "/events",
+    "/events?list=sessions",
 ]
 
 
