@@ -172,6 +172,15 @@ def test_everything_can_be_done_by_keyboard(browser: Chromium) -> None:
     assert browser.heading == "You are signed out"
 
 
+@pytest.fixture
+def without_script(browser: Chromium) -> Iterator[None]:
+    """The browser does not load our script."""
+    browser.block("*/live.js*")
+    yield
+    browser.block()
+
+
+@pytest.mark.usefixtures("without_script")
 def test_the_end_of_the_session_is_warned_of(browser: Chromium) -> None:
     """Without a script: a banner two minutes before, another after it, each hidden until then."""
     browser.sign_in("carol", PASSWORD)
@@ -316,10 +325,13 @@ def pages(browser: Chromium) -> Iterator[str]:
     browser.fill_in(current=PASSWORD, new="password1")
     browser.press("Change password")
     yield "new password refused"
+    browser.block("*/live.js*")  # or it sets the time left again
+    browser.open("/")
     browser.script("document.getAnimations().forEach(each => each.currentTime = arguments[0])", 1.75e6)
     yield "warning"
     browser.script("document.getAnimations().forEach(each => each.currentTime = arguments[0])", 1.85e6)
     yield "end"
+    browser.block()
 
 
 def test_every_page_is_accessible(browser: Chromium, other: Chromium) -> None:

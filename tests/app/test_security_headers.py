@@ -151,11 +151,13 @@ async def test_only_files_may_be_stored(world: World) -> None:  # F6
 
 
 def test_the_policy_allows_nothing_by_itself() -> None:  # F7
-    """Nothing is loaded but styles and images from here; no script at all, and nothing is unsafe."""
+    """Nothing is loaded but scripts, styles and images from here, and nothing is unsafe."""
     policy = dict(part.strip().split(" ", 1) for part in SECURITY["Content-Security-Policy"].split(";"))
 
     assert policy == {
         "default-src": "'none'",
+        "script-src": "'self'",
+        "connect-src": "'self'",
         "style-src": "'self'",
         "img-src": "'self'",
         "form-action": "'self'",

@@ -15,6 +15,9 @@ from tests.app.fuzz.world import Holder, World
 from tests.support.site import PASSWORD
 
 _LINK = re.compile(rb'(?:href|src|action|formaction)="([^"]*)"')
+_OURS = re.compile(
+    rb'<script src="/static/live\.js\?v=[0-9a-f]+" defer data-user="[^"<>]*" data-sign-in="[^"<>]*"></script>'
+)
 
 
 class Judge:
@@ -43,7 +46,7 @@ class Judge:
         links = [html.unescape(link.decode("latin-1")) for link in _LINK.findall(page)]
         for link in answer.header("Location") + links:
             assert is_on_site(link), f"leads away: {link!r}"
-        assert b"<script" not in page.lower(), "a script"
+        assert b"<script" not in _OURS.sub(b"", page).lower(), "a script"
 
     def log(self, sent: Sent, lines: list[tuple[int, str]]) -> None:
         """Judge what was logged."""

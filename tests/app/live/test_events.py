@@ -150,6 +150,17 @@ async def test_visitor_gets_no_stream(method: str, path: str, site: Site) -> Non
 
 
 @pytest.mark.gen_test
+async def test_only_reading_is_allowed(site: Site) -> None:  # F14
+    """Other methods are 405, with those that are allowed."""
+    browser = await site.signed_in()
+    options = await browser.fetch("OPTIONS", "/events")
+    post = await browser.fetch("POST", "/events", body=b"")
+
+    assert (options.code, options.headers["Allow"]) == (204, "GET, HEAD, OPTIONS")
+    assert (post.code, post.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+@pytest.mark.gen_test
 @pytest.mark.parametrize("query", ["list=", "list=accounts", "list=sessions&list=sessions", "list=Sessions"])
 async def test_unknown_list_is_refused(query: str, site: Site) -> None:
     """With what to do, before any stream."""
