@@ -195,6 +195,17 @@ TIME = OptionType("TIME", duration_s, duration_text)
 URL = OptionType("URL", str)
 
 
+def time_between(least_s: float, most_s: float) -> OptionType:
+    """Return the type of an option that takes a duration within these limits."""
+
+    def parse(text: str) -> float:
+        if not least_s <= (seconds := duration_s(text)) <= most_s:
+            raise ValueError(f"it must be from {duration_text(least_s)} to {duration_text(most_s)}")
+        return seconds
+
+    return OptionType("TIME", parse, duration_text)
+
+
 def one_of(metavar: str, choices: tuple[str, ...]) -> OptionType:
     """Return the type of an option that takes one of *choices*."""
     return OptionType(metavar, _one_of(choices))

@@ -13,6 +13,7 @@ from stormcellar.runtime.connections import MOST_BY_DEFAULT
 from stormcellar.runtime.option_types import OptionType
 from stormcellar.sessions.absence import DEFAULT_ON_REUSE, OnReuse
 from stormcellar.sessions.cookie_attributes import SAMESITE, CookieAttributes
+from stormcellar.sessions.live.watch import Rechecks
 from stormcellar.stores import StoreOptions
 
 ENVIRONMENT_PREFIX = "STORMCELLAR_"
@@ -58,6 +59,7 @@ def flag_of(name: str) -> str:
 # A default that belongs to a part of the library is read from there.
 _LIFETIME = Lifetime()
 _STORE = StoreOptions()
+_RECHECKS = Rechecks()
 _COOKIES = CookieAttributes()
 _THROTTLE = Rules()
 
@@ -79,6 +81,12 @@ OPTIONS = (
         types.TIME,
         _STORE.connect_timeout_s,
         "time-out of one connection to the store",
+    ),
+    Option(
+        "recheck",
+        types.time_between(1, 3600),
+        _RECHECKS.every_s,
+        "ask the store this often whether the sessions of open event streams are live",
     ),
     Option(
         "max_memory",

@@ -25,6 +25,7 @@ from stormcellar.runtime.connections import Connections
 from stormcellar.runtime.http_server import LimitedServer
 from stormcellar.runtime.reloadable import Reloadable
 from stormcellar.runtime.settings import Settings
+from stormcellar.sessions.live.watch import Rechecks
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.sessions.signing import KeyRing
 from stormcellar.stores import Store
@@ -88,6 +89,7 @@ class Server:
             accounts=accounts,
             admit=self._rate_limits.visitors.admit,
             on_reuse=settings.on_reuse,
+            rechecks=Rechecks(every_s=settings.recheck),
         )
         self.sessions.events.subscribe(reloadable.audit)
         authenticator = Authenticator(accounts, self._rate_limits.throttle, self.sessions.events)

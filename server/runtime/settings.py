@@ -63,6 +63,7 @@ class Settings:
     store_prefix: str
     store_timeout: float
     store_connect_timeout: float
+    recheck: float
     max_memory: int
     idle: float
     absolute: float

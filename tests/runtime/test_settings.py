@@ -21,6 +21,7 @@ from stormcellar.runtime.load_settings import file_path, load_settings
 from stormcellar.runtime.option_types import MAX_DURATION_S, duration_s, duration_text
 from stormcellar.runtime.options import OPTIONS, Option
 from stormcellar.runtime.settings import LIFETIME_OPTIONS, Settings, SettingsError
+from stormcellar.sessions.live.watch import Rechecks
 from stormcellar.sessions.manager import SessionManager
 from stormcellar.stores import StoreOptions
 
@@ -52,6 +53,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "store_prefix": ("shop", "shop"),
     "store_timeout": ("500ms", 0.5),
     "store_connect_timeout": ("3s", 3.0),
+    "recheck": ("30s", 30.0),
     "max_memory": ("64MB", 64 * 1024 * 1024),
     "idle": ("20m", 1200.0),
     "absolute": ("7d", 604_800.0),
@@ -115,6 +117,7 @@ def test_defaults(tmp_path: Path) -> None:
         store_prefix="stormcellar",
         store_timeout=2.0,
         store_connect_timeout=1.0,
+        recheck=15.0,
         max_memory=256 * 1024 * 1024,
         idle=1800.0,
         absolute=43_200.0,
@@ -168,6 +171,7 @@ def test_defaults_are_those_of_the_parts() -> None:
         "store_prefix": store.prefix,
         "store_timeout": store.timeout_s,
         "store_connect_timeout": store.connect_timeout_s,
+        "recheck": Rechecks().every_s,
         "max_memory": store.max_memory,
         **{option: getattr(lifetime, field) for field, option in LIFETIME_OPTIONS.items()},
         "login_attempts": rules.attempts,
@@ -334,6 +338,8 @@ BAD: list[tuple[str, str, str]] = [
         for name in GOOD
         if name.endswith(("idle", "absolute", "after", "timeout", "remember", "renew", "reauth", "drain"))
     ),
+    *(("recheck", text, "it must be from 1s to 1h") for text in ("999ms", "3601s", "1d")),
+    *(("recheck", text, "a duration is") for text in ("", "5", "0s", "-1s", "inf")),
     *(("max_memory", text, "a size is") for text in ("", "64", "64mb", "1.5GB", "0MB", "1023KB", "1025GB")),
     *(
         ("max_sessions_per_user", text, "a whole number from 1")
