@@ -154,7 +154,8 @@ class Server:
         """Stop accepting after *wait_s*, finish the requests and commits in flight, close the store.
 
         Until then `/readyz` answers 503, so that a balancer sends its requests elsewhere, and each connection
-        ends with its next response.
+        ends with its next response. Streams and sockets end when the port is closed: before, their clients
+        could connect to this server again.
         """
         self.context.in_flight.is_draining = True
         for each in self._servers:
@@ -168,6 +169,7 @@ class Server:
             each.stop()
         if self._timer is not None:
             self._timer.cancel()
+        await _within_time_limit("end the streams", self.sessions.watch.aclose())
         await _within_time_limit("finish the requests in flight", self._finish_requests())
         for each in self._servers:
             await _within_time_limit("close the connections", each.close_all_connections())

@@ -11,7 +11,6 @@ from inspect import isawaitable
 from typing import Any
 
 from tornado.log import gen_log
-from tornado.web import HTTPError
 from tornado.websocket import WebSocketClosedError
 
 from stormcellar.errors import SessionChanged, SessionEnded, SessionError
@@ -60,8 +59,6 @@ class OpenSocket:
         # Otherwise the close frame after a message waits 40 ms for the client's delayed acknowledgement.
         handler.request.connection.stream.set_nodelay(True)
         handler.on_message = self._received(handler.on_message)
-        if watch.is_closed:
-            raise HTTPError(503, "a socket was refused: the server stops")
         watch.at_stop.add(self._stop)
         if record is not None:
             self.watched = watch.hold(record)

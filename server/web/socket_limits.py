@@ -52,8 +52,10 @@ def counted(handler: SessionHandler, *, per_session: int, per_address: int) -> I
     """Count one more socket or stream of the session and the address of *handler* while the block runs.
 
     Raises:
-        HTTPError: 429: one of them has too many.
+        HTTPError: 429: one of them has too many; 503: the server stops.
     """
+    if handler.sessions.watch.is_closed:
+        raise HTTPError(503, "a socket or a stream was refused: the server stops")
     counts: OpenCounts = handler.settings.setdefault(COUNTS, OpenCounts())
     limits = _limits(
         handler.session.handle, handler.client_address(), per_session=per_session, per_address=per_address

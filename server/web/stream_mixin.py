@@ -123,7 +123,7 @@ class SessionStreamMixin(SessionMixin):
         When the client goes, the block is cancelled.
 
         Raises:
-            HTTPError: 401: nobody is signed in; 429: too many streams are open.
+            HTTPError: 401: nobody is signed in; 429: too many streams are open; 503: the server stops.
             SessionEnded: There is no session.
         """
         if self.session.user is None and not self.stream_visitors:

@@ -44,8 +44,8 @@ class HeldStore(SteeredStore):
 class Running:
     """A server that was made from settings, serving until told to stop."""
 
-    def __init__(self, site: Site, drain: str = "0s") -> None:
-        given = {"store": "tests.runtime.test_drain:HeldStore", "demo": "false", "drain": drain}
+    def __init__(self, site: Site, **options: str) -> None:
+        given = {"store": "tests.runtime.test_drain:HeldStore", "demo": "false", "drain": "0s", **options}
         settings = load_settings(given, {})
         reloadable = Reloadable(settings, [KEY], tls=None, audit=AuditLog(None))
         self.server = stormcellar.runtime.server.Server(
@@ -61,9 +61,9 @@ class Running:
 
 
 @asynccontextmanager
-async def running(site: Site, drain: str = "0s") -> AsyncIterator[Running]:
+async def running(site: Site, **options: str) -> AsyncIterator[Running]:
     """Serve, and stop in the end if the test did not."""
-    it = Running(site, drain)
+    it = Running(site, **options)
     try:
         yield it
     finally:
