@@ -48,6 +48,12 @@ class AccountDirectory(Protocol):
         account of the same name that is made later. It costs as little as `valid_after`.
         """
 
+    def revision(self) -> object:
+        """Return an object that is the same one as long as no account has changed.
+
+        Called on the event loop each second: it must take microseconds.
+        """
+
     async def set_password(self, user: str, new: str, *, verified_ms: int) -> int:
         """Give *user* the password *new* and return the new `valid_after`, later than every sign-in.
 
@@ -111,6 +117,10 @@ class MemoryAccounts:
         """See `AccountDirectory.account_id`."""
         account = self._enabled(user)
         return None if account is None else account.id
+
+    def revision(self) -> object:
+        """See `AccountDirectory.revision`."""
+        return self._current()  # replaced at each change, never changed
 
     async def set_password(self, user: str, new: str, *, verified_ms: int) -> int:
         """See `AccountDirectory.set_password`."""

@@ -33,6 +33,9 @@ from stormcellar.stores import Store
 log = logging.getLogger("stormcellar")
 
 DRAIN_S = 10.0
+ACCOUNTS_EVERY_S = 1.0
+"""How often a process looks whether the accounts have changed; sessions that are not held are checked at each
+request."""
 SIGN_AFTER_S = 5.0
 """For this time a new first key only verifies, until every process of the site has read it."""
 
@@ -120,8 +123,10 @@ class Server:
             redirect = self._make_http(make_redirect_app(edge, sockets[0].getsockname()[1]), None)
             redirect.add_sockets(redirect_sockets)
             self._servers.append(redirect)
+        following = asyncio.ensure_future(self._follow_accounts())
         await stop.wait()
         await self.drain(self._drain_s if may_wait() else 0.0)
+        following.cancel()
 
     def _make_http(self, app: Application, tls: ssl.SSLContext | None) -> LimitedServer:
         proxies = self.context.edge.trusted_proxies
@@ -149,6 +154,16 @@ class Server:
     def _sign_with(self, keys: list[str]) -> None:
         self._keys = keys
         self.sessions.use_keys(keys)
+
+    async def _follow_accounts(self) -> None:
+        """Have the accounts of open streams and sockets checked whenever some account has changed."""
+        accounts = self.context.accounts
+        known = accounts.revision()
+        while True:
+            await asyncio.sleep(ACCOUNTS_EVERY_S)
+            if (revision := accounts.revision()) is not known:
+                known = revision
+                await self.sessions.watch.check_accounts()
 
     async def drain(self, wait_s: float = 0.0) -> None:
         """Stop accepting after *wait_s*, finish the requests and commits in flight, close the store.

@@ -11,6 +11,8 @@ from stormcellar.stores import Record
 
 CHANGING_S = 60
 """A request that changes an account gives its own session a new ID within this time."""
+SETTLE_S = 1.0
+"""Within this time it has signed its own session in again."""
 
 _IN_MS = 10**11
 """As milliseconds, a day of 1973; as seconds, of the year 5138."""
@@ -61,10 +63,20 @@ class AccountCheck:
 
         Then the session may be the one that changes its own password and is about to sign in again.
         """
+        changed_s = await self._changed_s(record)
+        return changed_s is not None and changed_s < CHANGING_S
+
+    async def unsettled_s(self, record: Record) -> float:
+        """Return for how many seconds more the session may be the one that is about to sign in again."""
+        changed_s = await self._changed_s(record)
+        return 0.0 if changed_s is None else max(0.0, SETTLE_S - changed_s)
+
+    async def _changed_s(self, record: Record) -> float | None:
+        """Return how many seconds ago the account of *record* changed; None if nobody can sign in to it."""
         if self._accounts is None or record.user is None:
-            return False
+            return None
         after = await self._valid_after(record.user)
-        return after is not None and abs(self._now_ms() - after) < 1000 * CHANGING_S
+        return None if after is None else abs(self._now_ms() - after) / 1000
 
     async def account_id(self, user: str) -> str | None:
         """Return what identifies the account of *user*, if the directory has such IDs."""

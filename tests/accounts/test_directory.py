@@ -423,6 +423,31 @@ def test_change_holds_for_the_next_question(
     assert (before, accounts.valid_after("alice")) == (1_000, expected)
 
 
+def test_revision_changes_with_the_accounts_alone(tmp_path: Path) -> None:
+    """It is the same object until another process has changed an account, also if the file was damaged."""
+    path = write(tmp_path / "accounts.json", {"alice": account(1_000)})
+    accounts = FileAccounts(path, checker=checker())
+    first = accounts.revision()
+    same = accounts.revision()
+    spoil(path, "{")
+    damaged = accounts.revision()
+    write(path.with_name("other"), {"alice": account(2_000)}).replace(path)
+
+    assert first is same is damaged
+    assert accounts.revision() is not first
+
+
+@pytest.mark.gen_test
+async def test_revision_changes_with_a_password_in_this_process() -> None:
+    """Accounts in memory are replaced as well."""
+    accounts = MemoryAccounts({"alice": account()}, checker=checker())
+    first = accounts.revision()
+
+    await accounts.set_password("alice", "another long password", verified_ms=1)
+
+    assert accounts.revision() is not first
+
+
 def test_first_account_is_noticed(tmp_path: Path) -> None:
     """A server started without a file finds the one made later."""
     accounts = FileAccounts(tmp_path / "accounts.json", checker=checker())

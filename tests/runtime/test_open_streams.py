@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
@@ -13,6 +13,7 @@ from tornado.websocket import WebSocketClientConnection, WebSocketHandler, webso
 
 from stormcellar import Rechecks, SessionSocketMixin, SessionStreamMixin
 from tests.runtime.test_drain import Running, running
+from tests.support.browser import Browser
 from tests.support.embedding import Wire
 from tests.support.site import Site, sign_in
 
@@ -48,17 +49,19 @@ class Open:
         app: Any = it.server._http.request_callback
         app.add_handlers(".*", [("/ticks", Ticks), ("/echo", Echo)])
         self.it = it
+        self.browser = Browser(AsyncHTTPClient(), it.browser.base)
         self.socket: WebSocketClientConnection
         self.events: asyncio.Queue[bytes] = asyncio.Queue()
 
-    async def start(self) -> None:
+    async def start(self, user: str = "alice") -> Self:
         """Sign in and open both."""
-        assert (await sign_in(self.it.browser)).code == 303
-        self.cookies = [f"Cookie: id={self.it.browser.cookies['id']}"]
+        assert (await sign_in(self.browser, user)).code == 303
+        self.cookies = [f"Cookie: id={self.browser.cookies['id']}"]
         self.socket = await websocket_connect(self.request("ws", "/echo"))
         streamed = self.request("http", "/ticks", streaming_callback=self.events.put_nowait)
         self.stream = asyncio.ensure_future(AsyncHTTPClient().fetch(streamed))
         assert await asyncio.wait_for(self.events.get(), SOON_S) == b'data: "tick"\n\n'
+        return self
 
     def request(self, scheme: str, path: str, **options: Any) -> HTTPRequest:
         """Return a request of this user."""
@@ -79,8 +82,7 @@ class Open:
 async def test_a_stop_does_not_wait_for_streams_and_sockets(site: Site) -> None:
     """The socket closes with 1001 and the stream ends, so that their clients connect elsewhere."""  # H10 J3
     async with running(site) as it:
-        opened = Open(it)
-        await opened.start()
+        opened = await Open(it).start()
         # A client that does not answer the close frame.
         silent = await Wire.connect(it.port)
         silent.ask("GET /echo HTTP/1.1", [*HANDSHAKE, *opened.cookies])
@@ -103,8 +105,7 @@ async def test_a_stop_does_not_wait_for_streams_and_sockets(site: Site) -> None:
 async def test_they_stay_open_while_the_balancer_is_waited_for(site: Site) -> None:
     """During --drain they work as before: their clients could only connect to this server again."""  # H10
     async with running(site, drain="300ms") as it:
-        opened = Open(it)
-        await opened.start()
+        opened = await Open(it).start()
         it.stop.set()
         await asyncio.sleep(0.1)
         await opened.socket.write_message("still here")
@@ -118,14 +119,13 @@ async def test_they_stay_open_while_the_balancer_is_waited_for(site: Site) -> No
 async def test_none_is_opened_after_that(site: Site) -> None:
     """On a connection that is still open: 503, and the client tries another server."""  # H10
     async with running(site) as it:
-        opened = Open(it)
-        await opened.start()
+        opened = await Open(it).start()
         connections = [await Wire.connect(it.port) for _ in range(2)]
         for each in connections:
             each.ask("GET /healthz HTTP/1.1")
             await each.reply()
         gate = it.store.gate("apply")
-        writing = asyncio.ensure_future(it.browser.json("PATCH", "/session", {"a": 1}))
+        writing = asyncio.ensure_future(opened.browser.json("PATCH", "/session", {"a": 1}))
         await gate.reached()
         it.stop.set()
         await opened.closing()

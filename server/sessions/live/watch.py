@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from stormcellar.events import Events, Kind
 from stormcellar.sessions.account_check import AccountCheck
-from stormcellar.sessions.live.check_queue import WORKERS, CheckQueue
+from stormcellar.sessions.background import BackgroundWork
+from stormcellar.sessions.live.check_queue import SLICE, WORKERS, CheckQueue
 from stormcellar.sessions.live.watched import End, Watched
 from stormcellar.stores import (
     Absent,
@@ -82,6 +83,7 @@ class SessionWatch:
             self._confirm, lambda watched: self._finish(watched, End.STORE_DOWN), longest_s=rechecks.longest_s
         )
         self._tasks: list[asyncio.Task[None]] = []
+        self._background = BackgroundWork()
         self.is_closed = False
         """Whether `aclose` was called."""
         self.at_stop: set[Callable[[], None]] = set()
@@ -124,6 +126,20 @@ class SessionWatch:
         """Check the session of *watched* now."""
         if watched.is_held:
             self._queue.add([watched], is_urgent=True)
+
+    async def check_accounts(self, user: str | None = None) -> None:
+        """Tell those whose account no longer allows their sign-in. The store is not asked.
+
+        Call it after a change of an account, in each process: no store announces that.
+
+        Args:
+            user: Whose account has changed; None: it may be any.
+        """
+        held = [each for each in self._all() if user in (None, each.record.user)]
+        for begin in range(0, len(held), SLICE):
+            for watched in held[begin : begin + SLICE]:
+                await self._check_account(watched)
+            await asyncio.sleep(0)
 
     async def aclose(self) -> None:
         """Tell every holder `STOPPED`, and stop. Idempotent."""
@@ -199,6 +215,7 @@ class SessionWatch:
             state = found[credential]
             try:
                 end = await self._end_of(watched.record, state)
+                is_settling = end is End.ACCOUNT and await self._is_settling(watched)
             except Exception:  # of the account directory, which is the application's
                 log.exception("could not check the account of session %s", watched.record.handle)
                 continue
@@ -206,11 +223,32 @@ class SessionWatch:
                 continue  # its holder let go meanwhile
             if isinstance(state, Absent):
                 self._finish_all(watched.record, end)
-            elif end is not None:
+            elif end is not None and not is_settling:
                 self._finish(watched, end)
             else:
                 watched.confirm(state)
                 self._set_timer(watched)
+
+    async def _check_account(self, watched: Watched) -> None:
+        """Tell *watched* if its account no longer allows its sign-in."""
+        if not watched.is_held:
+            return
+        try:
+            if await self._accounts.counts(watched.record) or await self._is_settling(watched):
+                return
+        except Exception:  # of the account directory, which is the application's
+            log.exception("could not check the account of session %s", watched.record.handle)
+            return
+        if watched.is_held:
+            self._finish(watched, End.ACCOUNT)
+
+    async def _is_settling(self, watched: Watched) -> bool:
+        """Whether its own request may have changed the account a moment ago; then check that again later."""
+        wait_s = await self._accounts.unsettled_s(watched.record)
+        if wait_s and watched.is_held:
+            loop = asyncio.get_running_loop()
+            loop.call_later(wait_s, lambda: self._background.spawn(self._check_account(watched)))
+        return wait_s > 0
 
     async def _states(self, asked: set[Credential]) -> dict[Credential, Record | Absent]:
         now_ms = self._now_ms()
