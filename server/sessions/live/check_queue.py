@@ -70,6 +70,7 @@ class CheckQueue:
                 self._has_work.clear()
             if asked:  # else another worker was faster
                 await self._check(asked)
+            await asyncio.sleep(0)  # a store in memory answers without letting other tasks run
 
     async def retry(self) -> None:
         """Try sessions without an answer again, for ever, and give up on those that had none for too long."""
