@@ -1,8 +1,9 @@
 """A chat room: a page and a WebSocket with the same session. Who is signed out leaves the room at once.
 
-    python examples/chat.py [STORE-URL] [--port N] [--key-file FILE]
+    python examples/chat.py [STORE-URL] [--port N] [--key-file FILE] [--allow-originless]
 
-The arguments are those of `embed.py`. The room holds those who are connected to this process.
+The arguments are those of `embed.py`. With `--allow-originless` programs that are no browsers, which send no
+Origin, get a socket as well. The room holds those who are connected to this process.
 """
 
 from __future__ import annotations
@@ -31,26 +32,36 @@ PAGE = """<!DOCTYPE html><title>Chat</title>
 <ul id="messages"></ul>
 <script>
 const status = document.getElementById("status"), say = document.getElementById("say");
-let socket, pause = 500;
+let socket, pause = 1000;
 function connect() {
+  const began = Date.now();
   socket = new WebSocket(location.origin.replace("http", "ws") + "/socket");
-  socket.onopen = () => { pause = 500; status.textContent = "Connected."; };
+  socket.onopen = () => { status.textContent = "Connected."; };
   socket.onmessage = (event) => {
     const item = document.createElement("li");
     item.textContent = JSON.parse(event.data).text;
     document.getElementById("messages").append(item);
   };
-  socket.onclose = async (event) => {
-    // 4401: the session is over. A refused handshake looks like any lost connection, so ask who is signed in.
-    const who = event.code === 4401 ? 401 : (await fetch("/who").catch(() => ({}))).status;
-    if (who === 401) { location.reload(); return; }
-    status.textContent = "The connection was lost.";
-    // Random, or every page of a site comes back in the same moment after a restart.
-    setTimeout(connect, pause * (0.5 + Math.random()));
-    pause = Math.min(30000, 2 * pause);
+  socket.onclose = (event) => {
+    if (Date.now() - began > 60000) { pause = 1000; }
+    if (event.code === 4401) { location.reload(); } else { later(); }  // 4401: the session is over
   };
 }
-say.onsubmit = (event) => { event.preventDefault(); socket.send(say.text.value); say.reset(); };
+function later() {
+  status.textContent = "The connection was lost.";
+  // Random, and longer each time: when a server stops, every page of the site gets here in the same moment.
+  setTimeout(ask, pause * Math.random());
+  pause = Math.min(60000, 2 * pause);
+}
+async function ask() {
+  // A refused handshake looks like any lost connection, so ask first who is signed in.
+  const who = await fetch("/who").catch(() => ({}));
+  if (who.status === 401) { location.reload(); } else if (who.ok) { connect(); } else { later(); }
+}
+say.onsubmit = (event) => {
+  event.preventDefault();
+  if (socket.readyState === WebSocket.OPEN) { socket.send(say.text.value); say.reset(); }
+};
 connect();
 </script>
 {% else %}
@@ -117,5 +128,7 @@ def make_app(sessions: SessionManager, *, password: str) -> tornado.web.Applicat
 
 
 if __name__ == "__main__":
+    sessions, options = embed.parse(None, __doc__, "--allow-originless")
+    Room.allow_originless = options.allow_originless
     with suppress(KeyboardInterrupt):
-        asyncio.run(embed.serve(*embed.parse(None), make_app=make_app))
+        asyncio.run(embed.serve(sessions, options.port, make_app=make_app))

@@ -86,19 +86,23 @@ def make_app(sessions: SessionManager, *, password: str) -> tornado.web.Applicat
     )
 
 
-def parse(argv: Sequence[str] | None) -> tuple[SessionManager, int]:
-    """Return the sessions and the port of the command line; exit with status 2 if it is not valid."""
+def parse(
+    argv: Sequence[str] | None, description: str | None = __doc__, *flags: str
+) -> tuple[SessionManager, argparse.Namespace]:
+    """Return the sessions and the options of the command line; exit with status 2 if it is not valid."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("store", nargs="?", default="memory:", help="a store URL (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8889, help="0 for any free one (default: %(default)s)")
     parser.add_argument("--key-file", type=Path, help="holds one signing key of at least 32 bytes")
+    for flag in flags:
+        parser.add_argument(flag, action="store_true", help="see above")
     options = parser.parse_args(argv)
     try:
         key = options.key_file.read_text().strip() if options.key_file else secrets.token_urlsafe(32)
         lifetime = Lifetime(idle_s=1800, absolute_s=43_200)
-        return SessionManager(open_store(options.store), secrets=[key], lifetime=lifetime), options.port
+        return SessionManager(open_store(options.store), secrets=[key], lifetime=lifetime), options
     except (OSError, ValueError) as exc:
         parser.error(str(exc))
 
@@ -124,5 +128,6 @@ async def serve(
 
 
 if __name__ == "__main__":
+    sessions, options = parse(None)
     with suppress(KeyboardInterrupt):
-        asyncio.run(serve(*parse(None)))
+        asyncio.run(serve(sessions, options.port))

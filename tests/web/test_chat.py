@@ -19,6 +19,7 @@ from tornado.websocket import websocket_connect
 
 from stormcellar import SessionManager
 from tests.support.browser import Browser
+from tests.web.test_embed import started, stopped
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PASSWORD = "open sesame"
@@ -52,20 +53,22 @@ def app(sessions: SessionManager, monkeypatch: pytest.MonkeyPatch) -> Applicatio
     return made
 
 
-async def connected(browser: Browser, port: int) -> Any:
+async def connected(browser: Browser, *, sends_origin: bool = True) -> Any:
     """Return a socket with the cookies of *browser*."""
-    cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
-    headers = {"Cookie": cookies, "Origin": f"http://127.0.0.1:{port}"}
-    return await websocket_connect(HTTPRequest(f"ws://127.0.0.1:{port}/socket", headers=headers))
+    headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in browser.cookies.items())}
+    if sends_origin:
+        headers["Origin"] = browser.base
+    url = browser.base.replace("http", "ws") + "/socket"
+    return await websocket_connect(HTTPRequest(url, headers=headers))
 
 
 @pytest.mark.gen_test
-async def test_room(browser: Browser, http_client: Any, http_port: int) -> None:
+async def test_room(browser: Browser, http_client: Any) -> None:
     """Everybody hears each message; who signs out is out of the room, and gets in again only signed in."""
     other = Browser(http_client, browser.base)
     await browser.submit("/", "/login", name="<Alice>", password=PASSWORD)
     await other.submit("/", "/login", name="bob", password=PASSWORD)
-    sockets = [await connected(each, http_port) for each in (browser, other)]
+    sockets = [await connected(each) for each in (browser, other)]
 
     await sockets[1].write_message("hello" + "x" * 1000)
     heard = [json.loads(await asyncio.wait_for(each.read_message(), SOON_S)) for each in sockets]
@@ -77,8 +80,40 @@ async def test_room(browser: Browser, http_client: Any, http_port: int) -> None:
     assert (ended, sockets[0].close_code, sockets[0].close_reason) == (None, 4401, "signed_out")
     assert (asked, (await browser.get("/who")).code) == (204, 401)
     with pytest.raises(HTTPClientError, match="401"):
-        await connected(browser, http_port)
+        await connected(browser)
     await sockets[1].write_message("bye")
     assert json.loads(await asyncio.wait_for(sockets[1].read_message(), SOON_S)) == {"text": "bob: bye"}
     for each in sockets:
         each.close()
+
+
+@pytest.mark.parametrize("flags", [(), ("--allow-originless",)])
+@pytest.mark.gen_test
+async def test_as_a_program(http_client: Any, flags: tuple[str, ...]) -> None:
+    """A program without an Origin gets a socket with the flag alone; a stop closes the sockets with 1001."""
+    line, process = await started(*flags, example=EXAMPLES / "chat.py")
+    browser = Browser(http_client, line.split()[0])
+    password = line.split()[-1].removesuffix(")")
+    await browser.submit("/", "/login", name="alice", password=password)
+    sockets = [await connected(browser)]
+    if flags:
+        sockets.append(await connected(browser, sends_origin=False))
+    else:
+        with pytest.raises(HTTPClientError, match="403"):
+            await connected(browser, sends_origin=False)
+
+    status, errors = await stopped(process)
+    ends = [await asyncio.wait_for(each.read_message(), SOON_S) for each in sockets]
+    for each in sockets:
+        each.close()
+
+    assert (ends, {each.close_code for each in sockets}) == ([None] * len(sockets), {1001})
+    assert (status, b"Traceback" in errors) == (0, False)
+
+
+def test_help_is_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not that of the example whose arguments it takes."""
+    with pytest.raises(SystemExit):
+        chat.embed.parse(["--help"], chat.__doc__, "--allow-originless")
+
+    assert "A chat room" in capsys.readouterr().out

@@ -120,11 +120,11 @@ async def test_as_a_program(tmp_path):
     key_file = tmp_path / "key"
     key_file.write_text("k" * 40 + "\n")
 
-    address, process = await _start("--key-file", str(key_file))
-    browser = Browser(AsyncHTTPClient(), address)
+    line, process = await started("--key-file", str(key_file))
+    browser = Browser(AsyncHTTPClient(), line.split()[0])
     page = await browser.get("/")
     browser.client.close()
-    status, errors = await _stop(process)
+    status, errors = await stopped(process)
 
     assert b"Visit 1." in page.body
     assert (status, errors) == (0, b"")
@@ -139,17 +139,19 @@ async def test_sessions_outlive_it_in_redis(tmp_path, redis8: Backend):
     pages = []
 
     for _ in range(2):
-        browser.base, process = await _start(redis8.url, "--key-file", str(key_file))
+        line, process = await started(redis8.url, "--key-file", str(key_file))
+        browser.base = line.split()[0]
         pages.append(await browser.get("/"))
-        await _stop(process)
+        await stopped(process)
     browser.client.close()
 
     assert [re.findall(rb"Visit (\d+)", page.body) for page in pages] == [[b"1"], [b"2"]]
 
 
-async def _start(*arguments: str) -> tuple[str, asyncio.subprocess.Process]:
+async def started(*arguments: str, example: Path = EXAMPLE) -> tuple[str, asyncio.subprocess.Process]:
+    """Run an example; return the line that it prints, and the process."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(EXAMPLE), "--port", "0", *arguments),
+        *(sys.executable, str(example), "--port", "0", *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={"PYTHONPATH": str(EXAMPLE.parent.parent)},
@@ -157,10 +159,11 @@ async def _start(*arguments: str) -> tuple[str, asyncio.subprocess.Process]:
     assert process.stdout is not None
     line = (await process.stdout.readline()).decode()
     assert line.startswith("http://127.0.0.1:"), (await process.communicate())[1].decode()
-    return line.split()[0], process
+    return line, process
 
 
-async def _stop(process: asyncio.subprocess.Process) -> tuple[int | None, bytes]:
+async def stopped(process: asyncio.subprocess.Process) -> tuple[int | None, bytes]:
+    """Interrupt it; return its status and its standard error."""
     process.send_signal(signal.SIGINT)
     _, errors = await process.communicate()
     return process.returncode, errors
