@@ -266,7 +266,8 @@ class SessionWatch:
     async def _end_of(self, known: Record, found: Record | Absent) -> End | None:
         """Return why the session *known* is over, according to *found*; None if it is live."""
         if isinstance(found, Absent):
-            return End.EXPIRED if _over_ms(known) <= self._now_ms() else End.SIGNED_OUT
+            is_expired = found.why is not Why.ENDED and _over_ms(known) <= self._now_ms()
+            return End.EXPIRED if is_expired else End.SIGNED_OUT
         if (found.user, found.auth_ms) != (known.user, known.auth_ms):
             return End.REPLACED
         return None if await self._accounts.counts(found) else End.ACCOUNT
