@@ -37,6 +37,9 @@ class SessionSocketMixin(SessionMixin):
     """A larger message closes the socket with 1009. The setting `websocket_max_message_size` wins."""
     max_messages_per_s: ClassVar[float] = 50.0
     """More, after twice as many at once, close the socket with 1008."""
+    ping_every_s: ClassVar[float] = 30.0
+    """The client is pinged this often, and the socket closed if no pong has come by the next ping; 0: it is
+    not. The setting `websocket_ping_interval` wins."""
     max_sockets_per_session: ClassVar[int] = 20
     max_sockets_per_address: ClassVar[int] = 200
 
@@ -45,6 +48,12 @@ class SessionSocketMixin(SessionMixin):
         """See `max_message_bytes`."""
         size: int = self.settings.get("websocket_max_message_size", self.max_message_bytes)
         return size
+
+    @property
+    def ping_interval(self) -> float:
+        """See `ping_every_s`."""
+        interval: float = self.settings.get("websocket_ping_interval", self.ping_every_s)
+        return interval
 
     async def get(self, *args: Any, **kwargs: Any) -> None:
         """Check the handshake, accept it, and serve the socket until it is closed."""
