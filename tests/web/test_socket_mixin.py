@@ -80,7 +80,7 @@ async def idle(lab: Lab) -> None:
 
 
 @pytest.mark.gen_test
-async def test_socket_ends_with_its_session(lab: Lab, browser: Browser, socket: Any) -> None:
+async def test_socket_ends_with_its_session(lab: Lab, browser: Browser, socket: Any) -> None:  # J3
     """A sign-out elsewhere closes it with 4401 and the reason, and leaves nothing behind."""
     sid = await lab.open_session(browser, user="alice")
     connection = await socket(Echo)
@@ -94,7 +94,7 @@ async def test_socket_ends_with_its_session(lab: Lab, browser: Browser, socket: 
 
 
 @pytest.mark.gen_test
-async def test_messages_after_the_end_are_dropped(lab: Lab, browser: Browser, socket: Any) -> None:
+async def test_messages_after_the_end_are_dropped(lab: Lab, browser: Browser, socket: Any) -> None:  # J3
     """What comes while the close frame is on its way reaches no handler: it would speak for nobody."""
     heard: list[Any] = []
 
@@ -126,7 +126,7 @@ async def test_messages_after_the_end_are_dropped(lab: Lab, browser: Browser, so
 @pytest.mark.gen_test
 async def test_handshake_is_refused(
     lab: Lab, browser: Browser, socket: Any, origin: str, attributes: Any, user: str | None, status: int
-) -> None:
+) -> None:  # J1 J2
     """Before the 101: nobody signed in, no or a foreign Origin, too many sockets."""
     await lab.open_session(browser, user=user, cart=[1])
 
@@ -138,7 +138,9 @@ async def test_handshake_is_refused(
 
 
 @pytest.mark.gen_test
-async def test_tool_without_an_origin_is_served_by_choice(lab: Lab, browser: Browser, socket: Any) -> None:
+async def test_tool_without_an_origin_is_served_by_choice(
+    lab: Lab, browser: Browser, socket: Any
+) -> None:  # J1
     """A class attribute lets in clients that are no browsers."""
     await lab.open_session(browser, user="alice")
     connection = await socket(type("ForTools", (Echo,), {"allow_originless": True}), None)
@@ -148,7 +150,7 @@ async def test_tool_without_an_origin_is_served_by_choice(lab: Lab, browser: Bro
 
 
 @pytest.mark.gen_test
-async def test_sockets_of_a_session_are_counted(lab: Lab, browser: Browser, socket: Any) -> None:
+async def test_sockets_of_a_session_are_counted(lab: Lab, browser: Browser, socket: Any) -> None:  # J6
     """One that was closed makes room for the next one."""
     await lab.open_session(browser, user="alice")
     first = await socket(type("One", (Echo,), {"max_sockets_per_session": 1}))
@@ -165,7 +167,7 @@ async def test_sockets_of_a_session_are_counted(lab: Lab, browser: Browser, sock
 
 
 @pytest.mark.gen_test
-async def test_sign_in_of_a_visitor_closes_the_socket(lab: Lab, browser: Browser, socket: Any) -> None:
+async def test_sign_in_of_a_visitor_closes_the_socket(lab: Lab, browser: Browser, socket: Any) -> None:  # J5
     """By choice visitors have sockets; the one of a visitor's session does not become a user's."""
     sid = await lab.open_session(browser, cart=[1])
     connection = await socket(type("ForAll", (Echo,), {"socket_visitors": True}))
@@ -208,7 +210,7 @@ class Writes(SessionSocketMixin, WebSocketHandler):
 
 
 @pytest.mark.gen_test
-async def test_fresh_session_reads_and_saves(lab: Lab, browser: Browser, socket: Any) -> None:
+async def test_fresh_session_reads_and_saves(lab: Lab, browser: Browser, socket: Any) -> None:  # J7
     """It sees what requests wrote since the handshake, and saves with the block; the snapshot stays."""
     sid = await lab.open_session(browser, user="alice", cart=[1])
     connection = await socket(Writes)
@@ -235,7 +237,9 @@ async def test_logout_in_a_fresh_session_closes_the_socket(lab: Lab, browser: Br
 
 
 @pytest.mark.gen_test
-async def test_sign_in_on_a_socket_is_refused(lab: Lab, browser: Browser, socket: Any, caplog: Any) -> None:
+async def test_sign_in_on_a_socket_is_refused(
+    lab: Lab, browser: Browser, socket: Any, caplog: Any
+) -> None:  # J7
     """No response could set the cookie: RuntimeError says so, and nothing changes."""
     await lab.open_session(browser, user="alice")
     connection = await socket(Writes)
@@ -248,7 +252,9 @@ async def test_sign_in_on_a_socket_is_refused(lab: Lab, browser: Browser, socket
 
 
 @pytest.mark.gen_test
-async def test_fresh_session_that_is_over_closes_the_socket(lab: Lab, browser: Browser, socket: Any) -> None:
+async def test_fresh_session_that_is_over_closes_the_socket(
+    lab: Lab, browser: Browser, socket: Any
+) -> None:  # J7
     """A message that comes before the announcement is not handled for a session that is gone."""
     sid = await lab.open_session(browser, user="alice")
     connection = await socket(Writes)
@@ -292,7 +298,7 @@ async def test_store_that_is_down_asks_to_come_again(lab: Lab, browser: Browser,
 
 
 @pytest.mark.gen_test
-async def test_too_many_messages_close_the_socket(lab: Lab, browser: Browser, socket: Any) -> None:
+async def test_too_many_messages_close_the_socket(lab: Lab, browser: Browser, socket: Any) -> None:  # J6
     """Twice the rate at once is allowed, and no more."""
     await lab.open_session(browser, user="alice")
     connection = await socket(type("Slow", (Echo,), {"max_messages_per_s": 2.0}))
@@ -305,7 +311,7 @@ async def test_too_many_messages_close_the_socket(lab: Lab, browser: Browser, so
 
 
 @pytest.mark.gen_test
-async def test_too_large_message_closes_the_socket(lab: Lab, browser: Browser, socket: Any) -> None:
+async def test_too_large_message_closes_the_socket(lab: Lab, browser: Browser, socket: Any) -> None:  # J6
     """64 KiB are allowed, and no more."""
     await lab.open_session(browser, user="alice")
     connection = await socket(Echo)
@@ -320,7 +326,7 @@ async def test_too_large_message_closes_the_socket(lab: Lab, browser: Browser, s
 @pytest.mark.gen_test
 async def test_activity_is_the_choice_of_the_class(
     lab: Lab, browser: Browser, socket: Any, activity: str, touches: int
-) -> None:
+) -> None:  # J4
     """Messages extend the session if the class says so, at most once a minute; a handshake does."""
     await lab.open_session(browser, user="alice")
     connection = await socket(type("Active", (Echo,), {"socket_activity": activity}))
