@@ -123,6 +123,7 @@ async def serve(
         await asyncio.Event().wait()
     finally:
         http.stop()
+        await sessions.watch.aclose()  # ends sockets and streams, so that their clients know why
         await http.close_all_connections()
         await sessions.aclose()
 
