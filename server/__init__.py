@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from stormcellar.events import Event, Events, Kind
     from stormcellar.lifetime import Lifetime
+    from stormcellar.sessions.data.keys import Key
     from stormcellar.sessions.data.limits import is_private_key
     from stormcellar.sessions.live.watch import Rechecks
     from stormcellar.sessions.manager import SessionManager
@@ -34,6 +35,7 @@ __all__ = [
     "Event",
     "Events",
     "InsecureTransport",
+    "Key",
     "Kind",
     "Lifetime",
     "PasswordRefused",
@@ -59,6 +61,7 @@ __all__ = [
 _MODULES = {
     "Event": "events",
     "Events": "events",
+    "Key": "sessions.data.keys",
     "Kind": "events",
     "Lifetime": "lifetime",
     "Rechecks": "sessions.live.watch",

@@ -13,7 +13,7 @@ from tests.support.running import ROOT, environment
 
 LIBRARY = {
     *("SessionMixin", "SessionManager", "Session", "Lifetime", "session_settings", "reauthenticated"),
-    *("Event", "Events", "Kind", "is_private_key", "add_security_headers"),
+    *("Event", "Events", "Key", "Kind", "is_private_key", "add_security_headers"),
     *("SessionError", "SessionEnded", "SessionChanged", "SessionTooLarge", "InsecureTransport"),
     *("SignInRevoked", "ReauthenticationRequired", "PasswordRefused", "Throttled"),
     *("SessionSocketMixin", "SessionStreamMixin", "Rechecks"),

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, MutableMapping
-from functools import lru_cache, wraps
+from collections.abc import Callable, Collection, Coroutine
+from functools import wraps
 from secrets import token_hex
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
+from stormcellar.sessions.data.keys import Key, V
 from stormcellar.sessions.data.limits import FLASH
-from stormcellar.sessions.data.tracked import Unreadable
+from stormcellar.sessions.data.mapping import SessionMapping
 from stormcellar.sessions.lifecycle import Lifecycle
 from stormcellar.sessions.state import SessionState
 from stormcellar.stores import Record
 from stormcellar.stores.records import check_keys, check_user
-
-log = logging.getLogger("stormcellar.session")
-
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,7 +34,7 @@ def _verb(method: Verb[P, T]) -> Verb[P, T]:
     return call
 
 
-class Session(MutableMapping[str, Any]):
+class Session(SessionMapping):
     """The session of one request: a mapping from key to JSON value.
 
     Keys match `[A-Za-z_][A-Za-z0-9_:-]{0,63}`. Values are JSON: None, bool, int, float, str, list, and dict
@@ -47,7 +44,7 @@ class Session(MutableMapping[str, Any]):
     `SessionManager.load` creates it. It belongs to one request and to one task at a time.
     """
 
-    __slots__ = ("__weakref__", "_lifecycle", "_state")
+    __slots__ = ("__weakref__", "_lifecycle")
 
     def __init__(self, lifecycle: Lifecycle, state: SessionState) -> None:
         self._lifecycle = lifecycle
@@ -77,7 +74,7 @@ class Session(MutableMapping[str, Any]):
         self,
         user: str,
         *,
-        keep: Collection[str] = (),
+        keep: Collection[str | Key[Any]] = (),
         auth_ms: int | None = None,
         remember: bool | None = None,
         afresh: bool = True,
@@ -109,10 +106,11 @@ class Session(MutableMapping[str, Any]):
         check_user(user)
         if isinstance(keep, str | bytes):
             raise TypeError("keep must be a collection of keys, not one string")
-        check_keys(keep)
+        kept: Collection[Any] = keep
+        check_keys(kept)
         await _shielded(
             self._lifecycle.sign_in.login(
-                self._state, user, keep=keep, auth_ms=auth_ms, remember=remember, afresh=afresh
+                self._state, user, keep=kept, auth_ms=auth_ms, remember=remember, afresh=afresh
             )
         )
 
@@ -164,8 +162,12 @@ class Session(MutableMapping[str, Any]):
         self._state.require_open()
         await self._lifecycle.commit(self._state)
 
+    @overload
+    def modify(self, /, key: Key[V], change: Callable[[V | None], V]) -> Coroutine[Any, Any, V]: ...
+    @overload
+    def modify(self, /, key: str, change: Callable[[Any], Any]) -> Coroutine[Any, Any, Any]: ...
     @_verb
-    async def modify(self, key: str, change: Callable[[Any], Any]) -> Any:
+    async def modify(self, key: Any, change: Callable[[Any], Any]) -> Any:
         """Replace the value of *key* by `change(value)`, atomically against every other request.
 
         *change* gets the current value (None if absent) and is called again if another request was faster.
@@ -221,42 +223,6 @@ class Session(MutableMapping[str, Any]):
     def _flash_keys(self) -> list[str]:
         return sorted(key for key in self._state.data.names() if key.startswith(FLASH) and key in self)
 
-    # --- the mapping ---
-
-    def __getitem__(self, key: str) -> Any:
-        try:
-            return self._state.data.read(key)
-        except Unreadable:
-            _log_unreadable(self.handle, key)
-            raise
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self._state.require_writable()
-        self._state.data.write(key, value)
-
-    def __delitem__(self, key: str) -> None:
-        self._state.require_writable()
-        self._state.data.delete(key)
-
-    def clear(self) -> None:
-        """Remove every key, those with an unreadable value too."""
-        self._state.require_writable()
-        self._state.data.clear()
-
-    def __ior__(self, other: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Self:
-        self.update(other)
-        return self
-
-    def __iter__(self) -> Iterator[str]:
-        names = self._state.data.names()
-        return iter([key for key in names if not key.startswith(FLASH) and key in self])
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __bool__(self) -> bool:
-        return any(True for _ in self)
-
     def __repr__(self) -> str:
         return f"<Session {self.handle} {self._state.presence.name.lower()}>"
 
@@ -272,9 +238,3 @@ async def _shielded(verb: Coroutine[Any, Any, None]) -> None:
     It holds the lock of the session, and the response waits for that lock.
     """
     await asyncio.shield(asyncio.get_running_loop().create_task(verb))
-
-
-@lru_cache(maxsize=1024)
-def _log_unreadable(handle: str | None, key: str) -> None:
-    # The cache logs this once per session and key, in bounded memory.
-    log.error("session %s holds a value for %r that is not JSON; it reads as absent", handle, key)
