@@ -35,13 +35,17 @@ class Kind(StrEnum):
     was renewed away long ago (`reused`), its session was ended (`ended`), or there is no trace of the
     session, which expired, or ended more than ten minutes ago (`unknown`)."""
     SIGN_IN_FAILED = "sign_in_failed"
+    """A name or a password was wrong."""
     SIGN_IN_THROTTLED = "sign_in_throttled"
+    """A sign-in was refused unchecked: too many attempts."""
     PASSWORD_CHANGED = "password_changed"  # noqa: S105  a name
+    """A user changed their password."""
     FORM_REJECTED = "form_rejected"
     """A form had no valid form token."""
     ORIGIN_REJECTED = "origin_rejected"
     """An unsafe request came from another site."""
     STORE_FAILED = "store_failed"
+    """A request was answered with 503: the store did not answer."""
     RELOADED = "reloaded"
     """Signing keys and certificates were read again."""
 
@@ -56,9 +60,11 @@ class Event:
     handle: str | None = None
     """Identifies the session; authorises nothing."""
     user: str | None = None
+    """Who is, or was, signed in; at a sign-in, the user who was named."""
     address: str | None = None
     """IP address of the client that sent the request."""
     reason: str | None = None
+    """One word that says more; see `Kind`."""
 
 
 class Events:
