@@ -18,7 +18,7 @@ VERSIONS := 3.11 3.12 3.13
 OTHERS := $(VERSIONS:%=test-%)
 PYENV_ROOT ?= $(HOME)/.pyenv
 
-.PHONY: relink run test test-interpreters $(OTHERS) lint races stalls failovers faults load profile calls bench bench-quick bench-smoke scale peers redis mongo clean
+.PHONY: relink run test test-interpreters $(OTHERS) lint races stalls failovers faults load docs profile calls bench bench-quick bench-smoke scale peers redis mongo clean
 
 run: $(VENV)/run
 	$(BIN)/python run.py $(ARGS)
@@ -44,6 +44,11 @@ lint: $(VENV)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict -p stormcellar
 	$(BIN)/mypy --strict run.py examples
+
+# The documentation site, in var/site/; open var/site/index.html. A warning, such as a broken link, is an error.
+docs: $(VENV)/docs
+	rm -rf var/site
+	$(BIN)/sphinx-build -q -W --keep-going -c docs/site docs var/site
 
 # A thousand rounds of each race between writers, a sign-out and a sign-in, on each store.
 races: $(VENV)/test
@@ -123,6 +128,10 @@ $(VENV)/test: $(VENV)/run
 
 $(VENV)/bench: $(VENV)/test
 	$(INSTALL) '.[all,test,load,bench]'
+	touch $@
+
+$(VENV)/docs: $(VENV)/test
+	$(INSTALL) '.[all,test,docs]'
 	touch $@
 
 clean:

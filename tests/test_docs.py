@@ -1,4 +1,4 @@
-"""The documents: their links, headings, pictures and snippets."""
+"""The documents: their links, their snippets, and what the site's navigation and reference list."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from urllib.parse import unquote
 
 import pytest
 
+import stormcellar
+import stormcellar.stores
 from tests.support.running import ROOT
 
 DOCS = ROOT / "docs"
-PAGES = sorted({ROOT / "README.md", *DOCS.rglob("*.md")})
+PAGES = sorted({ROOT / "README.md", *DOCS.rglob("*.md")} - {DOCS / "changelog.md"})
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.M | re.S)
 LINK = re.compile(r"(!?)\[([^]]*)\]\(([^)\s]+)\)")
 
@@ -85,3 +87,22 @@ def test_every_shell_snippet_parses(page: Path) -> None:
     for snippet in snippets(page, "sh"):
         done = subprocess.run(["bash", "-n"], input=snippet, capture_output=True, text=True, check=False)
         assert done.stderr == "", snippet
+
+
+def test_index_lists_every_page_once() -> None:
+    """The navigation of the site is made from its links."""
+    listed = [target for _, _, target in LINK.findall((DOCS / "index.md").read_text())]
+    pages = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*") if path.suffix in (".md", ".rst")}
+
+    assert sorted(listed) == sorted(pages - {"index.md"})
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [("library", stormcellar.__all__), ("stores", stormcellar.stores.__all__)],
+)
+def test_reference_shows_every_public_name_once(page: str, names: list[str]) -> None:
+    """A name that is exported is explained."""
+    text = (DOCS / "reference" / f"{page}.rst").read_text()
+
+    assert sorted(re.findall(r"^\.\. auto(?!module)\w+:: (\w+)", text, re.M)) == sorted(names)

@@ -39,7 +39,8 @@ def test_extras_are_those_promised(setup: configparser.ConfigParser) -> None:
         name: set(filter(None, text.split("\n"))) for name, text in setup["options.extras_require"].items()
     }
 
-    assert {"server", "redis", "mongo", "uvloop", "domain", "load", "bench", "test", "all"} == set(extras)
+    promised = {"server", "redis", "mongo", "uvloop", "domain", "load", "bench", "docs", "test", "all"}
+    assert promised == set(extras)
     assert extras["all"] == set().union(
         *(extras[each] for each in ("server", "redis", "mongo", "uvloop", "domain"))
     )
