@@ -14,6 +14,8 @@ from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.util import logging
 from tornado.web import RequestHandler
 
+import stormcellar.errors
+import stormcellar.stores
 from stormcellar import Events, Session
 
 project = "Stormcellar"
@@ -43,6 +45,7 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 88
+ERRORS = {**vars(stormcellar.errors), **vars(stormcellar.stores)}
 SECTIONS = Config(napoleon_use_rtype=False)
 
 # What is made by the library or by Tornado, so that how to call it is nobody's business.
@@ -71,7 +74,15 @@ def read_page(app: Sphinx, name: str, source: list[str]) -> None:
 def read_docstring(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
     """Read the sections of a docstring, such as Args."""
     # In the docstring of an attribute napoleon takes what stands before a colon for its type.
-    lines[:] = GoogleDocstring(lines, SECTIONS, app, "function", name, obj, options).lines()
+    read = GoogleDocstring(lines, SECTIONS, app, "function", name, obj, options).lines()
+    lines[:] = [line for each in read for line in explain_errors(each)]
+
+
+def explain_errors(line: str) -> list[str]:
+    """Give each error that a docstring only names the first line of its own docstring."""
+    named = re.fullmatch(r":raises ([\w, ]+):", line)
+    errors = named[1].split(", ") if named else []
+    return [f":raises {each}: {ERRORS[each].__doc__.splitlines()[0]}" for each in errors] or [line]
 
 
 def read_signature(
