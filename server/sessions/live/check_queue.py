@@ -90,7 +90,7 @@ class CheckQueue:
             await self._check(again)
 
     async def _check(self, asked: Sequence[Watched]) -> None:
-        if not await self._is_confirmed(asked):
+        if asked and not await self._is_confirmed(asked):
             # One node of a cluster may be down: those on the others have an answer if asked for alone.
             alone = [each for each in asked if each.end is None]
             confirmed = await asyncio.gather(*(self._is_confirmed([each]) for each in alone))

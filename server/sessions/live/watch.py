@@ -7,17 +7,18 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import cycle
 
 from stormcellar.events import Events, Kind
 from stormcellar.sessions.account_check import AccountCheck
 from stormcellar.sessions.background import BackgroundWork
-from stormcellar.sessions.live.check_queue import SLICE, WORKERS, CheckQueue
+from stormcellar.sessions.live.check_queue import WORKERS, CheckQueue
+from stormcellar.sessions.live.held import TURNS, Held
 from stormcellar.sessions.live.watched import End, Watched
 from stormcellar.stores import (
     Absent,
     Announcing,
     Credential,
-    Handle,
     Record,
     Store,
     Why,
@@ -25,6 +26,10 @@ from stormcellar.stores import (
 
 log = logging.getLogger("stormcellar.sessions")
 
+UNTIL_YIELD = 20
+"""Other work of the event loop has its turn after so many sessions: the end of one takes 0.1 ms."""
+TIMER_OFF_S = 0.02
+"""How far the timer of an expiry may be off before it is set anew."""
 LISTEN_AGAIN_S = 1.0
 """The pause after the announcements of a store have failed."""
 
@@ -78,7 +83,7 @@ class SessionWatch:
         self._events = events
         self._now_ms = now_ms
         self._rechecks = rechecks
-        self._held: dict[Handle, set[Watched]] = {}
+        self._held = Held()
         self._queue = CheckQueue(
             self._confirm, lambda watched: self._finish(watched, End.STORE_DOWN), longest_s=rechecks.longest_s
         )
@@ -91,7 +96,7 @@ class SessionWatch:
 
     def __len__(self) -> int:
         """Return how many holders there are."""
-        return sum(map(len, self._held.values()))
+        return len(self._held)
 
     def hold(self, record: Record) -> Watched:
         """Watch the session of *record*, as loaded. It is checked at once: it may have ended since then.
@@ -104,8 +109,7 @@ class SessionWatch:
             watched.finish(End.STOPPED)
             return watched
         self._start()
-        self._held.setdefault(record.handle, set()).add(watched)
-        watched.checked_s = asyncio.get_running_loop().time()
+        self._held.add(watched)
         self._set_timer(watched)
         self._queue.add([watched], is_urgent=False)
         return watched
@@ -117,10 +121,7 @@ class SessionWatch:
         if watched.timer is not None:
             watched.timer.cancel()
             watched.timer = None
-        holders = self._held.get(watched.record.handle, set())
-        holders.discard(watched)
-        if not holders:
-            self._held.pop(watched.record.handle, None)
+        self._held.discard(watched)
 
     def check(self, watched: Watched) -> None:
         """Check the session of *watched* now."""
@@ -135,16 +136,18 @@ class SessionWatch:
         Args:
             user: Whose account has changed; None: it may be any.
         """
-        held = [each for each in self._all() if user in (None, each.record.user)]
-        for begin in range(0, len(held), SLICE):
-            for watched in held[begin : begin + SLICE]:
-                await self._check_account(watched)
-            await asyncio.sleep(0)
+        held = [each for each in self._held if user in (None, each.record.user)]
+        for number, watched in enumerate(held, start=1):
+            if number % UNTIL_YIELD == 0:
+                await asyncio.sleep(0)
+            await self._check_account(watched)
 
     async def aclose(self) -> None:
         """Tell every holder `STOPPED`, and stop. Idempotent."""
         self.is_closed = True
-        for watched in self._all():
+        for number, watched in enumerate(list(self._held)):
+            if number % UNTIL_YIELD == 0:
+                await asyncio.sleep(0)
             self._finish(watched, End.STOPPED)
         for callback in list(self.at_stop):
             callback()
@@ -169,7 +172,7 @@ class SessionWatch:
             try:
                 async with aclosing(store.gone()) as announced:
                     async for handle in announced:
-                        held = self._all() if handle is None else self._held.get(handle, ())
+                        held = self._held if handle is None else self._held.of(handle)
                         self._queue.add(held, is_urgent=handle is not None)
                 return  # the store is closed
             except Exception:  # of a store of the application's own; it is asked regularly meanwhile
@@ -177,25 +180,30 @@ class SessionWatch:
                 await asyncio.sleep(LISTEN_AGAIN_S)
 
     async def _check_regularly(self) -> None:
-        """Have every session checked that was not in the last `every_s`."""
-        every_s, loop = self._rechecks.every_s, asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(every_s / 10)
-            oldest_s = loop.time() - 0.8 * every_s
-            self._queue.add(
-                [each for each in self._all() if each.checked_s < oldest_s and each.unconfirmed_s is None],
-                is_urgent=False,
-            )
+        """Have every session checked in its turn, so within `every_s`."""
+        loop, every_s = asyncio.get_running_loop(), self._rechecks.every_s
+        next_s = loop.time()
+        for turn in cycle(self._held.turns):
+            # A tenth of the interval is left for the check. No turn is left out if the process paused.
+            next_s = max(next_s + 0.9 * every_s / TURNS, loop.time() - every_s)
+            await asyncio.sleep(next_s - loop.time())
+            due = [each for holders in turn.values() for each in holders if each.unconfirmed_s is None]
+            self._queue.add(due, is_urgent=False)
 
     def _set_timer(self, watched: Watched) -> None:
         """Have the session checked when its time is over: another request may have extended it."""
+        loop = asyncio.get_running_loop()
+        over_s = loop.time() + max(0, _over_ms(watched.record) - self._now_ms()) / 1000
         if watched.timer is not None:
+            # A new timer would take more time than the rest of a check.
+            if abs(watched.timer.when() - over_s) < TIMER_OFF_S:
+                return
             watched.timer.cancel()
-        left_ms = _over_ms(watched.record) - self._now_ms()
-        watched.timer = asyncio.get_running_loop().call_later(max(0, left_ms) / 1000, self.check, watched)
+        watched.timer = loop.call_at(over_s, self._expect, watched)
 
-    def _all(self) -> list[Watched]:
-        return [watched for holders in self._held.values() for watched in holders]
+    def _expect(self, watched: Watched) -> None:
+        watched.timer = None
+        self.check(watched)
 
     # --- the check ---
 
@@ -205,13 +213,12 @@ class SessionWatch:
         Raises:
             StoreError: No answer.
         """
-        now_s = asyncio.get_running_loop().time()
-        for watched in asked:
-            watched.checked_s = now_s
         # The credentials as they are now: another check may follow a renewal meanwhile.
         credentials = [watched.credential for watched in asked]
         found = await self._states(set(credentials))
-        for watched, credential in zip(asked, credentials, strict=True):
+        for number, (watched, credential) in enumerate(zip(asked, credentials, strict=True), start=1):
+            if number % UNTIL_YIELD == 0:
+                await asyncio.sleep(0)
             state = found[credential]
             try:
                 end = await self._end_of(watched.record, state)
@@ -227,6 +234,7 @@ class SessionWatch:
                 self._finish(watched, end)
             else:
                 watched.confirm(state)
+                # The clock may have been set, so the time of the timer is compared, not that of the record.
                 self._set_timer(watched)
 
     async def _check_account(self, watched: Watched) -> None:
@@ -275,7 +283,7 @@ class SessionWatch:
     def _finish_all(self, record: Record, end: End | None) -> None:
         """Tell everybody who holds the session of *record* that there is no such session any more."""
         assert end is not None
-        for watched in list(self._held.get(record.handle, ())):
+        for watched in list(self._held.of(record.handle)):
             self._finish(watched, end)
         if end is End.EXPIRED:
             self._events.emit(Kind.EXPIRED, handle=record.handle, user=record.user)

@@ -67,8 +67,12 @@ class Watched:
 
     def confirm(self, record: Record) -> None:
         """Record that the session is live, as *record* says."""
+        self.unconfirmed_s = None
+        # An equal record would take its memory a second time: the request of the holder has the first one.
+        if record == self.record:
+            return
         is_new = record.expires_ms != self.record.expires_ms
-        self.record, self.unconfirmed_s = record, None
+        self.record = record
         if is_new and self.on_new_expiry is not None:
             self.on_new_expiry()
 

@@ -1,0 +1,130 @@
+"""`SessionWatch` with very many sessions: its work leaves the event loop to others."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from stormcellar.sessions.live.check_queue import WORKERS
+from stormcellar.sessions.live.watch import UNTIL_YIELD, Rechecks
+from stormcellar.sessions.live.watched import End, Watched
+from stormcellar.stores import Credential
+from stormcellar.stores.memory import MemoryStore
+from tests.sessions.live.test_watch import LATE_S, NEVER, Watching, now_ms
+from tests.support.fakes import SteeredStore
+
+MANY = 600
+
+
+class SizesStore(SteeredStore):
+    """A store that records which sessions each call of `states` asks for."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryStore())
+        self.asked: list[set[Credential]] = []
+
+    async def states(self, credentials: Any, *, now_ms: int) -> Any:
+        """Record and pass on."""
+        self.asked.append(set(credentials))
+        return await super().states(credentials, now_ms=now_ms)
+
+
+@asynccontextmanager
+async def held_by_many(rechecks: Rechecks) -> AsyncIterator[tuple[Watching, list[Watched]]]:
+    """Hold `MANY` sessions, each of which was checked once."""
+    it = Watching(SizesStore(), rechecks, {"ada": 0})
+    held = [it.watch.hold(await it.new())]
+    await it.settle()  # the store is heard from now on, so it does not have all checked again
+    held += [it.watch.hold(await it.new()) for _ in range(MANY - 1)]
+    asked: list[set[Credential]] = it.store.asked
+    async with asyncio.timeout(LATE_S):
+        while sum(map(len, asked)) < MANY:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    asked.clear()
+    try:
+        yield it, held
+    finally:
+        await it.watch.aclose()
+
+
+async def most_at_once(held: list[Watched], end: Any) -> int:
+    """Return how many of *held* are told of their end without a turn for others, while *end* runs."""
+    turn, told = 0, Counter[int]()
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    for each in held:
+        each.on_end(lambda _: told.update([turn]))
+    counting = asyncio.create_task(count_turns())
+    await end
+    async with asyncio.timeout(LATE_S):
+        while told.total() < len(held):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    counting.cancel()
+    return max(told.values())
+
+
+@pytest.mark.gen_test
+async def test_regular_checks_are_spread_over_the_interval() -> None:
+    """All are checked within it, although they were opened at once, and never many of them together."""
+    every_s = 1.0
+    async with held_by_many(Rechecks(every_s=every_s)) as (it, held):
+        await asyncio.sleep(every_s)
+        asked = it.store.asked
+
+        assert set().union(*asked) == {each.credential for each in held}
+        assert max(map(len, asked)) < MANY / 6
+
+
+@pytest.mark.gen_test
+async def test_all_are_checked_after_a_pause_of_the_process() -> None:
+    """As soon as it goes on: none waits for its turn once more."""
+    async with held_by_many(Rechecks(every_s=1.0)) as (it, held):
+        it.store.asked.clear()
+        time.sleep(1.5)  # noqa: ASYNC251  as SIGSTOP does
+        await asyncio.sleep(0.1)
+
+        assert set().union(*it.store.asked) == {each.credential for each in held}
+
+
+@pytest.mark.gen_test
+async def test_store_is_not_asked_for_nothing() -> None:
+    """Although several checks may run at once."""
+    async with held_by_many(NEVER) as (it, held):
+        for _ in range(2):  # with the second, every worker is idle
+            it.store.asked.clear()
+            it.watch.check(held[0])
+            await it.settle()
+
+        assert [len(each) for each in it.store.asked] == [1]
+
+
+@pytest.mark.gen_test
+async def test_other_work_has_its_turn_while_very_many_end() -> None:
+    """The ends that were announced together are told a few at a time."""
+    async with held_by_many(NEVER) as (it, held):
+
+        async def end_all() -> None:
+            for each in held:
+                await it.store.destroy(each.record.handle, now_ms=now_ms())
+
+        assert await most_at_once(held, end_all()) <= WORKERS * UNTIL_YIELD
+        assert {each.end for each in held} == {End.SIGNED_OUT}
+
+
+@pytest.mark.gen_test
+async def test_other_work_has_its_turn_during_a_stop() -> None:
+    """A server that stops goes on with the requests in flight."""
+    async with held_by_many(NEVER) as (it, held):
+        assert await most_at_once(held, it.watch.aclose()) <= UNTIL_YIELD
+        assert {each.end for each in held} == {End.STOPPED}
