@@ -41,10 +41,14 @@ class OpenSocket:
         counts_messages: Whether each message is activity of the session.
     """
 
-    watched: Watched | None = None
-    """The session; None for a visitor without one."""
+    __slots__ = (
+        *("_bucket", "_counts_messages", "_handler", "_is_closing"),
+        *("_sessions", "_touched_s", "watched"),
+    )
 
     def __init__(self, handler: Any, *, messages_per_s: float, counts_messages: bool) -> None:
+        self.watched: Watched | None = None
+        """The session; None for a visitor without one."""
         self._handler = handler
         self._sessions: SessionManager = handler.sessions
         self._bucket = Bucket(messages_per_s)

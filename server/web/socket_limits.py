@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from tornado.web import HTTPError
 
@@ -23,9 +23,8 @@ class OpenCounts:
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()
 
-    @contextmanager
-    def counted(self, limits: dict[str, int]) -> Iterator[None]:
-        """Count one more for each key of *limits* while the block runs.
+    def add(self, limits: dict[str, int]) -> None:
+        """Count one more for each key of *limits*.
 
         Raises:
             TooMany: A key has as many as its limit; nothing was counted.
@@ -34,13 +33,13 @@ class OpenCounts:
             if self._open[key] >= limit:
                 raise TooMany(f"{limit} are open for this {key.partition(' ')[0]}")
         self._open.update(limits.keys())
-        try:
-            yield
-        finally:
-            self._open.subtract(limits.keys())
-            for key in limits:
-                if not self._open[key]:
-                    del self._open[key]
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Count one less for each of *keys*."""
+        for key in keys:
+            self._open[key] -= 1
+            if not self._open[key]:
+                del self._open[key]
 
 
 COUNTS = "stormcellar_open_counts"
@@ -60,12 +59,14 @@ def counted(handler: SessionHandler, *, per_session: int, per_address: int) -> I
     limits = _limits(
         handler.session.handle, handler.client_address(), per_session=per_session, per_address=per_address
     )
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(counts.counted(limits))
-        except TooMany as exc:
-            raise HTTPError(429, "a socket or a stream was refused: %s", exc) from None
+    try:
+        counts.add(limits)
+    except TooMany as exc:
+        raise HTTPError(429, "a socket or a stream was refused: %s", exc) from None
+    try:
         yield
+    finally:
+        counts.remove(limits)
 
 
 def _limits(handle: str | None, address: str, *, per_session: int, per_address: int) -> dict[str, int]:
@@ -81,6 +82,8 @@ class Bucket:
     Args:
         clock: Seconds that only go forward.
     """
+
+    __slots__ = ("_at_s", "_clock", "_left", "_most", "_per_s")
 
     def __init__(self, per_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_s = per_s

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 
 from stormcellar.stores import Credential, Record
@@ -35,17 +36,26 @@ class Watched:
         record: The session as loaded.
     """
 
+    __slots__ = (
+        "_callbacks",
+        "_ended",
+        "end",
+        "is_held",
+        "on_new_expiry",
+        "record",
+        "timer",
+        "unconfirmed_s",
+    )
+
     def __init__(self, record: Record) -> None:
-        self.record = record
+        # The data of the session would stay in memory as long as it is held.
+        self.record = replace(record, data={}) if record.data else record
         """The session as it was last confirmed, without data."""
         self.end: End | None = None
         """Why the session is over; None while it is live."""
-        self.ended = asyncio.Event()
-        """Set when the session is over."""
+        self._ended: asyncio.Event | None = None
         self.is_held = True
         """False once its holder has let go, or was told that the session is over."""
-        self.checked_s = 0.0
-        """When the store was last asked for the session, on the loop's clock."""
         self.unconfirmed_s: float | None = None
         """Since when the store does not say whether the session is live, on the loop's clock."""
         self.timer: asyncio.TimerHandle | None = None
@@ -57,6 +67,16 @@ class Watched:
     def credential(self) -> Credential:
         """What is live now; a renewal of the ID changes it."""
         return self.record.credential
+
+    @property
+    def ended(self) -> asyncio.Event:
+        """Set when the session is over."""
+        # Made on first use: most holders take a callback, and an event takes 900 bytes.
+        if self._ended is None:
+            self._ended = asyncio.Event()
+            if self.end is not None:
+                self._ended.set()
+        return self._ended
 
     def on_end(self, callback: Callable[[End], None]) -> None:
         """Call *callback* when the session is over, at once if it is. It must not block."""
@@ -81,7 +101,8 @@ class Watched:
         if self.end is not None:
             return
         self.end = end
-        self.ended.set()
+        if self._ended is not None:
+            self._ended.set()
         for callback in self._callbacks:
             try:
                 callback(end)

@@ -16,7 +16,7 @@ from stormcellar.sessions.live.watch import UNTIL_YIELD, Rechecks
 from stormcellar.sessions.live.watched import End, Watched
 from stormcellar.stores import Credential
 from stormcellar.stores.memory import MemoryStore
-from tests.sessions.live.test_watch import LATE_S, NEVER, Watching, now_ms
+from tests.sessions.live.test_watch import LATE_S, NEVER, Watching, end_of, live_record, now_ms
 from tests.support.fakes import SteeredStore
 
 MANY = 600
@@ -128,3 +128,23 @@ async def test_other_work_has_its_turn_during_a_stop() -> None:
     async with held_by_many(NEVER) as (it, held):
         assert await most_at_once(held, it.watch.aclose()) <= UNTIL_YIELD
         assert {each.end for each in held} == {End.STOPPED}
+
+
+@pytest.mark.gen_test
+async def test_event_is_set_whenever_it_is_asked_for() -> None:
+    """Before the end or after it."""
+    record = live_record()
+    early, late = Watched(record), Watched(record)
+    waiting = asyncio.create_task(end_of(early))
+    await asyncio.sleep(0)
+    for each in (early, late):
+        each.finish(End.EXPIRED)
+
+    assert (await waiting, await end_of(late)) == (End.EXPIRED, End.EXPIRED)
+
+
+def test_data_is_not_kept_in_memory() -> None:
+    """Only what identifies the session is."""
+    record = live_record(data={"cart": b"[]"})
+
+    assert (Watched(record).record.data, Watched(record).record.credential) == ({}, record.credential)
