@@ -82,12 +82,15 @@ class CheckQueue:
                 if watched.unconfirmed_s is not None and watched.unconfirmed_s <= oldest_s:
                     self.discard(watched)
                     self._give_up(watched)
-            again = list(islice(self._unconfirmed, SLICE))
-            for watched in again:
-                del self._unconfirmed[watched]
+            # Without a pause while some get an answer: very many may have waited for the same store.
+            while again := list(islice(self._unconfirmed, SLICE)):
+                for watched in again:
+                    del self._unconfirmed[watched]
+                await self._check(again)
+                if all(watched in self._unconfirmed for watched in again):
+                    break
             if not self._unconfirmed:
                 self._has_unconfirmed.clear()
-            await self._check(again)
 
     async def _check(self, asked: Sequence[Watched]) -> None:
         if asked and not await self._is_confirmed(asked):

@@ -14,7 +14,7 @@ import pytest
 from stormcellar.sessions.live.check_queue import WORKERS
 from stormcellar.sessions.live.watch import UNTIL_YIELD, Rechecks
 from stormcellar.sessions.live.watched import End, Watched
-from stormcellar.stores import Credential
+from stormcellar.stores import Credential, StoreUnavailable
 from stormcellar.stores.memory import MemoryStore
 from tests.sessions.live.test_watch import LATE_S, NEVER, Watching, end_of, live_record, now_ms
 from tests.support.fakes import SteeredStore
@@ -107,6 +107,21 @@ async def test_store_is_not_asked_for_nothing() -> None:
             await it.settle()
 
         assert [len(each) for each in it.store.asked] == [1]
+
+
+@pytest.mark.gen_test
+async def test_store_that_answers_again_is_asked_for_all_at_once() -> None:
+    """So no socket is closed since its session has to wait behind very many others."""
+    async with held_by_many(Rechecks(every_s=0.2, patience_s=1.2)) as (it, held):
+        it.store.fail["states"] = StoreUnavailable("states")
+        async with asyncio.timeout(LATE_S):
+            while any(each.unconfirmed_s is None for each in held):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        del it.store.fail["states"]
+        await asyncio.sleep(1.5)
+
+        assert Counter(each.end for each in held) == {None: MANY}
+        assert all(each.unconfirmed_s is None for each in held)
 
 
 @pytest.mark.gen_test
