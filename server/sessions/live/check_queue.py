@@ -16,6 +16,8 @@ SLICE = 200
 """How many sessions one call of the store asks for."""
 WORKERS = 4
 """How many such calls run at once: one that waits for a silent node does not hold up the others."""
+UNTIL_YIELD = 20
+"""Other work of the event loop has its turn after so many sessions: the end of one takes 0.1 ms."""
 AGAIN_S = 0.5
 """The pause before sessions without an answer are asked for again."""
 
@@ -78,7 +80,9 @@ class CheckQueue:
             await self._has_unconfirmed.wait()
             await asyncio.sleep(AGAIN_S)
             oldest_s = asyncio.get_running_loop().time() - self._longest_s
-            for watched in list(self._unconfirmed):
+            for number, watched in enumerate(list(self._unconfirmed), start=1):
+                if number % UNTIL_YIELD == 0:
+                    await asyncio.sleep(0)
                 if watched.unconfirmed_s is not None and watched.unconfirmed_s <= oldest_s:
                     self.discard(watched)
                     self._give_up(watched)

@@ -12,7 +12,7 @@ from itertools import cycle
 from stormcellar.events import Events, Kind
 from stormcellar.sessions.account_check import AccountCheck
 from stormcellar.sessions.background import BackgroundWork
-from stormcellar.sessions.live.check_queue import WORKERS, CheckQueue
+from stormcellar.sessions.live.check_queue import UNTIL_YIELD, WORKERS, CheckQueue
 from stormcellar.sessions.live.held import TURNS, Held
 from stormcellar.sessions.live.watched import End, Watched
 from stormcellar.stores import (
@@ -26,8 +26,6 @@ from stormcellar.stores import (
 
 log = logging.getLogger("stormcellar.sessions")
 
-UNTIL_YIELD = 20
-"""Other work of the event loop has its turn after so many sessions: the end of one takes 0.1 ms."""
 TIMER_OFF_S = 0.02
 """How far the timer of an expiry may be off before it is set anew."""
 LISTEN_AGAIN_S = 1.0
