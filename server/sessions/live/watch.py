@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 
 from stormcellar.events import Events, Kind
@@ -143,11 +144,12 @@ class SessionWatch:
     async def aclose(self) -> None:
         """Tell every holder `STOPPED`, and stop. Idempotent."""
         self.is_closed = True
-        for number, watched in enumerate(list(self._held)):
+        callbacks: list[Callable[[], None]] = [
+            partial(self._finish, each, End.STOPPED) for each in self._held
+        ]
+        for number, callback in enumerate([*callbacks, *self.at_stop]):
             if number % UNTIL_YIELD == 0:
                 await asyncio.sleep(0)
-            self._finish(watched, End.STOPPED)
-        for callback in list(self.at_stop):
             callback()
         tasks, self._tasks = self._tasks, []
         for task in tasks:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -157,7 +158,10 @@ async def test_other_work_has_its_turn_while_very_many_are_given_up() -> None:
 async def test_other_work_has_its_turn_during_a_stop() -> None:
     """A server that stops goes on with the requests in flight."""
     async with held_by_many(NEVER) as (it, held):
-        assert await most_at_once(held, it.watch.aclose()) <= UNTIL_YIELD
+        visitors = [Watched(live_record()) for _ in range(MANY)]  # they have no session to hold
+        it.watch.at_stop |= {partial(each.finish, End.STOPPED) for each in visitors}
+
+        assert await most_at_once([*held, *visitors], it.watch.aclose()) <= UNTIL_YIELD
         assert {each.end for each in held} == {End.STOPPED}
 
 
