@@ -18,7 +18,7 @@ VERSIONS := 3.11 3.12 3.13
 OTHERS := $(VERSIONS:%=test-%)
 PYENV_ROOT ?= $(HOME)/.pyenv
 
-.PHONY: relink run test test-interpreters $(OTHERS) lint races stalls failovers faults load docs profile calls bench bench-quick bench-smoke scale peers redis mongo clean
+.PHONY: relink run test test-interpreters $(OTHERS) lint races stalls failovers faults load docs profile calls bench bench-quick bench-live bench-smoke scale peers redis mongo clean
 
 run: $(VENV)/run
 	$(BIN)/python run.py $(ARGS)
@@ -96,6 +96,10 @@ bench-quick: $(VENV)/bench
 scale: $(VENV)/bench
 	$(BIN)/python -m benchmarks.scale $(ARGS)
 
+# How soon sockets close after the end of their session, and what ten thousand of them cost; in twelve minutes.
+bench-live: $(VENV)/bench
+	$(BIN)/python -m benchmarks.live $(ARGS)
+
 # Each part of the suite once and very shortly, for CI: that it works, not how fast anything is.
 SMOKE := --rounds 1 --sessions 50 --connections 4 --generator python --out var/bench/smoke
 bench-smoke: $(VENV)/bench
@@ -103,6 +107,8 @@ bench-smoke: $(VENV)/bench
 	$(BIN)/python -m benchmarks.scale $(SMOKE) --seconds 0.1 --axis sessions users keys --most 500 --store memory
 	$(BIN)/python -m benchmarks.profile --seconds 0.3
 	$(BIN)/python -m benchmarks.calls --rounds 1
+	$(BIN)/python -m benchmarks.live --store redis --sockets 20 --ends 4 --life-s 2 --interval-s 1 --many 150 \
+		--out var/bench/smoke
 	$(BIN)/python -m benchmarks.load --users 2 --seconds 2 --store memory
 
 # One database in the foreground at its usual address, to try --store by hand.

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from benchmarks.harness import ROOT
 from benchmarks.harness.tables import RESULTS, bench_report, scale_report
+from benchmarks.sockets.tables import live_report
 
 PAGE = ROOT / "docs" / "performance.md"
 PLOTS = ROOT / "docs" / "performance"
-REPORTS = {"bench": bench_report, "scale": scale_report}
+REPORTS = {"bench": bench_report, "scale": scale_report, "live": live_report}
 
 
 def replace_section(page: str, name: str, text: str) -> str:

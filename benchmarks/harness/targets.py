@@ -24,6 +24,15 @@ READ_TO_EXPRESS = {"memory": 1.35, "redis": 1.30, "mongo": 2.5}
 MANY_TO_FEW = 0.95
 """Minimum ratio of reads per second with a million sessions in the store to a thousand."""
 
+PUSH_MEDIAN_MS, PUSH_P99_MS = 20.0, 50.0
+"""Maximum time from the request that ends a session to the close frame at the client of its socket."""
+
+EVERYWHERE_S = 1.0
+"""Maximum time from the answer to "sign out everywhere" of a thousand sessions to the last close frame."""
+
+BLOCK_MS = 20.0
+"""Maximum time for which the regular checks, or the end of many sessions, may block the event loop."""
+
 
 def verdict(value: float, target: float, *, at_most: bool = False) -> str:
     """Return "met" if *value* meets *target*, else "missed"."""
