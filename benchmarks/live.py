@@ -71,6 +71,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--many", type=int, default=10_000, help="sockets of one process; 0: none")
     parser.add_argument("--out", type=Path, default=RESULTS, help="default: var/bench")
     options = parser.parse_args()
+    for name in ("sockets", "ends", "per_s", "rounds", "life_s", "interval_s"):
+        if not getattr(options, name) > 0:
+            parser.error(f"--{name.replace('_', '-')} must be positive, not {getattr(options, name)}")
+    if options.many and options.many <= capacity.FIRST:
+        parser.error(f"--many must be 0 or above {capacity.FIRST}, not {options.many}")
     if options.ends > options.sockets:
         parser.error(f"--ends: {options.ends} is more than the {options.sockets} of --sockets")
     return options

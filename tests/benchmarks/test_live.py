@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from benchmarks import live
 from benchmarks.sockets.tables import CHECK, PUSH, live_report
 
@@ -13,6 +15,29 @@ def test_quantiles_are_times_that_were_measured() -> None:
     assert live.quantiles_ms([n / 1000 for n in range(1, 101)]) == {"p50": 50.5, "p99": 99.0, "max": 100.0}
     assert live.quantiles_ms([0.004]) == {"p50": 4.0, "p99": 4.0, "max": 4.0}
     assert live.quantiles_ms([]) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--per-s=0"], "--per-s must be positive, not 0.0"),
+        (["--rounds=-1"], "--rounds must be positive, not -1"),
+        (["--many=100"], "--many must be 0 or above 100, not 100"),
+        (["--sockets=10", "--ends=11"], "--ends: 11 is more than the 10 of --sockets"),
+    ],
+)
+def test_impossible_measurement_is_refused(
+    arguments: list[str],
+    problem: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Before a server starts."""
+    monkeypatch.setattr("sys.argv", ["live", *arguments])
+    with pytest.raises(SystemExit):
+        live.main()
+
+    assert problem in capsys.readouterr().err
 
 
 def row(found_by: str, p50: float, p99: float, highest: float) -> dict[str, Any]:
