@@ -160,7 +160,7 @@ class SessionWatch:
 
     def _start(self) -> None:
         if not self._tasks:
-            work = [self._queue.retry(), self._check_regularly()]
+            work = [self._queue.retry(), self._queue.give_up(), self._check_regularly()]
             work += [self._queue.work() for _ in range(WORKERS)]
             if isinstance(self._store, Announcing):
                 work.append(self._listen(self._store))
@@ -187,7 +187,7 @@ class SessionWatch:
             # A tenth of the interval is left for the check. No turn is left out if the process paused.
             next_s = max(next_s + 0.9 * every_s / TURNS, loop.time() - every_s)
             await asyncio.sleep(next_s - loop.time())
-            due = [each for holders in turn.values() for each in holders if each.unconfirmed_s is None]
+            due = [each for holders in turn.values() for each in holders if not self._queue.is_asking(each)]
             self._queue.add(due, is_urgent=False)
 
     def _set_timer(self, watched: Watched) -> None:

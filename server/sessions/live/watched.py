@@ -44,7 +44,6 @@ class Watched:
         "on_new_expiry",
         "record",
         "timer",
-        "unconfirmed_s",
     )
 
     def __init__(self, record: Record) -> None:
@@ -56,8 +55,6 @@ class Watched:
         self._ended: asyncio.Event | None = None
         self.is_held = True
         """False once its holder has let go, or was told that the session is over."""
-        self.unconfirmed_s: float | None = None
-        """Since when the store does not say whether the session is live, on the loop's clock."""
         self.timer: asyncio.TimerHandle | None = None
         self.on_new_expiry: Callable[[], None] | None = None
         """Called when a check finds that the session expires at another time. It must not block or raise."""
@@ -87,7 +84,6 @@ class Watched:
 
     def confirm(self, record: Record) -> None:
         """Record that the session is live, as *record* says."""
-        self.unconfirmed_s = None
         # An equal record would take its memory a second time: the request of the holder has the first one.
         if record == self.record:
             return

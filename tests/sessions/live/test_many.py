@@ -17,7 +17,7 @@ from stormcellar.sessions.live.watch import Rechecks
 from stormcellar.sessions.live.watched import End, Watched
 from stormcellar.stores import Credential, StoreUnavailable
 from stormcellar.stores.memory import MemoryStore
-from tests.sessions.live.test_watch import LATE_S, NEVER, Watching, end_of, live_record, now_ms
+from tests.sessions.live.watching import LATE_S, NEVER, Watching, end_of, live_record, now_ms
 from tests.support.fakes import SteeredStore
 
 MANY = 600
@@ -120,13 +120,13 @@ async def test_store_that_answers_again_is_asked_for_all_at_once() -> None:
     async with held_by_many(Rechecks(every_s=0.2, patience_s=1.2)) as (it, held):
         it.store.fail["states"] = StoreUnavailable("states")
         async with asyncio.timeout(LATE_S):
-            while any(each.unconfirmed_s is None for each in held):  # noqa: ASYNC110
+            while not all(map(it.watch._queue.is_asking, held)):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         del it.store.fail["states"]
         await asyncio.sleep(1.5)
 
         assert Counter(each.end for each in held) == {None: MANY}
-        assert all(each.unconfirmed_s is None for each in held)
+        assert not any(map(it.watch._queue.is_asking, held))
 
 
 @pytest.mark.gen_test

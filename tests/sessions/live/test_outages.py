@@ -1,0 +1,127 @@
+"""`SessionWatch` after an outage, and in a process that was frozen: no live session is given up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from stormcellar.sessions.live.check_queue import SLICE, WORKERS
+from stormcellar.sessions.live.watch import Rechecks
+from stormcellar.sessions.live.watched import End
+from stormcellar.stores import Absent, Credential, Record, StoreUnavailable
+from stormcellar.stores.conformance.cases import created_many
+from stormcellar.stores.memory import MemoryStore
+from tests.sessions.live.watching import Deaf, end_of, live_record, now_ms
+from tests.support.fakes import SteeredStore
+
+
+@pytest.mark.gen_test
+async def test_frozen_process_asks_before_it_gives_up(watching: Any) -> None:
+    """A process that is stopped after a failed check, and continues late, asks a store that is back."""
+    it = watching(rechecks=Rechecks(every_s=3600.0, patience_s=1.0))
+    it.store.fail["states"] = StoreUnavailable("states")
+    held = it.watch.hold(await it.new())
+    await it.settle(2)
+    del it.store.fail["states"]
+
+    time.sleep(2.0)  # noqa: ASYNC251  as SIGSTOP does
+    await it.settle()
+
+    assert held.end is None
+
+
+@pytest.mark.gen_test
+async def test_frozen_process_gives_its_question_another_try(watching: Any) -> None:
+    """A call that was under way when the process was stopped fails; one more is made after that."""
+
+    class Interrupted(SteeredStore):
+        tries = 0
+
+        async def states(self, credentials: Any, *, now_ms: int) -> Any:
+            self.tries += 1
+            if self.tries == 4:
+                time.sleep(2.0)  # noqa: ASYNC251
+            if self.tries <= 4:
+                raise StoreUnavailable("states")
+            return await super().states(credentials, now_ms=now_ms)
+
+    it = watching(Interrupted(MemoryStore()), Rechecks(every_s=3600.0, patience_s=1.0))
+    held = it.watch.hold(await it.new())
+    await it.settle()
+
+    assert (held.end, it.store.tries) == (None, 5)
+
+
+@pytest.mark.gen_test
+async def test_patience_ends_while_a_call_waits(watching: Any) -> None:
+    """A store that never answers is given up in time, however long its time-outs are."""
+    it = watching(Deaf(), Rechecks(every_s=3600.0, patience_s=0.5))
+    gate = it.store.gate("states")
+    held = it.watch.hold(await it.new())
+    begun_s = time.monotonic()
+
+    assert await end_of(held) is End.STORE_DOWN
+    assert 0.5 <= time.monotonic() - begun_s < 2.0
+    gate.open()
+
+
+@pytest.mark.gen_test
+async def test_patience_ends_while_all_workers_wait(watching: Any) -> None:
+    """A session that is not even asked for, because the store is silent, is given up in time as well."""
+    it = watching(Deaf(), Rechecks(every_s=3600.0, patience_s=0.5))
+    gates = []
+    for _ in range(WORKERS):
+        gates.append(it.store.gate("states"))
+        it.watch.hold(await it.new())
+        await gates[-1].reached()
+    begun_s = time.monotonic()
+
+    assert await end_of(it.watch.hold(await it.new())) is End.STORE_DOWN
+    assert 0.5 <= time.monotonic() - begun_s < 2.0
+    for gate in gates:
+        gate.open()
+
+
+@pytest.mark.gen_test
+async def test_everybody_is_asked_for_when_the_store_is_back(watching: Any) -> None:
+    """Of many sessions without an answer each is confirmed in time, also where no push brings that about."""
+
+    class Polled(Deaf):
+        async def states(
+            self, credentials: Iterable[Credential], *, now_ms: int
+        ) -> dict[Credential, Record | Absent]:
+            asked = set(credentials)
+            if "states" in self.fail and len(asked) == 1:
+                raise self.fail["states"]
+            return await super().states(asked, now_ms=now_ms)
+
+    it = watching(Polled(), Rechecks(every_s=0.3, patience_s=1.5))
+    records = [live_record() for _ in range(6 * SLICE)]
+    await created_many(it.store, records)
+    it.store.fail["states"] = StoreUnavailable("states")
+    held = [it.watch.hold(record) for record in records]
+    await it.settle(6)
+    await asyncio.sleep(0.2)
+    del it.store.fail["states"]
+    await it.store.destroy(records[-1].handle, now_ms=now_ms())
+
+    assert await end_of(held[-1]) is End.SIGNED_OUT
+    await asyncio.sleep(1.5)
+    assert {each.end for each in held[:-1]} == {None}
+
+
+@pytest.mark.gen_test
+async def test_what_was_signed_out_did_not_expire(watching: Any) -> None:
+    """A sign-out that is found only at the time of the expiry is told as such, also by the events."""
+    it = watching(Deaf(), Rechecks(every_s=3600.0))
+    record = await it.new(expires_ms=now_ms() + 200)
+    held = it.watch.hold(record)
+    await it.settle()
+    await it.store.destroy(record.handle, now_ms=now_ms())
+
+    assert await end_of(held) is End.SIGNED_OUT
+    assert it.events == []
