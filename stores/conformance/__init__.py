@@ -35,7 +35,7 @@ import pytest
 # Before they are imported, so that their failures show values.
 pytest.register_assert_rewrite(*(f"{__name__}.{each.name}" for each in iter_modules(__path__)))
 
-from stormcellar.stores.conformance.announcing import AnnouncingContract
+from stormcellar.stores.conformance.announcing_races import AnnouncingRaceContract
 from stormcellar.stores.conformance.apply import ApplyContract
 from stormcellar.stores.conformance.basics import BasicContract
 from stormcellar.stores.conformance.cancel import CancelContract
@@ -59,7 +59,7 @@ class StoreContract(
     TombstoneContract,
     FindContract,
     IndexContract,
-    AnnouncingContract,
+    AnnouncingRaceContract,
     ScannableContract,
     RaceContract,
     CancelContract,
