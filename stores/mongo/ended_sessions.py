@@ -98,11 +98,16 @@ class Stream:
         async with self._lock:
             # A stream that is still alive resumes by itself, after its last event.
             if self._stream is None or not self._stream.alive:
-                resumed = await self._resumed()
-                self._stream = resumed or await self._watch()
-                if resumed is None:
+                self._stream = await self._resumed()
+                if self._stream is None:
+                    self._stream = await self._watch()
                     return BEGUN
-            return await self._stream.try_next()
+            try:
+                return await self._stream.try_next()
+            except OperationFailure:
+                # After a first attempt to resume that failed, PyMongo never says that the stream is over.
+                await self._stream.close()
+                raise
 
     async def close(self) -> None:
         """Close the stream, after a call that still reads it."""

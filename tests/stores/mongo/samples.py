@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import bson
+import pymongo
 from pymongo.collection import Collection
 
 from stormcellar.stores import (
@@ -18,7 +19,7 @@ from stormcellar.stores import (
 )
 from stormcellar.stores.conformance.cases import NOW, living, new_record, new_verifier, rotated
 from stormcellar.stores.mongo import MongoStore
-from tests.support.backends import Backend
+from tests.support.backends import Backend, Server
 from tests.support.proxy import DroppingProxy
 
 Document = dict[str, Any]
@@ -93,3 +94,16 @@ async def through_proxy(
 async def begun(listener: AsyncIterator[Any]) -> None:
     """Return once *listener* listens."""
     assert await anext(listener) is None
+
+
+@contextmanager
+def failing(server: Server, *commands: str, **how: Any) -> Iterator[None]:
+    """Make *server*, which runs with test commands, fail each of *commands* within the block."""
+    client: pymongo.MongoClient[Document]
+    with pymongo.MongoClient(server.url) as client:
+        data = {"failCommands": commands, **how}
+        client.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=data)
+        try:
+            yield
+        finally:
+            client.admin.command("configureFailPoint", "failCommand", mode="off")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import Awaitable
+from contextlib import aclosing, suppress
 from typing import Any
 
 import pymongo
@@ -39,9 +39,10 @@ from tests.stores.mongo.samples import (
     MUTATIONS,
     READS,
     begun,
+    failing,
     store_at,
 )
-from tests.support.backends import Backend, Server
+from tests.support.backends import Backend
 from tests.support.network import Network
 
 BUDGET_S = 0.5
@@ -215,19 +216,6 @@ async def test_rights_that_are_taken_away_are_refused(start_server: StartServer,
                 await store.ping()
             admin.stormcellar.command("updateUser", "app", roles=["readWrite"])
             await store.ping()
-
-
-@contextmanager
-def failing(server: Server, command: str, **how: Any) -> Iterator[None]:
-    """Make *server*, which runs with test commands, fail every *command* within the block."""
-    client: pymongo.MongoClient[dict[str, Any]]
-    with pymongo.MongoClient(server.url) as client:
-        data = {"failCommands": [command], **how}
-        client.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=data)
-        try:
-            yield
-        finally:
-            client.admin.command("configureFailPoint", "failCommand", mode="off")
 
 
 FAULTS: list[tuple[dict[str, Any], type[StoreError]]] = [

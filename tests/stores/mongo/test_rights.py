@@ -19,8 +19,7 @@ from stormcellar.stores.conformance.opening import OpenedContract
 from stormcellar.stores.mongo import MongoStore
 from stormcellar.stores.mongo.client import collection_name
 from tests.conftest import StartServer
-from tests.stores.mongo.samples import store_at
-from tests.stores.mongo.test_faults import failing
+from tests.stores.mongo.samples import failing, store_at
 from tests.support.backends import Server
 from tests.support.running import ROOT
 

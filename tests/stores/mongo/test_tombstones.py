@@ -25,8 +25,7 @@ from stormcellar.stores.conformance.cases import (
 from stormcellar.stores.mongo import MongoStore
 from stormcellar.stores.mongo.client import collection_name
 from tests.conftest import StartServer
-from tests.stores.mongo.samples import Document, Stored, as_date, begun, store_at
-from tests.stores.mongo.test_faults import failing
+from tests.stores.mongo.samples import Document, Stored, as_date, begun, failing, store_at
 from tests.support.backends import Backend
 
 
