@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -100,6 +101,14 @@ class Connections(ABC):
     async def pubsub(self) -> Any:
         """Return a new subscriber of redis-py's, without a subscription, that leads to a present node."""
 
+    async def has_moved(self, *, limit_s: float) -> bool:
+        """Whether subscribers belong on another server by now, although theirs still answers.
+
+        Args:
+            limit_s: How long to ask; without an answer nothing has moved.
+        """
+        return False
+
     @abstractmethod
     async def aclose(self) -> None:
         """Close every connection."""
@@ -172,6 +181,17 @@ class ServerConnections(Connections):
         """Return a new subscriber."""
         await self._client.initialize()
         return self._client.pubsub()
+
+    async def has_moved(self, *, limit_s: float) -> bool:
+        """Whether the Sentinels name another primary than before."""
+        pool = self._client.connection_pool
+        if not isinstance(pool, PrimaryPool):
+            return False
+        former = pool.master_address
+        with suppress(*DRIVER_ERRORS):
+            async with asyncio.timeout(limit_s):
+                await pool.get_master_address()
+        return bool(pool.master_address != former)
 
     async def aclose(self) -> None:
         """Close every connection, those in use as well."""

@@ -17,11 +17,13 @@ class Subscription:
     """What redis-py's subscriber receives, and whether its connection still carries anything.
 
     Args:
+        connections: Where *pubsub* comes from.
         pubsub: Subscribed to one channel.
         answer_s: How long an answer to PING may take.
     """
 
-    def __init__(self, pubsub: Any, *, answer_s: float) -> None:
+    def __init__(self, connections: Connections, pubsub: Any, *, answer_s: float) -> None:
+        self._connections = connections
         self._pubsub = pubsub
         self._answer_s = answer_s
 
@@ -29,10 +31,15 @@ class Subscription:
         """Return the data of the next message.
 
         Raises:
+            ConnectionError: The server is not the primary any more.
             TimeoutError: There was no message for a while, and then no answer to a PING.
         """
         while True:
-            message = await self._pubsub.get_message(timeout=PING_AFTER_S) or await self.ping()
+            message = await self._pubsub.get_message(timeout=PING_AFTER_S)
+            if message is None:
+                if await self._connections.has_moved(limit_s=self._answer_s):
+                    raise ConnectionError("another server is the primary")
+                message = await self.ping()
             if message["type"] == "message":
                 data: bytes = message["data"]
                 return data
@@ -61,6 +68,6 @@ async def subscribed(
         async with asyncio.timeout(timeout_s):
             await pubsub.subscribe(channel)
             await pubsub.get_message(timeout=None)
-        yield Subscription(pubsub, answer_s=timeout_s)
+        yield Subscription(connections, pubsub, answer_s=timeout_s)
     finally:
         await pubsub.aclose()

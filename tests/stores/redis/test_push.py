@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -33,6 +34,23 @@ async def test_the_push_comes_back_after_a_restart(own_redis: Server, open_redis
     finally:
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
+
+
+@pytest.mark.gen_test
+async def test_a_killed_subscriber_hears_again_at_once(own_redis: Server, open_redis: OpenRedis) -> None:
+    """Each time that its connection is closed it is told of the gap, and then of what ends."""
+    store = open_redis(own_redis.url)
+    async with aclosing(store.gone()) as announcements, asyncio.timeout(10):
+        assert await anext(announcements) is None
+        for _ in range(3):
+            with redis_client(own_redis.port) as admin:
+                assert admin.execute_command("CLIENT KILL TYPE pubsub") == 1
+
+            assert await asyncio.wait_for(anext(announcements), 1.0) is None
+            record = new_record()
+            await store.create(record)
+            await store.destroy(record.handle, now_ms=now())
+            assert await asyncio.wait_for(anext(announcements), 1.0) == record.handle
 
 
 @pytest.mark.gen_test

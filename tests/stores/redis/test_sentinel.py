@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import redis
 
-from stormcellar.stores import Record, StoreRefused, StoreUnavailable
+from stormcellar.stores import Handle, Record, StoreRefused, StoreUnavailable
 from stormcellar.stores.conformance.cases import ENDED, NOW, new_record
 from stormcellar.stores.redis.client import BATCH
 from tests.conftest import StartServer
-from tests.stores.redis.samples import OpenRedis, eventually, now, redis_client
+from tests.stores.redis.samples import OpenRedis, announced, collect, eventually, now, redis_client, until
 from tests.support.backends import Server
 
 OPTIONS = {"down-after-milliseconds": 500, "failover-timeout": 5000}
@@ -52,9 +52,17 @@ class Watched:
 
     def fail_over(self) -> None:
         """Exchange primary and replica; both go on running."""
-        with redis_client(self.sentinels[0].port) as admin, self._admin(self.replica) as replica:
+        with redis_client(self.sentinels[0].port) as admin:
             wait_until(lambda: _is_ordered(admin))
+        self.wait_until_replaced()
+
+    def wait_until_replaced(self) -> None:
+        """Wait until the replica is the primary, and the Sentinels say so."""
+        with self._admin(self.replica) as replica:
             wait_until(lambda: replica.info("replication")["role"] == "master")
+        for sentinel in self.sentinels:
+            with redis_client(sentinel.port) as admin:
+                wait_until(lambda admin=admin: self.replica.port == _named(admin))
 
     def _is_aware(self, sentinel: Server) -> bool:
         with redis_client(sentinel.port) as admin:
@@ -65,6 +73,12 @@ class Watched:
 
     def _admin(self, server: Server) -> Any:
         return redis.Redis(port=server.port, protocol=2, password=self._password or None)
+
+
+def _named(admin: Any) -> int:
+    """Return the port of the primary that a Sentinel names."""
+    _, port = admin.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", "primary")
+    return int(port)
 
 
 def _is_ordered(admin: Any) -> bool:
@@ -128,6 +142,34 @@ async def test_primary_that_dies_is_replaced(start_server: StartServer, open_red
 
     assert await store.load(after.credential, now_ms=now()) == after
     assert await store.load(record.credential, now_ms=now()) == record
+
+
+@pytest.mark.gen_test(timeout=90)
+@pytest.mark.parametrize("way", ["ordered", "killed", "frozen"])
+async def test_push_follows_the_primary(start_server: StartServer, open_redis: OpenRedis, way: str) -> None:
+    """A process that only listens is told of the gap, and hears of what ends on the new primary."""
+    watched = Watched(start_server, sentinels=1)
+    listener, other = (
+        open_redis(f"redis+sentinel://{watched.place}", timeout_s=0.6, prefix="test") for _ in range(2)
+    )
+    heard: list[Handle | None] = []
+    listening = asyncio.ensure_future(collect(listener, heard))
+    try:
+        assert await announced(other, heard)
+        heard.clear()
+
+        if way == "ordered":
+            await asyncio.to_thread(watched.fail_over)
+        else:
+            (watched.primary.kill if way == "killed" else watched.primary.pause)()
+            await asyncio.to_thread(watched.wait_until_replaced)
+        await until(lambda: None in heard)
+        heard.clear()
+
+        assert await announced(open_redis(f"redis+sentinel://{watched.place}", prefix="test"), heard)
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
 
 
 @pytest.mark.gen_test(timeout=90)
