@@ -18,7 +18,7 @@ VERSIONS := 3.11 3.12 3.13
 OTHERS := $(VERSIONS:%=test-%)
 PYENV_ROOT ?= $(HOME)/.pyenv
 
-.PHONY: relink run test test-interpreters $(OTHERS) lint races stalls failovers faults load docs profile calls bench bench-quick bench-live bench-smoke scale peers redis mongo clean
+.PHONY: relink run test test-interpreters $(OTHERS) lint races stalls failovers faults faults-live load docs profile calls bench bench-quick bench-live bench-smoke scale peers redis mongo clean
 
 run: $(VENV)/run
 	$(BIN)/python run.py $(ARGS)
@@ -67,6 +67,10 @@ failovers: $(VENV)/test
 # of an hour. On another interpreter: make faults VENV=.venv-3.12 PYTHON=python3.12
 faults: $(VENV)/test
 	$(BIN)/python -m tests.faults $(ARGS)
+
+# Faults of every store, and of the server, under open sockets whose sessions end or live on; var/faults/live.md.
+faults-live: $(VENV)/test
+	$(BIN)/python -m tests.faults.live $(ARGS)
 
 # Thirty seconds of locust against each store in turn; reports and a chart under var/load/.
 load: $(VENV)/bench

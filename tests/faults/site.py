@@ -25,6 +25,8 @@ STORE_TIMEOUT_S = 2.0
 # A request makes up to three store calls one after another. The rest is for a busy machine.
 PATIENCE_S = 3 * STORE_TIMEOUT_S + 4.0
 """How long a client waits for an answer: a request that takes longer hangs."""
+PROGRAM = (str(ROOT / "run.py"),)
+"""The login server."""
 OPEN = ("--visitors-per-address=1000000", "--login-attempts-per-address=1000000", "--login-attempts=1000000")
 
 
@@ -53,7 +55,7 @@ class Site:
         directory: Path,
         store: str,
         *options: str,
-        program: tuple[str, ...] = (str(ROOT / "run.py"),),
+        program: tuple[str, ...] = PROGRAM,
         twin: Site | None = None,
     ) -> None:
         self._directory = directory

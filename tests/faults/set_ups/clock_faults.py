@@ -26,8 +26,8 @@ STAY_S = 2.0
 _STATE = "dqd"
 """Seconds that every process is ahead; one process, and the seconds that it is further ahead."""
 
-PROGRAM = f"""
-import mmap, os, struct, sys, time
+_MOVED = f"""
+import mmap, os, struct, time
 with open("clock", "r+b") as file:
     state = mmap.mmap(file.fileno(), 0)
 real = time.time
@@ -35,6 +35,9 @@ def moved():
     everybody, pid, further = struct.unpack_from({_STATE!r}, state)
     return real() + everybody + (further if pid == os.getpid() else 0)
 time.time = moved
+"""
+_MAIN = """
+import sys
 from stormcellar.cli.main import main
 sys.exit(main())
 """
@@ -43,7 +46,7 @@ JUMPED = "The clock of the application jumped past the end of every session, so 
 
 
 class Clock:
-    """The clock of a server that runs `PROGRAM` in *directory*."""
+    """The clock of the server in *directory*."""
 
     def __init__(self, directory: Path) -> None:
         path = directory / "clock"
@@ -69,13 +72,15 @@ class Clocked:
 
 @asynccontextmanager
 async def clocked(
-    directory: Path, *, store: str = "redis8", extra: tuple[str, ...] = DURABLE
+    directory: Path, *, store: str = "redis8", extra: tuple[str, ...] = DURABLE, prelude: str = ""
 ) -> AsyncIterator[Clocked]:
-    """Start it on a store of this kind; stop it at the end."""
+    """Start it on a store of this kind; stop it at the end. *prelude* is run before the program."""
     with ExitStack() as stack:
         server = await asyncio.to_thread(stack.enter_context, Server(store, extra=extra))
         limits = (f"--idle={IDLE_S:.0f}s", f"--anonymous-idle={IDLE_S:.0f}s", "--reauth=12h")
-        site = Site(directory, server.url, "--processes", "2", *limits, program=("-c", PROGRAM))
+        site = Site(
+            directory, server.url, "--processes", "2", *limits, program=("-c", _MOVED + prelude + _MAIN)
+        )
         stack.callback(site.close)
         add_guests(directory / "data")
         AccountFile(directory / "data" / "accounts.json").edit(_age)

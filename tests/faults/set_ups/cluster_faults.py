@@ -18,7 +18,7 @@ from tests.faults.set_ups.redis_faults import (
     change_account,
     sign_out_while_full,
 )
-from tests.faults.site import Site
+from tests.faults.site import PROGRAM, Site
 from tests.faults.suite import Fault, Suite
 from tests.support.backends import Server
 from tests.support.cluster import begin_move, end_move, move_keys, slot_of
@@ -43,12 +43,15 @@ class RedisCluster:
 
 
 @asynccontextmanager
-async def redis_cluster(directory: Path, *, query: str = "") -> AsyncIterator[RedisCluster]:
+async def redis_cluster(
+    directory: Path, *, query: str = "", program: tuple[str, ...] = PROGRAM
+) -> AsyncIterator[RedisCluster]:
     """Start them; stop them at the end."""
     async with cluster_of_six((*DURABLE, *ACCOUNT)) as cluster:
         with ExitStack() as stack:
             places = ",".join(f"127.0.0.1:{node.network.port}" for node in cluster.nodes)
-            site = Site(directory, f"redis+cluster://{LOGIN}@{places}{query}", "--processes", "2")
+            url = f"redis+cluster://{LOGIN}@{places}{query}"
+            site = Site(directory, url, "--processes", "2", program=program)
             stack.callback(site.close)
             await asyncio.to_thread(site.start)
             yield RedisCluster(cluster, site)

@@ -18,7 +18,7 @@ from stormcellar.stores.records import StoreOptions
 from tests.faults.server.client_faults import CLIENT_FAULTS
 from tests.faults.server.guests import add_guests, introduce
 from tests.faults.set_ups.network_faults import LONG_S, NETWORK_FAULTS, SHORT_S
-from tests.faults.site import Site
+from tests.faults.site import PROGRAM, Site
 from tests.faults.suite import Fault, Suite
 from tests.support.backends import Server
 from tests.support.network import Network
@@ -59,14 +59,14 @@ class SingleMongo:
 
 
 @asynccontextmanager
-async def single_mongo(directory: Path) -> AsyncIterator[SingleMongo]:
+async def single_mongo(directory: Path, *, program: tuple[str, ...] = PROGRAM) -> AsyncIterator[SingleMongo]:
     """Start them; stop them at the end."""
     with ExitStack() as stack:
         server = await asyncio.to_thread(stack.enter_context, Server("mongo", extra=EXTRA))
         await asyncio.to_thread(_add_users, server)
         async with Network(server.port) as network:
             url = f"mongodb://{USER}:{PASSWORD}@127.0.0.1:{network.port}/{DATABASE}"
-            site = Site(directory, url, "--processes", "2")
+            site = Site(directory, url, "--processes", "2", program=program)
             stack.callback(site.close)
             add_guests(directory / "data")
             await asyncio.to_thread(site.start)

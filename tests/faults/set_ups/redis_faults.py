@@ -10,7 +10,7 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 from tests.faults.set_ups.network_faults import LONG_S, NETWORK_FAULTS, SHORT_S
-from tests.faults.site import Site, signed_in_guest
+from tests.faults.site import PROGRAM, Site, signed_in_guest
 from tests.faults.suite import Fault, Suite
 from tests.support.backends import Server
 from tests.support.network import Network
@@ -33,13 +33,14 @@ class SingleRedis:
 
 
 @asynccontextmanager
-async def single_redis(directory: Path) -> AsyncIterator[SingleRedis]:
+async def single_redis(directory: Path, *, program: tuple[str, ...] = PROGRAM) -> AsyncIterator[SingleRedis]:
     """Start them; stop them at the end."""
     options = (*DURABLE, *ACCOUNT, "--enable-debug-command", "local")
     with ExitStack() as stack:
         server = await asyncio.to_thread(stack.enter_context, Server("redis8", extra=options))
         async with Network(server.port) as network:
-            site = Site(directory, f"redis://{LOGIN}@127.0.0.1:{network.port}/0", "--processes", "2")
+            url = f"redis://{LOGIN}@127.0.0.1:{network.port}/0"
+            site = Site(directory, url, "--processes", "2", program=program)
             stack.callback(site.close)
             await asyncio.to_thread(site.start)
             yield SingleRedis(server, network, site)

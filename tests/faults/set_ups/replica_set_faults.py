@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.set_ups.network_faults import LONG_S, NETWORK_FAULTS
-from tests.faults.site import Site
+from tests.faults.site import PROGRAM, Site
 from tests.faults.suite import Fault, Suite
 from tests.support.backends import Server
 from tests.support.network import Network
@@ -64,7 +64,7 @@ class Replicas:
 
 
 @asynccontextmanager
-async def replicas(directory: Path) -> AsyncIterator[Replicas]:
+async def replicas(directory: Path, *, program: tuple[str, ...] = PROGRAM) -> AsyncIterator[Replicas]:
     """Start them; stop them at the end."""
     replica_set = ReplicaSet(election_timeout_s=ELECTION_TIMEOUT_S)
     async with AsyncExitStack() as stack:
@@ -73,7 +73,7 @@ async def replicas(directory: Path) -> AsyncIterator[Replicas]:
         stack.push_async_callback(asyncio.to_thread, replica_set.__exit__)
         await asyncio.to_thread(replica_set.__enter__)
         await asyncio.to_thread(replica_set.wait_until_whole)
-        site = Site(directory, replica_set.url, "--processes", "2")
+        site = Site(directory, replica_set.url, "--processes", "2", program=program)
         stack.callback(site.close)
         await asyncio.to_thread(site.start)
         found = Replicas(replica_set, networks, site)

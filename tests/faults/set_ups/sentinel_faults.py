@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.faults.set_ups.network_faults import SHORT_S
 from tests.faults.set_ups.redis_faults import ACCOUNT, DATA_UNDONE, DURABLE, LOGIN, UNDONE
-from tests.faults.site import Site
+from tests.faults.site import PROGRAM, Site
 from tests.faults.suite import Fault, Suite
 from tests.support.backends import Server, free_port
 from tests.support.network import Network
@@ -100,7 +100,9 @@ async def _start_sentinel(stack: AsyncExitStack, watched_port: int) -> Server:
 
 
 @asynccontextmanager
-async def watched(directory: Path, *, query: str = "") -> AsyncIterator[Watched]:
+async def watched(
+    directory: Path, *, query: str = "", program: tuple[str, ...] = PROGRAM
+) -> AsyncIterator[Watched]:
     """Start them; stop them at the end."""
     async with AsyncExitStack() as stack:
         started = await asyncio.gather(*(_start_server(stack) for _ in range(1 + REPLICAS)))
@@ -108,7 +110,8 @@ async def watched(directory: Path, *, query: str = "") -> AsyncIterator[Watched]
         await asyncio.gather(*(follow(replica, primary, port=network.port) for replica, _ in replicas))
         sentinels = await asyncio.gather(*(_start_sentinel(stack, network.port) for _ in range(SENTINELS)))
         places = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in sentinels)
-        site = Site(directory, f"redis+sentinel://{LOGIN}@{places}/primary/0{query}", "--processes", "2")
+        url = f"redis+sentinel://{LOGIN}@{places}/primary/0{query}"
+        site = Site(directory, url, "--processes", "2", program=program)
         stack.callback(site.close)
         await asyncio.to_thread(site.start)
         redis = Watched(dict(started), list(sentinels), site)
