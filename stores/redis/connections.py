@@ -30,6 +30,9 @@ pack: Any = hiredis.pack_command
 CONNECTIONS = 32
 """How many batches this process has on the wire at once; the others wait for a free slot."""
 
+ASK_AGAIN_S = 1.0
+"""How often Sentinels are asked for the primary at most."""
+
 # RedisClusterException is not a RedisError; the TimeoutError of asyncio is an OSError.
 DRIVER_ERRORS = (RedisError, RedisClusterException, OSError)
 
@@ -101,13 +104,13 @@ class Connections(ABC):
     async def pubsub(self) -> Any:
         """Return a new subscriber of redis-py's, without a subscription, that leads to a present node."""
 
-    async def has_moved(self, *, limit_s: float) -> bool:
-        """Whether subscribers belong on another server by now, although theirs still answers.
+    async def primary(self, *, limit_s: float) -> object:
+        """Return what tells the primary from another one, where somebody names it; else always the same.
 
         Args:
-            limit_s: How long to ask; without an answer nothing has moved.
+            limit_s: How long to ask. Without an answer it is the one that was named before.
         """
-        return False
+        return None
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -146,11 +149,15 @@ class PrimaryPool(SentinelConnectionPool):
 
     async def get_master_address(self) -> Any:
         """Return it. If it is another one than before, no connection stays with the former."""
-        pool: Any = super()
-        former = self.master_address
-        address = await pool.get_master_address()
+        pool: Any = self
+        address = await pool.sentinel_manager.discover_master(pool.service_name)
+        former, pool.master_address = pool.master_address, address
         if former not in (None, address):
-            await pool.update_active_connections_for_reconnect()
+            # In one step with the address, since redis-py waits in between: somebody who asks meanwhile would
+            # take it that all connections have moved.
+            for connection in pool._in_use_connections:
+                connection.mark_for_reconnect()
+            await pool.disconnect(inuse_connections=False)
         return address
 
 
@@ -161,10 +168,13 @@ class ServerConnections(Connections):
         super().__init__()
         self._client = client
         self._pool = Pool(client)
+        self._ask_at_s = 0.0
+        self._asking: asyncio.Task[object] | None = None
 
     async def send(self, commands: Sequence[Command], *, until: float, wait: Wait | None = None) -> list[Any]:
         """Send each of *commands*; see `Connections.send`."""
         replies: list[Any] = []
+        self._ask_sentinels()
         try:
             async with asyncio.timeout_at(until), self.slots:
                 is_well = False
@@ -182,19 +192,32 @@ class ServerConnections(Connections):
         await self._client.initialize()
         return self._client.pubsub()
 
-    async def has_moved(self, *, limit_s: float) -> bool:
-        """Whether the Sentinels name another primary than before."""
+    async def primary(self, *, limit_s: float) -> object:
+        """Return the address that the Sentinels name. If it is another one, no connection stays behind."""
         pool = self._client.connection_pool
         if not isinstance(pool, PrimaryPool):
-            return False
-        former = pool.master_address
+            return None
         with suppress(*DRIVER_ERRORS):
             async with asyncio.timeout(limit_s):
                 await pool.get_master_address()
-        return bool(pool.master_address != former)
+        return pool.master_address
+
+    def _ask_sentinels(self) -> None:
+        """Ask where the primary is, now and then, while commands are sent.
+
+        One that was replaced on request goes on as a primary until the Sentinels make it a replica: then what
+        it was told meanwhile is lost.
+        """
+        loop = asyncio.get_running_loop()
+        if isinstance(self._client.connection_pool, PrimaryPool) and loop.time() >= self._ask_at_s:
+            self._ask_at_s = loop.time() + ASK_AGAIN_S
+            self._asking = loop.create_task(self.primary(limit_s=ASK_AGAIN_S))
 
     async def aclose(self) -> None:
         """Close every connection, those in use as well."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
         await self._client.aclose()
         if isinstance(self._client.connection_pool, PrimaryPool):
             await self._client.connection_pool.sentinel_manager.aclose()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from stormcellar.stores.redis.connections import Connections
@@ -17,27 +18,36 @@ class Subscription:
     """What redis-py's subscriber receives, and whether its connection still carries anything.
 
     Args:
-        connections: Where *pubsub* comes from.
         pubsub: Subscribed to one channel.
+        primary: Returns what tells the present primary from another one.
+        began_at: The primary at the begin.
         answer_s: How long an answer to PING may take.
     """
 
-    def __init__(self, connections: Connections, pubsub: Any, *, answer_s: float) -> None:
-        self._connections = connections
+    def __init__(
+        self,
+        pubsub: Any,
+        *,
+        primary: Callable[[], Awaitable[object]],
+        began_at: object,
+        answer_s: float,
+    ) -> None:
         self._pubsub = pubsub
+        self._primary = primary
+        self._began_at = began_at
         self._answer_s = answer_s
 
     async def next(self) -> bytes:
         """Return the data of the next message.
 
         Raises:
-            ConnectionError: The server is not the primary any more.
+            ConnectionError: Another server is the primary now.
             TimeoutError: There was no message for a while, and then no answer to a PING.
         """
         while True:
             message = await self._pubsub.get_message(timeout=PING_AFTER_S)
             if message is None:
-                if await self._connections.has_moved(limit_s=self._answer_s):
+                if await self._primary() != self._began_at:
                     raise ConnectionError("another server is the primary")
                 message = await self.ping()
             if message["type"] == "message":
@@ -62,12 +72,15 @@ async def subscribed(
     connections: Connections, channel: str, *, timeout_s: float
 ) -> AsyncIterator[Subscription]:
     """Subscribe to *channel*; the block begins when the server has confirmed that."""
+    primary = partial(connections.primary, limit_s=timeout_s)
+    # Before the connection is made: if another one is named in between, `next` notices it.
+    began_at = await primary()
     async with asyncio.timeout(timeout_s):
         pubsub = await connections.pubsub()
     try:
         async with asyncio.timeout(timeout_s):
             await pubsub.subscribe(channel)
             await pubsub.get_message(timeout=None)
-        yield Subscription(connections, pubsub, answer_s=timeout_s)
+        yield Subscription(pubsub, primary=primary, began_at=began_at, answer_s=timeout_s)
     finally:
         await pubsub.aclose()

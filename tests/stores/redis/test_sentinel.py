@@ -145,6 +145,27 @@ async def test_primary_that_dies_is_replaced(start_server: StartServer, open_red
 
 
 @pytest.mark.gen_test(timeout=90)
+async def test_calls_soon_follow_an_ordered_failover(
+    start_server: StartServer, open_redis: OpenRedis
+) -> None:
+    """The former primary takes writes for some ten seconds more, and loses them; soon it gets none."""
+    watched = Watched(start_server, sentinels=1)
+    store = open_redis(f"redis+sentinel://{watched.place}")
+    await store.create(new_record())
+    await asyncio.to_thread(watched.fail_over)
+
+    async def is_followed() -> bool:
+        record = new_record()
+        await store.create(record)
+        with redis_client(watched.replica.port) as admin:
+            return bool(admin.exists(f"{store._prefix}:s:{record.handle}"))
+
+    async with asyncio.timeout(3.0):
+        while not await eventually(is_followed):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.gen_test(timeout=90)
 @pytest.mark.parametrize("way", ["ordered", "killed", "frozen"])
 async def test_push_follows_the_primary(start_server: StartServer, open_redis: OpenRedis, way: str) -> None:
     """A process that only listens is told of the gap, and hears of what ends on the new primary."""
