@@ -27,8 +27,8 @@ def row(verdict: Verdict) -> tuple[str, ...]:
 
 def markdown(verdicts: Iterable[Verdict]) -> str:
     """Return the table in Markdown."""
-    lines = [HEAD, ("---", "---", "---", *["--:"] * 5), *map(row, verdicts)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    head, *lines = (f"| {' | '.join(cells)} |" for cells in (HEAD, *map(row, verdicts)))
+    return "\n".join([head, "|---|---|---|--:|--:|--:|--:|--:|", *lines]) + "\n"
 
 
 def _seconds(times_s: Sequence[float], choose: object) -> str:
