@@ -13,7 +13,7 @@ from typing import Any
 from stormcellar.sessions.live.watched import End
 from tests.faults.live.holders import Holder, Holders
 from tests.faults.live.program import PATIENCE_S, RECHECK_S, SHORT_PATIENCE_S
-from tests.faults.site import STORE_TIMEOUT_S, count_logged
+from tests.faults.site import count_logged
 from tests.faults.suite import Fault, SetUp, step
 
 TOLERANCE_S = 1.0
@@ -158,8 +158,8 @@ def all_closed(holders: Sequence[Holder], end: End, began_s: float) -> list[str]
     """
     earliest_s, latest_s = 0.0, RECHECK_S + TOLERANCE_S
     if end is End.STORE_DOWN:
-        # The patience begins at a check without an answer: two calls, one after the other.
-        earliest_s, latest_s = SHORT_PATIENCE_S, SHORT_PATIENCE_S + latest_s + 2 * STORE_TIMEOUT_S
+        # The patience begins at the next check.
+        earliest_s, latest_s = SHORT_PATIENCE_S, SHORT_PATIENCE_S + latest_s
     problems = []
     for holder in holders:
         if holder.closed_s is None:
