@@ -44,7 +44,7 @@ class Rechecks:
     every_s: float = 15.0
     """A session whose end was not announced is found to be over within this time, if the store answers."""
     patience_s: float | None = None
-    """How long a session may go unconfirmed, because the store does not answer, before its holders are told
+    """How long the store may leave checks of a session without an answer before its holders are told
     `STORE_DOWN`. None: twice `every_s`. `math.inf`: they never are."""
 
     def __post_init__(self) -> None:
