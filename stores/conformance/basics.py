@@ -12,6 +12,7 @@ import pytest
 
 from stormcellar.stores.base import Store
 from stormcellar.stores.conformance.cases import (
+    DAY,
     HOSTILE_KEYS,
     HOUR,
     MINUTE,
@@ -35,7 +36,6 @@ from stormcellar.stores.conformance.cases import (
 from stormcellar.stores.errors import DuplicateSession
 from stormcellar.stores.records import LATEST_MS, Credential, Delta, Record
 
-DAY = 24 * HOUR
 TIMES = ["created_ms", "rotated_ms", "auth_ms", "seen_ms", "expires_ms", "deadline_ms"]
 
 

@@ -1,4 +1,4 @@
-"""Values and helpers of the contract tests: times, new records, hostile names, a rotation with defaults."""
+"""Values and helpers of the contract tests: times, new records, hostile names, rotations, tallies."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from stormcellar.stores.base import Announcing, Scannable, Store
+from stormcellar.stores.counters import Counters, Rule, Tally
 from stormcellar.stores.records import (
     Absent,
     Credential,
@@ -26,6 +27,7 @@ from stormcellar.stores.records import (
 # live records expire half an hour after it or later, and expired ones ten minutes before it.
 NOW = int(time.time() * 1000)
 SECOND, MINUTE, HOUR = 1_000, 60_000, 3_600_000
+DAY = 24 * HOUR
 
 NOTHING = Delta()
 
@@ -198,3 +200,33 @@ async def created_many(store: Store, records: Iterable[Record]) -> None:
     waiting = list(records)
     for start in range(0, len(waiting), 50):
         await asyncio.gather(*map(store.create, waiting[start : start + 50]))
+
+
+# --- counters ---
+
+THREE = Rule(limit=3, first_wait_ms=10 * SECOND, longest_wait_ms=MINUTE, keep_ms=HOUR)
+
+ONE = Rule(limit=1, first_wait_ms=10 * SECOND, longest_wait_ms=MINUTE, keep_ms=HOUR)
+
+ONLY_COUNTED = Rule(limit=1, first_wait_ms=0, longest_wait_ms=0, keep_ms=HOUR)
+
+
+def new_key() -> str:
+    """Return the key of a tally that does not exist."""
+    return f"key-{secrets.token_hex(8)}"
+
+
+async def takes(
+    counters: Counters, key: str, number: int, rule: Rule = THREE, *, now_ms: int = NOW
+) -> list[Tally]:
+    """Try to take *number* of them, one after the other, all at *now_ms*."""
+    return [await counters.take(key, rule, now_ms=now_ms) for _ in range(number)]
+
+
+async def limited(counters: Counters, key: str, extra: int = 0) -> Tally:
+    """Take all that are free under `THREE`, then *extra* more, each as soon as allowed; return the last."""
+    tally = (await takes(counters, key, 3))[-1]
+    for _ in range(extra):
+        tally = await counters.take(key, THREE, now_ms=tally.next_ms)
+        assert tally.taken
+    return tally

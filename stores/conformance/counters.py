@@ -11,14 +11,18 @@ from collections import Counter
 import pytest
 
 from stormcellar.stores.base import Store
-from stormcellar.stores.conformance.cases import HOSTILE_USERS, HOUR, NOW, SECOND, scanned
-from stormcellar.stores.conformance.counter_cases import (
+from stormcellar.stores.conformance.cases import (
     DAY,
+    HOSTILE_USERS,
+    HOUR,
+    NOW,
     ONE,
     ONLY_COUNTED,
+    SECOND,
     THREE,
     limited,
     new_key,
+    scanned,
     takes,
 )
 from stormcellar.stores.conformance.give_back import ReturnContract

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from stormcellar.stores.conformance.cases import HOUR, MINUTE, NOW, SECOND
-from stormcellar.stores.conformance.counter_cases import (
+from stormcellar.stores.conformance.cases import (
     DAY,
+    HOUR,
+    MINUTE,
+    NOW,
     ONE,
     ONLY_COUNTED,
+    SECOND,
     THREE,
     limited,
     new_key,

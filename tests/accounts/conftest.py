@@ -8,7 +8,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from stormcellar.stores import Store, open_store
-from stormcellar.stores.conformance.counter_cases import new_key
+from stormcellar.stores.conformance.cases import new_key
 
 
 @pytest.fixture(params=["memory", "redis8", "redis6", "redis_cluster", "mongo", "mongo_rs"])

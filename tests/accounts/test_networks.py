@@ -16,7 +16,7 @@ from stormcellar.errors import Throttled
 from stormcellar.networks import networks_of
 from stormcellar.sessions.request_info import Client
 from stormcellar.stores import Rule, Store
-from stormcellar.stores.conformance.counter_cases import NOW, ONE, THREE, new_key
+from stormcellar.stores.conformance.cases import NOW, ONE, THREE, new_key
 from stormcellar.stores.memory import MemoryStore
 from tests.support.fakes import Clock, SteeredStore
 

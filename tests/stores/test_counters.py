@@ -6,8 +6,7 @@ import pytest
 
 from stormcellar.stores import Rule
 from stormcellar.stores.conformance import CountersContract
-from stormcellar.stores.conformance.cases import HOUR, MINUTE, NOW
-from stormcellar.stores.conformance.counter_cases import ONE, ONLY_COUNTED, THREE, new_key, takes
+from stormcellar.stores.conformance.cases import HOUR, MINUTE, NOW, ONE, ONLY_COUNTED, THREE, new_key, takes
 from stormcellar.stores.memory.counters import RECLAIMED_PER_CALL, MemoryCounters
 from tests.support.backends import Backend
 

@@ -12,8 +12,17 @@ from bson.int64 import Int64
 from pymongo.errors import DuplicateKeyError
 
 from stormcellar.stores import Counters, StoreOptions, StoreUnavailable, Tally
-from stormcellar.stores.conformance.cases import HOUR, NOW, SECOND, created, scanned
-from stormcellar.stores.conformance.counter_cases import ONE, THREE, new_key, takes
+from stormcellar.stores.conformance.cases import (
+    HOUR,
+    NOW,
+    ONE,
+    SECOND,
+    THREE,
+    created,
+    new_key,
+    scanned,
+    takes,
+)
 from stormcellar.stores.mongo import MongoStore
 from tests.conftest import StartServer
 from tests.stores.mongo.samples import Document, Stored, as_date, sent, store_at, through_proxy

@@ -21,8 +21,16 @@ from stormcellar.stores import (
     StoreUnavailable,
     Verifier,
 )
-from stormcellar.stores.conformance.cases import NOTHING, NOW, SUPERSEDED, UNKNOWN, new_record, new_verifier
-from stormcellar.stores.conformance.counter_cases import THREE, new_key
+from stormcellar.stores.conformance.cases import (
+    NOTHING,
+    NOW,
+    SUPERSEDED,
+    THREE,
+    UNKNOWN,
+    new_key,
+    new_record,
+    new_verifier,
+)
 from stormcellar.stores.redis.client import BATCH
 from tests.stores.redis.samples import OpenRedis, eventually, full, now, paused, redis_client, sign_in
 from tests.support.backends import Backend

@@ -11,8 +11,7 @@ import redis
 from tornado.ioloop import IOLoop
 
 from stormcellar.stores import TOMBSTONE_MS, Counters, StoreFull, StoreOptions, StoreUnavailable, Tally
-from stormcellar.stores.conformance.cases import HOUR, NOW, SECOND
-from stormcellar.stores.conformance.counter_cases import ONE, THREE, new_key, takes
+from stormcellar.stores.conformance.cases import HOUR, NOW, ONE, SECOND, THREE, new_key, takes
 from stormcellar.stores.redis import RedisStore
 from tests.stores.redis.samples import OpenRedis, eventually, full, left_of, paused
 from tests.support.backends import Backend, Server
