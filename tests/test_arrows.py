@@ -36,6 +36,8 @@ BELOW = {
     "run": {"cli"},
     "main": {"cli"},
     "library": {"web", "sessions", "ground"},
+    # For the tests of applications; nothing of the product imports it.
+    "testing": {"web", "sessions", "ground", "contract", "stores"},
 }
 CONTRACT = {"base", "records", "counters", "errors", "url"}
 
@@ -49,9 +51,9 @@ CONFINED = {
     "motor": set(),
     "argon2": {"accounts"},
     "importlib": {"stores", "library", "cli"},
-    "pytest": {"conformance"},
+    "pytest": {"conformance", "testing"},
     "locust": set(),
-    "tornado": {"web", "app", "runtime", "cli"},
+    "tornado": {"web", "app", "runtime", "cli", "testing"},
     "tests": set(),
     "benchmarks": set(),
     "run": set(),
@@ -213,6 +215,10 @@ def test_no_folder_is_crowded_and_no_module_long() -> None:
         ("stormcellar.events", "import tornado.util"),
         ("stormcellar.events", "from stormcellar.sessions.session import Session"),
         ("stormcellar.sessions.session", "from stormcellar import SessionMixin"),
+        ("stormcellar.web.mixin", "from stormcellar.testing import Client"),
+        ("stormcellar.runtime.server", "import stormcellar.testing.clock"),
+        ("stormcellar.testing.client", "from stormcellar.stores.memory import MemoryStore"),
+        ("stormcellar.testing.client", "from stormcellar.app.routes import make_app"),
         ("run", "from stormcellar.stores import open_store"),
         ("run", "import sys"),
         ("stormcellar.cli.main", "import run"),

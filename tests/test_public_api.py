@@ -9,6 +9,7 @@ import pytest
 
 import stormcellar
 import stormcellar.stores
+import stormcellar.testing
 from tests.support.running import ROOT, environment
 
 LIBRARY = {
@@ -25,6 +26,9 @@ STORES = {
     *("Counters", "Rule", "Tally", "check_keys", "check_user"),
     *("StoreError", "StoreUnavailable", "StoreFull", "StoreRefused", "DuplicateSession", "StoreURL"),
     *("Problem", "ReplicasMissing"),
+}
+TESTING = {
+    *("make_manager", "Clock", "FaultyStore"),
 }
 FOREIGN = {"tornado", "redis", "hiredis", "pymongo", "bson", "argon2", "uvloop"}
 
@@ -54,6 +58,17 @@ def test_stores_export_what_is_listed_here() -> None:
     """A name that is added or removed here is a change for those who write stores."""
     assert set(stormcellar.stores.__all__) == STORES
     assert {name for name in STORES if not hasattr(stormcellar.stores, name)} == set()
+
+
+def test_testing_exports_what_is_listed_here() -> None:
+    """A name that is added or removed here is a change for those who test their applications."""
+    assert set(stormcellar.testing.__all__) == TESTING
+    assert {name for name in TESTING if not hasattr(stormcellar.testing, name)} == set()
+
+
+def test_testing_needs_tornado_alone() -> None:
+    """Neither pytest nor a driver is imported for unittest."""
+    assert modules_after("import stormcellar.testing") & {*FOREIGN, "pytest"} == {"tornado"}
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

@@ -83,7 +83,7 @@ class SessionManager:
         self.secure = secure
         self.events = Events(self.now_ms)
         """Session and sign-in events; see `stormcellar.events`."""
-        self._clock = clock
+        self.clock = clock
         self._touch_after_ms = 1000 * lifetime.touch_after_s
         self.sends_unasked = lifetime.renew_s is not None or lifetime.anonymous_remember_s is not None
         """Whether a response may set the cookie although the handler changed nothing."""
@@ -127,7 +127,7 @@ class SessionManager:
 
     def now_ms(self) -> int:
         """Return Unix time in milliseconds by this manager's clock."""
-        return int(self._clock() * 1000)
+        return int(self.clock() * 1000)
 
     def use_keys(self, secrets: Sequence[bytes | str]) -> None:
         """Sign with the first of *secrets* from now on, and accept what any of them signed.

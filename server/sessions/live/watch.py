@@ -122,10 +122,10 @@ class SessionWatch:
             watched.timer = None
         self._held.discard(watched)
 
-    def check(self, watched: Watched) -> None:
-        """Check the session of *watched* now."""
-        if watched.is_held:
-            self._queue.add([watched], is_urgent=True)
+    def check(self, watched: Watched | None = None) -> None:
+        """Check the session of *watched* now. None: every session, for instance after the clock was set."""
+        if watched is None or watched.is_held:
+            self._queue.add(self._held if watched is None else [watched], is_urgent=True)
 
     async def check_accounts(self, user: str | None = None) -> None:
         """Tell those whose account no longer allows their sign-in. The store is not asked.
