@@ -12,7 +12,8 @@ from stormcellar.accounts.throttle import Rules, Throttle
 from stormcellar.errors import Throttled
 from stormcellar.stores import Store
 from stormcellar.stores.memory import MemoryStore
-from tests.support.fakes import Clock, SteeredCounters, SteeredStore
+from stormcellar.testing.faulty_store import FaultyCounters
+from tests.support.fakes import Clock, SteeredStore
 
 KEY = b"a key for the throttle, 32 bytes."
 HOME, HOTEL = "192.0.2.7", "198.51.100.9"
@@ -235,7 +236,7 @@ async def test_round_trips_of_a_sign_in(end: str, calls: int) -> None:
         earlier = Throttle(counters, key=KEY, clock=Clock())
         await earlier.record_success(await earlier.admit("alice", HOME))
     trips = Trips()
-    throttle = Throttle(SteeredCounters(counters, trips.steer), key=KEY, clock=Clock())
+    throttle = Throttle(FaultyCounters(counters, trips.steer), key=KEY, clock=Clock())
     admission = await throttle.admit("alice", HOME)
     attempt = len(trips.turns)
     if end.startswith("right"):

@@ -11,8 +11,9 @@ from stormcellar.errors import Throttled
 from stormcellar.sessions.cookies import mint_device_token
 from stormcellar.stores import Store, StoreUnavailable
 from stormcellar.stores.memory import MemoryStore
+from stormcellar.testing.faulty_store import FaultyCounters
 from tests.accounts.test_account_failures import Trips
-from tests.support.fakes import Clock, SteeredCounters, SteeredStore
+from tests.support.fakes import Clock, SteeredStore
 
 KEY = b"a key for the throttle, 32 bytes."
 HOME, AWAY = "192.0.2.7", "198.51.100.9"
@@ -270,7 +271,7 @@ async def test_round_trips_with_a_device(device: str | None, end: str, calls: in
     desk = Desk()
     await desk.signs_in(PHONE)
     trips = Trips()
-    counters = SteeredCounters(desk.memory.counters(), trips.steer)
+    counters = FaultyCounters(desk.memory.counters(), trips.steer)
     throttle = Throttle(counters, key=KEY, clock=desk.clock)
     admission = await throttle.admit("alice", HOME, device=device)
     if end == "right":
@@ -286,7 +287,7 @@ async def test_round_trips_to_remember_a_device(device: str, calls: int) -> None
     desk = Desk()
     await desk.signs_in(PHONE)
     trips = Trips()
-    throttle = Throttle(SteeredCounters(desk.memory.counters(), trips.steer), key=KEY, clock=desk.clock)
+    throttle = Throttle(FaultyCounters(desk.memory.counters(), trips.steer), key=KEY, clock=desk.clock)
 
     assert await throttle.remember("alice", device, since_ms=0)
     assert (trips.calls, len(trips.turns)) == (calls, calls)
