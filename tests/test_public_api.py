@@ -29,6 +29,7 @@ STORES = {
 }
 TESTING = {
     *("make_manager", "Clock", "FaultyStore"),
+    *("CookieJar", "CookieRefused", "CookieRefusedWarning"),
 }
 FOREIGN = {"tornado", "redis", "hiredis", "pymongo", "bson", "argon2", "uvloop"}
 
