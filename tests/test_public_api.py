@@ -28,7 +28,7 @@ STORES = {
     *("Problem", "ReplicasMissing"),
 }
 TESTING = {
-    *("make_manager", "Clock", "FaultyStore"),
+    *("Client", "make_manager", "Clock", "FaultyStore", "Response"),
     *("CookieJar", "CookieRefused", "CookieRefusedWarning"),
 }
 FOREIGN = {"tornado", "redis", "hiredis", "pymongo", "bson", "argon2", "uvloop"}

@@ -1,4 +1,4 @@
-"""`FaultyStore` and `Clock`: what a test holds in its hands."""
+"""`FaultyStore` and `Clock`: what a test controls."""
 
 from __future__ import annotations
 
