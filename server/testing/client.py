@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn, Self, Unpack
+from urllib.parse import urlencode
 
 from tornado.web import Application
 
@@ -18,6 +19,7 @@ from stormcellar.testing.clock import Clock
 from stormcellar.testing.connection import Connection
 from stormcellar.testing.cookies import CookieJar
 from stormcellar.testing.faulty_store import FaultyStore
+from stormcellar.testing.forms import find_form
 from stormcellar.testing.managers import manager_of
 from stormcellar.testing.requests import BodyOptions, Fields, RequestOptions
 from stormcellar.testing.response import Response
@@ -221,3 +223,27 @@ class Client:
             TypeError: *data* is no mapping, or the value of `json` is no JSON.
         """
         return await self._sender.send(method, path, data, **options)
+
+    async def submit_form(
+        self, page: str, data: Fields | None = None, *, follow_redirects: bool = False
+    ) -> Response:
+        """Open *page*, fill *data* in its form and send it, with the token that the page contains.
+
+        The form is the first one that has a field for each name in *data*. So a template without
+        `xsrf_form_html()` fails here, although `post` succeeds.
+
+        Raises:
+            ValueError: The page has no such form, or the form leads to another site.
+        """
+        shown = await self.get(page, follow_redirects=True)
+        form = find_form(shown.text, data or {})
+        path = self._sender.path_of(form.action, shown.path)
+        if path is None:
+            raise ValueError("the form leads to another site")
+        filled_in = form.filled_in(data or {})
+        if form.method == "POST":
+            return await self.request(
+                "POST", path, filled_in, follow_redirects=follow_redirects, form_token=False
+            )
+        query = f"?{urlencode(filled_in, doseq=True)}" if filled_in else ""
+        return await self.get(path.partition("?")[0] + query, follow_redirects=follow_redirects)
