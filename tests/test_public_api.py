@@ -30,6 +30,7 @@ STORES = {
 TESTING = {
     *("Client", "make_manager", "Clock", "FaultyStore", "Response"),
     *("CookieJar", "CookieRefused", "CookieRefusedWarning"),
+    *("WebSocket", "SocketClosed", "Closed", "EventStream", "ServerEvent"),
 }
 FOREIGN = {"tornado", "redis", "hiredis", "pymongo", "bson", "argon2", "uvloop"}
 

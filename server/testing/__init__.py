@@ -16,14 +16,21 @@ from stormcellar.testing.cookies import CookieJar, CookieRefused, CookieRefusedW
 from stormcellar.testing.faulty_store import FaultyStore
 from stormcellar.testing.managers import make_manager
 from stormcellar.testing.response import Response
+from stormcellar.testing.stream import EventStream, ServerEvent
+from stormcellar.testing.websocket import Closed, SocketClosed, WebSocket
 
 __all__ = [
     "Client",
     "Clock",
+    "Closed",
     "CookieJar",
     "CookieRefused",
     "CookieRefusedWarning",
+    "EventStream",
     "FaultyStore",
     "Response",
+    "ServerEvent",
+    "SocketClosed",
+    "WebSocket",
     "make_manager",
 ]

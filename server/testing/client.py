@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NoReturn, Self, Unpack
 from urllib.parse import urlencode
 
@@ -21,9 +21,11 @@ from stormcellar.testing.cookies import CookieJar
 from stormcellar.testing.faulty_store import FaultyStore
 from stormcellar.testing.forms import find_form
 from stormcellar.testing.managers import manager_of
-from stormcellar.testing.requests import BodyOptions, Fields, RequestOptions
+from stormcellar.testing.requests import BodyOptions, Fields, Headers, RequestOptions
 from stormcellar.testing.response import Response
 from stormcellar.testing.sender import Sender
+from stormcellar.testing.stream import EventStream, opened
+from stormcellar.testing.websocket import TIMEOUT_S, WebSocket, connected
 
 
 class Client:
@@ -247,3 +249,37 @@ class Client:
             )
         query = f"?{urlencode(filled_in, doseq=True)}" if filled_in else ""
         return await self.get(path.partition("?")[0] + query, follow_redirects=follow_redirects)
+
+    # --- connections that stay open ---
+
+    @asynccontextmanager
+    async def websocket_connect(
+        self, path: str, *, headers: Headers | None = None, subprotocols: Sequence[str] | None = None
+    ) -> AsyncIterator[WebSocket]:
+        """Open a WebSocket with the cookies and the Origin of this browser; the end of the block closes it.
+
+        Raises:
+            HTTPClientError: The handshake was refused. Tornado's; `code` is the HTTP status.
+        """
+        sent = self._sender.headers("GET", path, {"Origin": self._connection.origin, **(headers or {})})
+        url = self._connection.base_url.replace("http", "ws", 1) + path
+        async with connected(url, sent, subprotocols=subprotocols) as socket:
+            self._sender.keep(socket.connection.headers, path)
+            yield socket
+
+    @asynccontextmanager
+    async def event_stream(
+        self, path: str, *, headers: Headers | None = None, timeout_s: float = TIMEOUT_S
+    ) -> AsyncIterator[EventStream]:
+        """Open a stream of server-sent events; the end of the block closes it. Look at its `code` first.
+
+        Args:
+            timeout_s: How long to wait for the response, and for each event.
+
+        Raises:
+            TimeoutError: No response began in time.
+        """
+        sent = self._sender.headers("GET", path, {"Accept": "text/event-stream", **(headers or {})})
+        async with opened(self._connection.base_url + path, sent, timeout_s=timeout_s) as stream:
+            self._sender.keep(stream.headers, path)
+            yield stream
