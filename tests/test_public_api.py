@@ -28,7 +28,7 @@ STORES = {
     *("Problem", "ReplicasMissing"),
 }
 TESTING = {
-    *("Client", "make_manager", "Clock", "FaultyStore", "Response"),
+    *("Client", "SessionTestCase", "make_manager", "Clock", "FaultyStore", "Response"),
     *("CookieJar", "CookieRefused", "CookieRefusedWarning"),
     *("WebSocket", "SocketClosed", "Closed", "EventStream", "ServerEvent"),
 }

@@ -7,9 +7,10 @@
         response = await client.get("/account")
         assert response.code == 200
 
-`stormcellar.testing.fixtures` has the fixture `client` for pytest.
+`SessionTestCase` is for unittest; `stormcellar.testing.fixtures` has the fixture `client` for pytest.
 """
 
+from stormcellar.testing.case import SessionTestCase
 from stormcellar.testing.client import Client
 from stormcellar.testing.clock import Clock
 from stormcellar.testing.cookies import CookieJar, CookieRefused, CookieRefusedWarning
@@ -30,6 +31,7 @@ __all__ = [
     "FaultyStore",
     "Response",
     "ServerEvent",
+    "SessionTestCase",
     "SocketClosed",
     "WebSocket",
     "make_manager",

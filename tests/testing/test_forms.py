@@ -79,3 +79,18 @@ async def test_form_is_filled_in_as_by_a_browser() -> None:
         **{"hidden": ["1"], "q": ["tea"], "on": ["on"], "size": ["m"], "text": ["a&b\n"], "pick": ["2"]},
         "first": ["x"],
     }
+
+
+@pytest.mark.gen_test
+async def test_form_of_another_site() -> None:
+    """A form that leads to another site is not sent."""
+
+    class Page(RequestHandler):
+        def get(self) -> None:
+            self.write('<form method="post" action="https://pay.example/"><input name="sum"></form>')
+
+    app = make_app(make_manager())
+    app.add_handlers(".*", [("/pay", Page)])
+    async with Client(app) as client:
+        with pytest.raises(ValueError, match="the form leads to another site"):
+            await client.submit_form("/pay", {"sum": "1"})
