@@ -6,8 +6,11 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient
 from tornado.web import Application
 
+from stormcellar.testing.fixtures import client
 from tests.support.browser import Browser
 from tests.support.embedding import Lab
+
+__all__ = ["client"]
 
 
 @pytest.fixture

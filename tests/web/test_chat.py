@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from tornado.web import Application, RequestHandler
 from tornado.websocket import websocket_connect
 
 from stormcellar import SessionManager
+from stormcellar.testing import Client
 from tests.support.browser import Browser
 from tests.web.test_embed import started, stopped
 
@@ -63,28 +63,24 @@ async def connected(browser: Browser, *, sends_origin: bool = True) -> Any:
 
 
 @pytest.mark.gen_test
-async def test_room(browser: Browser, http_client: Any) -> None:
+async def test_room(client: Client) -> None:
     """Everybody hears each message; who signs out is out of the room, and gets in again only signed in."""
-    other = Browser(http_client, browser.base)
-    await browser.submit("/", "/login", name="<Alice>", password=PASSWORD)
-    await other.submit("/", "/login", name="bob", password=PASSWORD)
-    sockets = [await connected(each) for each in (browser, other)]
+    async with client.another() as other:
+        await client.submit_form("/", {"name": "<Alice>", "password": PASSWORD})
+        await other.force_login("bob")
+        async with client.websocket_connect("/socket") as alice, other.websocket_connect("/socket") as bob:
+            await bob.write_message("hello" + "x" * 1000)
+            heard = [await each.read_json() for each in (alice, bob)]
+            asked = (await client.get("/who")).code
+            await client.submit_form("/")
 
-    await sockets[1].write_message("hello" + "x" * 1000)
-    heard = [json.loads(await asyncio.wait_for(each.read_message(), SOON_S)) for each in sockets]
-    asked = (await browser.get("/who")).code
-    await browser.submit("/", "/logout")
-    ended = await asyncio.wait_for(sockets[0].read_message(), SOON_S)
-
-    assert heard == [{"text": "bob: hello" + "x" * 495}] * 2
-    assert (ended, sockets[0].close_code, sockets[0].close_reason) == (None, 4401, "signed_out")
-    assert (asked, (await browser.get("/who")).code) == (204, 401)
-    with pytest.raises(HTTPClientError, match="401"):
-        await connected(browser)
-    await sockets[1].write_message("bye")
-    assert json.loads(await asyncio.wait_for(sockets[1].read_message(), SOON_S)) == {"text": "bob: bye"}
-    for each in sockets:
-        each.close()
+            assert heard == [{"text": "bob: hello" + "x" * 495}] * 2
+            assert await alice.closed() == (4401, "signed_out")
+            assert (asked, (await client.get("/who")).code) == (204, 401)
+            with pytest.raises(HTTPClientError, match="401"):
+                await client.websocket_connect("/socket").__aenter__()
+            await bob.write_message("bye")
+            assert await bob.read_json() == {"text": "bob: bye"}
 
 
 @pytest.mark.parametrize("flags", [(), ("--allow-originless",)])

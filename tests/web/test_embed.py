@@ -17,6 +17,7 @@ from tornado.ioloop import IOLoop
 from tornado.web import Application
 
 from stormcellar import SessionManager
+from stormcellar.testing import Client
 from tests.support.backends import Backend
 from tests.support.browser import Browser
 
@@ -51,37 +52,37 @@ def app(sessions: SessionManager) -> Application:
 
 
 @pytest.mark.gen_test
-async def test_visits_and_sign_in(browser):
+async def test_visits_and_sign_in(client: Client) -> None:
     """Visits are counted and survive a sign-in, which changes the ID; a sign-out forgets them."""
-    pages = [await browser.get("/"), await browser.get("/")]
-    anonymous = browser.cookies["id"]
-    signed_in = await browser.submit("/", "/login", name="<Alice>", password=PASSWORD)
-    user = browser.cookies["id"]
-    pages.append(await browser.get("/"))
-    signed_out = await browser.submit("/", "/logout")
-    pages.append(await browser.get("/"))
+    pages = [await client.get("/"), await client.get("/")]
+    anonymous = client.cookies["id"]
+    signed_in = await client.submit_form("/", {"name": "<Alice>", "password": PASSWORD})
+    user, cookie = await client.user(), client.cookies["id"]
+    pages.append(await client.get("/"))
+    signed_out = await client.submit_form("/")
+    pages.append(await client.get("/"))
 
-    shown = [re.findall("Hello, (.*)</h1>\n<p>Visit (.*)\\.", page.body.decode())[0] for page in pages]
+    shown = [re.findall("Hello, (.*)</h1>\n<p>Visit (.*)\\.", page.text)[0] for page in pages]
     assert shown == [("visitor", "1"), ("visitor", "2"), ("&lt;Alice&gt;", "4"), ("visitor", "1")]
     assert [signed_in.code, signed_out.code] == [303, 303]
-    assert user != anonymous
+    assert (user, cookie != anonymous) == ("<Alice>", True)
 
 
 @pytest.mark.parametrize("fields", [{"password": "wrong"}, {"password": PASSWORD + " "}, {"name": ""}])
 @pytest.mark.gen_test
-async def test_wrong_credentials(fields, browser):
+async def test_wrong_credentials(fields: dict[str, str], client: Client) -> None:
     """A wrong password, or no name, shows the form again."""
-    response = await browser.submit("/", "/login", **{"name": "alice", "password": PASSWORD, **fields})
+    response = await client.post("/login", {"name": "alice", "password": PASSWORD, **fields})
 
     assert response.code == 401
-    assert b"not the password" in response.body
-    assert b"Hello, visitor" in response.body
+    assert "not the password" in response.text
+    assert "Hello, visitor" in response.text
 
 
 @pytest.mark.gen_test
-async def test_form_without_token(browser):
+async def test_form_without_token(client: Client) -> None:
     """A form from elsewhere is refused."""
-    response = await browser.fetch("POST", "/login", body=f"name=alice&password={PASSWORD}")
+    response = await client.post("/login", {"name": "alice", "password": PASSWORD}, form_token=False)
 
     assert response.code == 403
 
