@@ -14,6 +14,7 @@ import pytest
 
 import stormcellar
 import stormcellar.stores
+import stormcellar.testing
 from tests.support.running import ROOT
 
 DOCS = ROOT / "docs"
@@ -99,7 +100,11 @@ def test_index_lists_every_page_once() -> None:
 
 @pytest.mark.parametrize(
     ("page", "names"),
-    [("library", stormcellar.__all__), ("stores", stormcellar.stores.__all__)],
+    [
+        ("library", stormcellar.__all__),
+        ("stores", stormcellar.stores.__all__),
+        ("testing", [*stormcellar.testing.__all__, "RequestOptions", "BodyOptions"]),
+    ],
 )
 def test_reference_shows_every_public_name_once(page: str, names: list[str]) -> None:
     """A name that is exported is explained."""

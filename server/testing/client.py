@@ -59,7 +59,7 @@ class Client:
         host: str | None = None,
         sessions: SessionManager | None = None,
     ) -> None:
-        self.sessions = manager_of(app) if sessions is None else sessions
+        self.sessions: SessionManager = manager_of(app) if sessions is None else sessions
         """The session manager of the application."""
         if self.sessions.watch.is_closed:
             raise RuntimeError(
@@ -73,7 +73,7 @@ class Client:
         name = self._connection.host_name
         if not (self.sessions.secure or is_loopback(name)):
             raise ValueError(f"no session cookie for {name!r} without TLS: make the manager with secure=True")
-        self.cookies = CookieJar(name, self.sessions.now_ms)
+        self.cookies: CookieJar = CookieJar(name, self.sessions.now_ms)
         """The cookies of this browser."""
         self._session = BrowserSession(self.sessions, self.cookies)
         self._sender = Sender(self._connection, self.cookies, self._session)
@@ -134,7 +134,7 @@ class Client:
         return self.sessions.store
 
     async def sessions_of(self, user: str) -> list[Record]:
-        """Return the live sessions of *user*, newest sign-in first; `data` is empty."""
+        """Return the live sessions of *user*, newest sign-in first, without their data."""
         return await self.sessions.of_user(user)
 
     async def logout_everywhere(self, user: str) -> int:
@@ -155,7 +155,7 @@ class Client:
         Raises:
             SignInRevoked: The accounts of the manager refuse *user*.
             ValueError: *remember* has no effect, because `Lifetime.remember_s` is not set.
-            TypeError, StoreUnavailable
+            StoreUnavailable
         """
         await self._session.sign_in(user, data or {}, remember=remember)
 

@@ -16,9 +16,11 @@ class Response:
     code: int
     """The HTTP status."""
     reason: str
+    """The text of the status, such as `Not Found`."""
     headers: HTTPHeaders
     """Case-insensitive; `get_list` returns every value of a name."""
     body: bytes
+    """As received; see `text` and `json`."""
     method: str
     """Of the request that was answered: the last one, if redirects were followed."""
     path: str
