@@ -10,6 +10,7 @@ from tornado.web import HTTPError
 from tornado.websocket import WebSocketHandler
 
 from stormcellar.errors import SessionEnded
+from stormcellar.sessions.live.watched import is_same_sign_in
 from stormcellar.sessions.session import Session
 from stormcellar.web.mixin import SessionMixin
 from stormcellar.web.open_socket import OpenSocket
@@ -89,11 +90,15 @@ class SessionSocketMixin(SessionMixin):
         socket: OpenSocket | None = self._stormcellar.socket
         if socket is None or socket.watched is None or socket.watched.end is not None:
             raise SessionEnded
+        watched = socket.watched
         try:
-            async with self.sessions.open(socket.watched.credential) as session:
+            # By the handle: the watch may not have heard yet that the ID was renewed.
+            async with self.sessions.open(watched.record.handle) as session:
+                if session.record is None or not is_same_sign_in(session.record, watched.record):
+                    raise SessionEnded
                 yield session
         finally:
-            self.sessions.watch.check(socket.watched)
+            self.sessions.watch.check(watched)
 
 
 def require_handshake(handler: SessionSocketMixin) -> None:

@@ -11,7 +11,7 @@ from tornado.websocket import WebSocketHandler
 from stormcellar import SessionSocketMixin
 from tests.support.browser import Browser
 from tests.support.embedding import Lab, Wire
-from tests.web.test_socket_mixin import SOON_S, Echo, closed, lab, said, socket
+from tests.web.test_socket_mixin import SOON_S, Echo, Writes, closed, lab, said, socket
 
 __all__ = ["lab", "socket"]  # fixtures
 
@@ -143,3 +143,39 @@ async def test_renewed_id_keeps_the_socket(lab: Lab, browser: Browser, socket: A
 
     assert after == "alice hello"
     assert await closed(connection) == (4401, "signed_out")
+
+
+@pytest.mark.gen_test
+async def test_message_right_after_a_renewal_is_handled(
+    lab: Lab, browser: Browser, socket: Any
+) -> None:  # J5 J7
+    """The session is live, also before the watch has heard of the new ID."""
+    sid = await lab.open_session(browser, user="alice", cart=[1])
+    connection = await socket(Writes)
+    gate = lab.store.gate("states")
+    await lab.supersede(sid)
+    await gate.reached()
+
+    answer = await said(connection, "count")
+
+    assert answer == '{"cart": [1], "n": 1}'
+    gate.open()
+    connection.close()
+
+
+@pytest.mark.gen_test
+async def test_message_right_after_a_sign_in_is_not_handled(
+    lab: Lab, browser: Browser, socket: Any
+) -> None:  # J5 J7
+    """The socket belongs to whom the handshake saw, also before the watch has heard of the sign-in."""
+    sid = await lab.open_session(browser, user="alice")
+    connection = await socket(Writes)
+    gate = lab.store.gate("states")
+    await lab.sign_in_elsewhere(sid, "bob")
+    await gate.reached()
+
+    await connection.write_message("write")
+
+    assert await closed(connection) == (4401, "replaced")
+    assert await lab.data() == {}
+    gate.open()

@@ -290,7 +290,7 @@ async def test_store_that_is_down_asks_to_come_again(lab: Lab, browser: Browser,
     """A message that needs the store closes the socket with 1013."""
     await lab.open_session(browser, user="alice")
     connection = await socket(Writes)
-    lab.store.fail["load"] = StoreUnavailable("load")
+    lab.store.fail["find"] = StoreUnavailable("find")
 
     await connection.write_message("write")
 

@@ -15,7 +15,7 @@ from stormcellar.sessions.account_check import AccountCheck
 from stormcellar.sessions.background import BackgroundWork
 from stormcellar.sessions.live.check_queue import UNTIL_YIELD, WORKERS, CheckQueue
 from stormcellar.sessions.live.held import TURNS, Held
-from stormcellar.sessions.live.watched import End, Watched
+from stormcellar.sessions.live.watched import End, Watched, is_same_sign_in
 from stormcellar.stores import (
     Absent,
     Announcing,
@@ -276,7 +276,7 @@ class SessionWatch:
         if isinstance(found, Absent):
             is_expired = found.why is not Why.ENDED and _over_ms(known) <= self._now_ms()
             return End.EXPIRED if is_expired else End.SIGNED_OUT
-        if (found.user, found.auth_ms) != (known.user, known.auth_ms):
+        if not is_same_sign_in(found, known):
             return End.REPLACED
         return None if await self._accounts.counts(found) else End.ACCOUNT
 

@@ -29,6 +29,11 @@ class End(Enum):
     """The server stops, or the manager was closed."""
 
 
+def is_same_sign_in(one: Record, other: Record) -> bool:
+    """Whether two states of a session belong to the same sign-in, or to the same visitor."""
+    return (one.user, one.auth_ms) == (other.user, other.auth_ms)
+
+
 class Watched:
     """One holder of a session. `SessionWatch.hold` returns it, and `release` gives it back.
 
