@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler
 
+from stormcellar.errors import SessionEnded
 from stormcellar.sessions.live.watched import End
 from stormcellar.web.mixin import SessionMixin
 from stormcellar.web.socket_limits import counted
@@ -46,6 +47,7 @@ class EventStream:
         self._heartbeat_s = heartbeat_s
         self._limit = asyncio.timeout(None)
         self._is_open = False
+        self._has_gone = False
         # Tornado keeps one future for all writes: a second one before the first is sent would leave that
         # waiting for ever (http1connection.py, write).
         self._writing = asyncio.Lock()
@@ -57,6 +59,8 @@ class EventStream:
         try:
             async with self._limit:
                 self._is_open = True
+                if self._has_gone:
+                    self.stop()
                 try:
                     yield
                 finally:
@@ -70,7 +74,8 @@ class EventStream:
             beats.cancel()
 
     def stop(self) -> None:
-        """Cancel the block of `while_connected`."""
+        """Cancel the block of `while_connected`, now or when it begins."""
+        self._has_gone = True
         if self._is_open:
             self._limit.reschedule(0)
 
@@ -125,21 +130,24 @@ class SessionStreamMixin(SessionMixin):
         Raises:
             HTTPError: 401: nobody is signed in; 429: too many streams are open; 503: the server stops.
             SessionEnded: There is no session.
+            SessionChanged: It ended while changes of the handler were being saved.
         """
         if self.session.user is None and not self.stream_visitors:
             raise HTTPError(401, "a stream was refused: nobody is signed in")
         limits = {"per_session": self.max_streams_per_session, "per_address": self.max_streams_per_address}
+        if self.session.record is None:
+            raise SessionEnded
         with counted(self, **limits):
-            async with self.while_session_lives() as watched:
-                await self.session.commit()
-                self.set_header("Content-Type", "text/event-stream")
-                self.set_header("Cache-Control", "no-store")
-                # nginx would wait until its buffer is full.
-                self.set_header("X-Accel-Buffering", "no")
-                await self.flush()
-                stream = self._stormcellar.stream = EventStream(self, heartbeat_s=self.heartbeat_s)
-                async with stream.while_connected():
-                    yield stream.send
+            await self.session.commit()
+            self.set_header("Content-Type", "text/event-stream")
+            self.set_header("Cache-Control", "no-store")
+            # nginx would wait until its buffer is full.
+            self.set_header("X-Accel-Buffering", "no")
+            stream = self._stormcellar.stream = EventStream(self, heartbeat_s=self.heartbeat_s)
+            await self.flush()
+            # Not earlier: the end of the session would cancel the above, and leave no block to cancel.
+            async with self.while_session_lives() as watched, stream.while_connected():
+                yield stream.send
             if watched.end not in (None, End.STOPPED):
                 with suppress(StreamClosedError):
                     await stream.send({"reason": watched.end.value}, event=OVER)
