@@ -247,8 +247,7 @@ class SessionWatch:
         except Exception:  # of the account directory, which is the application's
             log.exception("could not check the account of session %s", watched.record.handle)
             return
-        if watched.is_held:
-            self._finish(watched, End.ACCOUNT)
+        self._finish(watched, End.ACCOUNT)
 
     async def _is_settling(self, watched: Watched) -> bool:
         """Whether its own request may have changed the account a moment ago; then check that again later."""
@@ -289,8 +288,9 @@ class SessionWatch:
             self._events.emit(Kind.EXPIRED, handle=record.handle, user=record.user)
 
     def _finish(self, watched: Watched, end: End) -> None:
-        self.release(watched)
-        watched.finish(end)
+        if watched.is_held:  # else its holder let go meanwhile
+            self.release(watched)
+            watched.finish(end)
 
 
 def _over_ms(record: Record) -> int:

@@ -166,6 +166,22 @@ async def test_other_work_has_its_turn_during_a_stop() -> None:
 
 
 @pytest.mark.gen_test
+async def test_holder_that_lets_go_during_a_stop_is_told_nothing(watching: Any) -> None:
+    """A stream whose client has gone has no block to cancel any more."""
+    it = watching()
+    record = await it.new()
+    held = [it.watch.hold(record) for _ in range(3 * UNTIL_YIELD)]
+    last = list(it.watch._held)[-1]
+    closing = asyncio.ensure_future(it.watch.aclose())
+    await asyncio.sleep(0)
+    it.watch.release(last)
+    await closing
+
+    assert {each.end for each in held if each is not last} == {End.STOPPED}
+    assert last.end is None
+
+
+@pytest.mark.gen_test
 async def test_event_is_set_whenever_it_is_asked_for() -> None:
     """Before the end or after it."""
     record = live_record()
