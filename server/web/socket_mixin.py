@@ -106,5 +106,8 @@ def require_handshake(handler: SessionSocketMixin) -> None:
     is_upgrade, origin = "Upgrade" in handler.request.headers, handler.request.headers.get("Origin")
     if is_upgrade and origin is None and not handler.allow_originless:
         raise HTTPError(403, "a socket was refused: no Origin")
+    # Tornado compares the host alone, and browsers that ignore schemes in SameSite send the cookie.
+    if handler.sessions.secure and (origin or "").lower() == f"http://{handler.request.host}".lower():
+        raise HTTPError(403, "a socket was refused: the Origin is this host without TLS")
     if handler.session.user is None and not handler.socket_visitors:
         raise HTTPError(401, "a socket was refused: nobody is signed in")

@@ -137,6 +137,25 @@ async def test_handshake_is_refused(
     assert len(lab.sessions.watch) == 0
 
 
+@pytest.mark.parametrize("scheme", ["http", "HTTP", "https"])
+@pytest.mark.gen_test
+async def test_page_of_this_host_without_tls(
+    scheme: str, lab: Lab, browser: Browser, socket: Any, http_port: int
+) -> None:  # J1 J8
+    """Where sessions need TLS, whoever is on the way may have written such a page: 403."""
+    lab.sessions.secure = True
+    await lab.open_session(browser, user="alice")
+    try:
+        connection = await socket(Echo, f"{scheme}://127.0.0.1:{http_port}")
+    except HTTPClientError as exc:
+        found: Any = exc.code
+    else:
+        found = await said(connection)
+        connection.close()
+
+    assert found == ("alice hello" if scheme == "https" else 403)
+
+
 @pytest.mark.gen_test
 async def test_tool_without_an_origin_is_served_by_choice(
     lab: Lab, browser: Browser, socket: Any
