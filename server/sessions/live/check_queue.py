@@ -145,7 +145,7 @@ class CheckQueue:
             await self._confirm(asked)
         except StoreError:
             return False
-        except Exception:  # of a store or an account directory of the application's own
+        except Exception:  # of a store of the application's own
             log.exception("could not check whether %d sessions are live", len(asked))
             return False
         return True
