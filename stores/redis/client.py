@@ -29,7 +29,7 @@ from stormcellar.stores.redis.connections import (
 from stormcellar.stores.redis.errors import checked, is_unavailable, store_error
 from stormcellar.stores.redis.records import Argument
 from stormcellar.stores.redis.scripts import OWNED, Script
-from stormcellar.stores.redis.subscription import subscribed
+from stormcellar.stores.redis.subscription import Cancellation, subscribed
 from stormcellar.stores.redis.url import Driver
 
 T = TypeVar("T")
@@ -225,11 +225,13 @@ class RedisClient:
         """
         if self._is_closed:
             raise StoreUnavailable("gone: the store is closed")
+        cancellation = Cancellation()
         try:
             async with subscribed(self._connections, channel, timeout_s=self._timeout_s) as subscription:
                 yield None
                 while not self._is_closed:
                     message = await self._until_closed(subscription.next())
+                    cancellation.check()
                     if message is not None:
                         yield message
         except DRIVER_ERRORS as exc:

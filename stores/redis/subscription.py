@@ -44,8 +44,10 @@ class Subscription:
             ConnectionError: Another server is the primary now.
             TimeoutError: There was no message for a while, and then no answer to a PING.
         """
+        cancellation = Cancellation()
         while True:
             message = await self._pubsub.get_message(timeout=PING_AFTER_S)
+            cancellation.check()
             if message is None:
                 if await self._primary() != self._began_at:
                     raise ConnectionError("another server is the primary")
@@ -67,11 +69,33 @@ class Subscription:
         return message
 
 
+class Cancellation:
+    """Notices that the present task was cancelled although it goes on.
+
+    redis-py sends with `asyncio.wait_for`, which in Python 3.11 loses a cancellation that arrives when the
+    data has just been sent (github.com/python/cpython/issues/86296).
+    """
+
+    def __init__(self) -> None:
+        self._before = _times_cancelled()
+
+    def check(self) -> None:
+        """Raise CancelledError if the task was cancelled since this object was made."""
+        if _times_cancelled() > self._before:
+            raise asyncio.CancelledError
+
+
+def _times_cancelled() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
 @asynccontextmanager
 async def subscribed(
     connections: Connections, channel: str, *, timeout_s: float
 ) -> AsyncIterator[Subscription]:
     """Subscribe to *channel*; the block begins when the server has confirmed that."""
+    cancellation = Cancellation()
     primary = partial(connections.primary, limit_s=timeout_s)
     # Before the connection is made: if another one is named in between, `next` notices it.
     began_at = await primary()
@@ -81,6 +105,7 @@ async def subscribed(
         async with asyncio.timeout(timeout_s):
             await pubsub.subscribe(channel)
             await pubsub.get_message(timeout=None)
+        cancellation.check()
         yield Subscription(pubsub, primary=primary, began_at=began_at, answer_s=timeout_s)
     finally:
         await pubsub.aclose()

@@ -184,3 +184,19 @@ async def test_closing_an_iterator_ends_that_one_alone(each_redis: Backend, open
     assert await announced(store, heard)
     other.cancel()
     await asyncio.gather(other, return_exceptions=True)
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_listener_can_be_cancelled_at_any_step(each_redis: Backend, open_redis: OpenRedis) -> None:
+    """While it connects, subscribes or waits: it ends, and leaves nothing behind."""
+    for steps in range(60):
+        store = open_redis(each_redis.url)
+        listening = asyncio.ensure_future(collect(store, []))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.0002 * (steps % 10))
+        listening.cancel()
+        done, _ = await asyncio.wait([listening], timeout=5)
+
+        assert done, f"cancelled after {steps} steps"
+        await store.aclose()
