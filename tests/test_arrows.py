@@ -17,10 +17,11 @@ FOLDERS = {"server": "stormcellar", "stores": "stormcellar.stores"}
 
 # From the bottom up. A room imports from itself and from what is named for it; each module that stands in no
 # room of its own belongs to the room of its folder.
-STORE = {"contract", "batching"}
+STORE = {"contract", "batching", "changes"}
 BELOW = {
     "contract": set(),
     "batching": {"contract"},
+    "changes": {"contract"},
     "memory": STORE,
     "redis": STORE,
     "mongo": STORE,

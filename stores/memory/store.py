@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import replace
 from typing import Self
 
+from stormcellar.stores import changes
 from stormcellar.stores.base import Announcing, Scannable
 from stormcellar.stores.errors import DuplicateSession, StoreFull
-from stormcellar.stores.memory import changes
 from stormcellar.stores.memory.counters import MemoryCounters
 from stormcellar.stores.memory.listeners import Listeners
 from stormcellar.stores.memory.listing import Listing
