@@ -77,6 +77,7 @@ WORDS = {
 # scheme -> (module, class, the extra that installs its driver)
 SCHEMES = {
     "memory": ("stormcellar.stores.memory", "MemoryStore", None),
+    "sqlite": ("stormcellar.stores.sqlite", "SQLiteStore", None),
     "redis": ("stormcellar.stores.redis", "RedisStore", "redis"),
     "rediss": ("stormcellar.stores.redis", "RedisStore", "redis"),
     "redis+unix": ("stormcellar.stores.redis", "RedisStore", "redis"),
@@ -102,10 +103,10 @@ def open_store(
     """Make the store that *url* names. Does no I/O; the store connects on first use or `ping()`.
 
     Args:
-        url: `memory:`, `redis://`, `rediss://`, `redis+unix://`, `redis+sentinel://`, `redis+cluster://`,
-            `mongodb://` or `mongodb+srv://`; `valkey://`, `valkeys://` and `unix://` are the same as the
-            first three of Redis; or `memory`, `redis` or `mongo` for the usual local address; or
-            `package.module:Class?...` for your own store, whose `from_url` gets a `StoreURL`.
+        url: `memory:`, `sqlite:PATH`, `redis://`, `rediss://`, `redis+unix://`, `redis+sentinel://`,
+            `redis+cluster://`, `mongodb://` or `mongodb+srv://`; `valkey://`, `valkeys://` and `unix://` are
+            the same as the first three of Redis; or `memory`, `redis` or `mongo` for the usual local address;
+            or `package.module:Class?...` for your own store, whose `from_url` gets a `StoreURL`.
         prefix, timeout_s, connect_timeout_s, max_sessions, max_memory: See `StoreOptions`.
 
     Raises:

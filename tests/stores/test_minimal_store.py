@@ -87,9 +87,9 @@ def test_minimal_store_lacks_the_optional_parts() -> None:
     assert store.counters() is None
 
 
-@pytest.mark.parametrize("name", ["memory", "redis", "mongo"])
+@pytest.mark.parametrize("name", ["memory", "sqlite", "redis", "mongo"])
 def test_stores_of_ours_announce_and_scan(name: str) -> None:
-    """Each of the three stores is both."""
+    """Each of the stores is both."""
     module = pytest.importorskip(f"stormcellar.stores.{name}")
 
     store_class = getattr(module, module.__all__[0])

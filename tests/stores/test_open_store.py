@@ -42,6 +42,7 @@ def not_a_store() -> None:
     [
         ("memory", "tornado", "stormcellar.stores.memory.store.MemoryStore"),
         ("memory:", "tornado", "stormcellar.stores.memory.store.MemoryStore"),
+        ("sqlite:sessions.db", "sqlite3", "stormcellar.stores.sqlite.store.SQLiteStore"),
         ("redis", "redis", "stormcellar.stores.redis.store.RedisStore"),
         ("redis://localhost/0", "redis", "stormcellar.stores.redis.store.RedisStore"),
         ("rediss://localhost:6380/1", "redis", "stormcellar.stores.redis.store.RedisStore"),
@@ -115,6 +116,8 @@ def test_third_partys_own_refusal_is_passed_on() -> None:
         ("hunter2:x", "there is no module of the name before the colon"),
         ("memory:x", "takes no address"),
         ("memory://x", "takes no address"),
+        ("sqlite", "unknown store: "),
+        ("sqlite:", "such as sqlite:sessions.db"),
     ],
 )
 def test_bad_url_is_one_line(url: str, message: str) -> None:
@@ -151,7 +154,7 @@ def test_module_that_is_not_found_names_the_path(
 def test_unknown_store_lists_the_known() -> None:
     """The line about an unknown store says what may be written instead."""
     with pytest.raises(ValueError) as raised:
-        open_store("sqlite:///sessions.db")
+        open_store("mysql:///sessions.db")
 
     for known in (
         "memory",

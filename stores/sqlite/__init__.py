@@ -1,0 +1,5 @@
+"""Sessions in an SQLite file."""
+
+from stormcellar.stores.sqlite.store import SQLiteStore
+
+__all__ = ["SQLiteStore"]
