@@ -96,6 +96,10 @@ ROWS: list[tuple[str, str, str, int | None]] = [
     ("rediss://127.0.0.1:{tls}?ssl_ca_certs=/nonexistent/hunter2", "does not exist", "check the path", None),
     ("redis://127.0.0.1:{tls}", "closes the connection without a reply", "TLS", None),
     ("rediss://127.0.0.1:{redis}", "does not reply in time", "TLS", None),
+    # --- SQLite ---
+    ("sqlite:/nonexistent/hunter2.db", "the directory of the SQLite file does not exist", "create it", 2),
+    ("sqlite:/dev/null", "is not a regular file", "another file", 2),
+    ("sqlite:sessions.db?hunter2=1", "", "no parameters", 2),
     # --- MongoDB ---
     ("mongodb://127.0.0.1:{closed}", "nothing accepts connections at the address", "host and port", None),
     ("mongodb://nohost.invalid", "the host name of the store is not known", "DNS", None),
