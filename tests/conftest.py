@@ -101,6 +101,12 @@ def start_server() -> Iterator[StartServer]:
 
 
 @pytest.fixture(scope="session")
+def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Backend:
+    """A file of SQLite, which needs no server."""
+    return Backend("sqlite", f"sqlite:{tmp_path_factory.mktemp('sqlite')}/sessions.db", 0, 0)
+
+
+@pytest.fixture(scope="session")
 def redis8() -> Iterator[Backend]:
     """Redis 8.2."""
     yield from _running("redis8")

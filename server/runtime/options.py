@@ -71,7 +71,9 @@ OPTIONS = (
         "127.0.0.1",
         "the address to listen on; beyond loopback it needs TLS, or a TLS proxy",
     ),
-    Option("store", types.URL, "memory", "where sessions are stored: memory, redis, mongo, or a store URL"),
+    Option(
+        "store", types.URL, "memory", "where sessions are stored: memory, sqlite:PATH, redis, mongo, or a URL"
+    ),
     Option(
         "store_prefix", types.PREFIX, _STORE.prefix, "the beginning of every key, channel and collection name"
     ),

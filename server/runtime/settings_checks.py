@@ -94,7 +94,9 @@ def _invalid_store(settings: Settings) -> list[str]:
     except ValueError as exc:
         return [f"{settings.label('store')}: {exc}"]
     if settings.processes > 1 and not store.shared:
-        return [f"{settings.label('processes')}: more than 1 need a shared store, such as redis or mongo"]
+        return [
+            f"{settings.label('processes')}: more than 1 need a shared store, such as sqlite, redis or mongo"
+        ]
     if store.shared and "max_memory" in settings.given:
         return [
             f"{settings.label('max_memory')}: it is for the memory store; limit the memory of the other one"

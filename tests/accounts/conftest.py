@@ -11,9 +11,9 @@ from stormcellar.stores import Store, open_store
 from stormcellar.stores.conformance.cases import new_key
 
 
-@pytest.fixture(params=["memory", "redis8", "redis6", "redis_cluster", "mongo", "mongo_rs"])
+@pytest.fixture(params=["memory", "sqlite", "redis8", "redis6", "redis_cluster", "mongo", "mongo_rs"])
 def store(request: pytest.FixtureRequest, io_loop: IOLoop) -> Iterator[Store]:
-    """A store on each kind of server, and in memory."""
+    """A store on each kind of server, in a file, and in memory."""
     url = "memory:" if request.param == "memory" else request.getfixturevalue(request.param).url
     opened = open_store(url, prefix=new_key(), timeout_s=10.0)
     yield opened

@@ -422,11 +422,14 @@ async def test_first_account_ends_the_demo(tmp_path: Path) -> None:  # E18
         assert await who(await sign_in(base, "alice")) == "alice"
 
 
+@pytest.mark.parametrize("backend", ["sqlite", "redis8"])
 @pytest.mark.gen_test
-async def test_restart_keeps_people_signed_in(tmp_path: Path, redis8: Backend) -> None:  # L6
+async def test_restart_keeps_people_signed_in(
+    tmp_path: Path, backend: str, request: pytest.FixtureRequest
+) -> None:  # L6
     """With the same data directory and a store that lasts, a restart is not noticed."""
     add_account(tmp_path, "alice")
-    flags = (f"--store={redis8.url}", f"--store-prefix={tmp_path.name}")
+    flags = (f"--store={request.getfixturevalue(backend).url}", f"--store-prefix={tmp_path.name}")
     with Running(tmp_path, *flags) as server:
         alice = await sign_in(server.base(), "alice")
         await alice.json("PATCH", "/session", {"cart": [1]})
@@ -638,10 +641,11 @@ def ask(
     )
 
 
-@pytest.fixture
-def two(tmp_path: Path, redis8: Backend) -> Iterator[Running]:
-    """A server of two processes with their sessions in Redis."""
-    flags = ("--processes=2", f"--store={redis8.url}", f"--store-prefix={tmp_path.name}")
+@pytest.fixture(params=["sqlite", "redis8"])
+def two(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Running]:
+    """A server of two processes with their sessions in a file, or in Redis."""
+    store = request.getfixturevalue(request.param).url
+    flags = ("--processes=2", f"--store={store}", f"--store-prefix={tmp_path.name}")
     with Running(tmp_path, *flags) as server:
         yield server
 

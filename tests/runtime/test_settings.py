@@ -452,7 +452,7 @@ def test_contradictions_are_told_together() -> None:
         "set a certificate with --tls-cert, or the networks of a TLS proxy with --behind-proxy",
         "--idle: 13h is not valid: it must be at most --absolute, 12h",
         "--touch-after: 40m is not valid: it must be shorter than --anonymous-idle, 30m",
-        "--processes: more than 1 need a shared store, such as redis or mongo",
+        "--processes: more than 1 need a shared store, such as sqlite, redis or mongo",
     ]
 
 
@@ -692,7 +692,7 @@ def test_store_url_is_in_no_representation() -> None:  # L8
 def test_memory_is_for_one_process(store: str) -> None:
     """Processes that would each have their own sessions are refused."""
     assert problems({"store": store, "processes": "2"}) == [
-        "--processes: more than 1 need a shared store, such as redis or mongo"
+        "--processes: more than 1 need a shared store, such as sqlite, redis or mongo"
     ]
 
 

@@ -17,7 +17,7 @@ from stormcellar.stores.memory import MemoryStore
 from tests.support.core import SAFE, AccountTimes, Core, Visitor
 
 
-@pytest.fixture(params=["memory", "redis8", "mongo_rs"])
+@pytest.fixture(params=["memory", "sqlite", "redis8", "mongo_rs"])
 def core(request: pytest.FixtureRequest, io_loop: IOLoop) -> Iterator[Core]:
     """A manager on an empty store of each kind."""
     store: Any = MemoryStore()

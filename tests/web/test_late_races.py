@@ -33,7 +33,7 @@ async def _write(self: Any) -> None:
     self.session["written"] = self.request.body.decode()
 
 
-@pytest.fixture(params=["memory", "redis8", "mongo_rs"])
+@pytest.fixture(params=["memory", "sqlite", "redis8", "mongo_rs"])
 def lab(request: pytest.FixtureRequest, io_loop: IOLoop) -> Iterator[Lab]:
     """An application on each kind of store."""
     store: Store = MemoryStore()

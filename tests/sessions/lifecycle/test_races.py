@@ -35,7 +35,7 @@ class Processes:
         return first, second
 
 
-@pytest.fixture(params=["memory", "redis8", "mongo_rs"])
+@pytest.fixture(params=["memory", "sqlite", "redis8", "mongo_rs"])
 def processes(request: pytest.FixtureRequest, io_loop: IOLoop) -> Iterator[Processes]:
     """Two processes on an empty store of each kind."""
     stores = opened(request)
