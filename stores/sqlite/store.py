@@ -61,8 +61,8 @@ class SQLiteStore(Announcing, Scannable):
     def __init__(self, path: Path, *, prefix: str, timeout_s: float) -> None:
         file = DatabaseFile(path)
         self._prefix = prefix
-        self._writer = Worker(file, "BEGIN IMMEDIATE", timeout_s=timeout_s)
-        self._reader = Worker(file, "BEGIN", timeout_s=timeout_s)
+        self._writer = Worker(file, writes=True, timeout_s=timeout_s)
+        self._reader = Worker(file, writes=False, timeout_s=timeout_s)
         self._ended = EndedSessions(self._reader, prefix)
         self._counters = SQLiteCounters(self._writer, self._reader, prefix)
 
