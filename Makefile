@@ -1,4 +1,4 @@
-# make run      serve on http://127.0.0.1:8888; ARGS="--store=redis" passes options on
+# make run      serve on http://127.0.0.1:8888, sessions in var/sessions.db; ARGS="--store=redis" passes options on
 # make test     all tests, with real Redis and MongoDB
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,6 +20,7 @@ PYENV_ROOT ?= $(HOME)/.pyenv
 
 .PHONY: relink run test test-interpreters $(OTHERS) lint races stalls failovers faults faults-live load docs profile calls bench bench-quick bench-live bench-smoke scale peers redis mongo clean
 
+run: export STORMCELLAR_STORE ?= sqlite:var/sessions.db
 run: $(VENV)/run
 	$(BIN)/python run.py $(ARGS)
 
