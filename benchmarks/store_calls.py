@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from benchmarks.harness.databases import STORES, backend
+from benchmarks.harness.databases import AND_SQLITE, backend
 from benchmarks.harness.loop import run
 from stormcellar.stores import Absent, Credential, Delta, Outcome, Rotation, Store, open_store
 from stormcellar.stores.conformance.cases import NOW, new_record, new_verifier
@@ -99,7 +99,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.store_calls", description=__doc__)
-    parser.add_argument("--store", nargs="+", choices=STORES, default=["memory"], help="default: memory")
+    parser.add_argument("--store", nargs="+", choices=AND_SQLITE, default=["memory"], help="default: memory")
     parser.add_argument(
         "--tasks", nargs="+", type=int, default=[1, 32], help="concurrent (default: 1 and 32)"
     )

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from tests.support.backends import Server
 
 STORES = {"memory": None, "redis": "redis8", "mongo": "mongo_rs"}
 """The server that each store needs, a key of `tests.support.backends.KINDS`."""
+AND_SQLITE = [*STORES, "sqlite"]
+"""For benchmarks that compare no peers: none of them has sessions in SQLite."""
 _REDIS_OWN = frozenset({"info", "command", "hello", "client|setinfo", "ping", "select", "config|resetstat"})
 _MONGO_WRITES = frozenset({"insert", "update", "delete", "findAndModify"})
 _MONGO_COUNTED = _MONGO_WRITES | {"find", "aggregate", "getMore", "count", "distinct", "bulkWrite"}
@@ -18,7 +21,11 @@ _MONGO_COUNTED = _MONGO_WRITES | {"find", "aggregate", "getMore", "count", "dist
 
 @contextmanager
 def backend(store: str) -> Iterator[str]:
-    """Run the server that *store* needs; yield the URL of the store."""
+    """Run the server that *store* needs, if any; yield the URL of the store."""
+    if store == "sqlite":
+        with TemporaryDirectory(prefix="stormcellar-") as directory:
+            yield f"sqlite:{directory}/sessions.db"
+        return
     kind = STORES[store]
     if kind is None:
         yield store
