@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import time
 from pathlib import Path
+from threading import Lock
 from urllib.parse import quote
 
 from stormcellar.stores.errors import Problem, StoreRefused
@@ -49,23 +50,54 @@ def path_in(url: str) -> Path:
 
 
 class DatabaseFile:
-    """The file, and which of all files that have had its path a connection uses."""
+    """The file at a path. It is used by two threads, and knows which file was at the path before.
+
+    A write-ahead log belongs to one file. SQLite would take it for the log of whatever file stands beside it,
+    and so damage a file that was put in the place of the one in use.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._opening = Lock()
+        # The file that was opened last, and its log.
+        self._opened: tuple[Identity | None, Identity | None] = (None, None)
 
-    def connect(self, *, wait_s: float) -> sqlite3.Connection:
+    def connect(self, *, wait_s: float) -> tuple[sqlite3.Connection, Identity | None]:
         """Open a connection for the present thread. Creates the file, and the tables in it.
 
         Args:
             wait_s: How long this and each later statement waits for the locks of other programs.
 
+        Returns:
+            The connection, and which file it uses.
+
         Raises:
-            StoreRefused: The file, its mode or its content is not suitable.
+            StoreRefused: The file, its mode, its log or its content is not suitable.
         """
-        # SQLite puts the log beside the file itself, not beside a link to it.
-        self._path = Path(os.path.realpath(self._path))
-        self._check()
+        with self._opening:
+            # SQLite puts the log beside the file itself, not beside a link to it.
+            self._path = Path(os.path.realpath(self._path))
+            self.require_own_log()
+            self._check()
+            db = self._connected(wait_s)
+            self._opened = self.identity(), _identity(self._log)
+            return db, self._opened[0]
+
+    def identity(self) -> Identity | None:
+        """Return which file is at the path at present; None if there is none."""
+        return _identity(self._path)
+
+    def require_own_log(self) -> None:
+        """Raise StoreRefused if the file is another one than before, and the log still that of the other."""
+        file, log = self._opened
+        if log is not None and self.identity() != file and _identity(self._log) == log:
+            raise StoreRefused("open", REPLACED)
+
+    @property
+    def _log(self) -> Path:
+        return self._path.with_name(f"{self._path.name}-wal")
+
+    def _connected(self, wait_s: float) -> sqlite3.Connection:
         # With `rw` SQLite itself creates no file: its mode would follow the umask.
         uri = f"file:{quote(str(self._path))}?mode=rw"
         db = sqlite3.connect(uri, uri=True, timeout=wait_s, isolation_level=None)
@@ -79,22 +111,6 @@ class DatabaseFile:
             db.close()
             raise
         return db
-
-    @property
-    def _log(self) -> Path:
-        return self._path.with_name(f"{self._path.name}-wal")
-
-    def identity(self) -> tuple[Identity | None, Identity | None]:
-        """Return which files the database and its log are at present; None for one that is missing."""
-        return _identity(self._path), _identity(self._log)
-
-    def require_new_log(self, log: Identity | None) -> None:
-        """Raise StoreRefused if *log*, which belongs to a file that is gone, is still at its path.
-
-        SQLite would read it as the log of the file that is there now, and so damage that.
-        """
-        if log is not None and _identity(self._log) == log:
-            raise StoreRefused("open", REPLACED)
 
     def _check(self) -> None:
         # Only by path: if this process opened and closed the file, all locks of SQLite on it would end.

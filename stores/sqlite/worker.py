@@ -53,7 +53,7 @@ class Worker:
         self._is_closed = False
         # These two are used by the thread alone.
         self._connection: sqlite3.Connection | None = None
-        self._identity: tuple[Identity | None, Identity | None] = (None, None)
+        self._identity: Identity | None = None
 
     async def run(self, operation: str, call: Callable[[sqlite3.Connection], T]) -> T:
         """Return the result of *call*, or raise its error, one of SQLite as the store's.
@@ -92,7 +92,9 @@ class Worker:
         try:
             db = self._open()
             self._begin(db)
-        except (*DRIVER_ERRORS, StoreUnavailable) as exc:
+        except StoreUnavailable as exc:
+            return [exc] * len(calls)
+        except DRIVER_ERRORS as exc:
             self._close()
             return [exc] * len(calls)
         try:
@@ -109,15 +111,14 @@ class Worker:
 
     def _open(self) -> sqlite3.Connection:
         """Return the connection, a new one if there is none, or if another file has taken the path."""
-        if self._connection is not None and self._file.identity()[0] != self._identity[0]:
-            # The connection stays open: the number of a file that nobody has open can be given to another.
-            self._file.require_new_log(self._identity[1])
-            self._close()
-        if self._connection is None:
-            self._connection = self._file.connect(wait_s=LOCK_SHARE * self._timeout_s)
-            if self._writes:
-                self._connection.execute(f"PRAGMA busy_timeout = {RETRY_MS}")
-            self._identity = self._file.identity()
+        if self._connection is not None and self._file.identity() == self._identity:
+            return self._connection
+        # If this raises, the connection stays open, and so no other file can get the number of the old one.
+        self._file.require_own_log()
+        self._close()
+        self._connection, self._identity = self._file.connect(wait_s=LOCK_SHARE * self._timeout_s)
+        if self._writes:
+            self._connection.execute(f"PRAGMA busy_timeout = {RETRY_MS}")
         return self._connection
 
     def _begin(self, db: sqlite3.Connection) -> None:

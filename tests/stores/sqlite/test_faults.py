@@ -54,10 +54,10 @@ def small_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the file have 400 KB at most."""
     connect = DatabaseFile.connect
 
-    def limited(self: DatabaseFile, *, wait_s: float) -> sqlite3.Connection:
-        db = connect(self, wait_s=wait_s)
+    def limited(self: DatabaseFile, *, wait_s: float) -> tuple[sqlite3.Connection, Any]:
+        db, identity = connect(self, wait_s=wait_s)
         db.execute("PRAGMA max_page_count = 100")
-        return db
+        return db, identity
 
     monkeypatch.setattr(DatabaseFile, "connect", limited)
 
@@ -177,7 +177,7 @@ def test_disk_without_any_space(tmp_path: Path) -> None:
 @pytest.mark.gen_test
 async def test_lock_of_another_program_stops_writers_alone(open_sqlite: OpenStore, path: Path) -> None:
     """A write raises StoreUnavailable before its time-out and says why; reads go on; then writes, too."""
-    store = open_sqlite(timeout_s=0.2)
+    store = open_sqlite(timeout_s=1)
     record = await created(store)
 
     with locked(path):
@@ -207,7 +207,7 @@ async def test_write_waits_for_a_short_lock(store: SQLiteStore, path: Path) -> N
 @pytest.mark.gen_test
 async def test_disk_that_hangs_is_an_outage(open_sqlite: OpenStore) -> None:
     """Callers give up in time; what was not begun is not done later, and then the store works again."""
-    store, gate = open_sqlite(timeout_s=0.1), Gate()
+    store, gate = open_sqlite(timeout_s=1), Gate()
     hanging = asyncio.create_task(store._writer.run("hang", gate))
     await asyncio.to_thread(gate.begun.wait, 10)
     late = new_record()
@@ -291,6 +291,41 @@ async def test_log_of_a_removed_file_is_never_used_for_another(open_sqlite: Open
         await open_sqlite().ping()
 
 
+def back_up(path: Path, backup: Path) -> None:
+    """Copy the database at *path* to *backup*, as docs/operations.md says."""
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("VACUUM INTO ?", (str(backup),))
+    backup.chmod(0o600)
+
+
+@pytest.mark.gen_test
+async def test_log_of_a_replaced_file_is_never_used_for_the_other(
+    open_sqlite: OpenStore, path: Path, tmp_path: Path
+) -> None:
+    """While the old log is there, each call is refused, and the file stays as it was."""
+    store, backup = open_sqlite(), tmp_path / "backup.db"
+    kept = await created(store)
+    await asyncio.to_thread(back_up, path, backup)
+    await created(store, data=BIG)
+    content = await asyncio.to_thread(backup.read_bytes)
+    await asyncio.to_thread(backup.replace, path)
+
+    for number in range(6):
+        if number == 3:
+            for each in (store._writer, store._reader):
+                await asyncio.wrap_future(each._thread.submit(each._close))
+        with pytest.raises(StoreRefused):
+            await store.load(kept.credential, now_ms=NOW)
+        with pytest.raises(StoreRefused):
+            await store.create(new_record())
+    after = await asyncio.to_thread(path.read_bytes)
+    for suffix in ("-wal", "-shm"):
+        await asyncio.to_thread(path.with_name(path.name + suffix).unlink)
+
+    assert after == content
+    assert await loaded(store, kept.credential) == kept
+
+
 @pytest.mark.gen_test
 async def test_replaced_file_is_noticed(open_sqlite: OpenStore, path: Path, tmp_path: Path) -> None:
     """A backup that is moved into the place of the file, with the log removed, is used at once."""
@@ -298,16 +333,11 @@ async def test_replaced_file_is_noticed(open_sqlite: OpenStore, path: Path, tmp_
     kept = await created(store)
     backup = tmp_path / "backup.db"
 
-    def copy() -> None:
-        with closing(sqlite3.connect(path)) as db:
-            db.execute("VACUUM INTO ?", (str(backup),))
-        backup.chmod(0o600)
-
     def restore() -> None:
         remove(path, log=True)
         backup.rename(path)
 
-    await asyncio.to_thread(copy)
+    await asyncio.to_thread(back_up, path, backup)
     later = await created(store)
     await asyncio.to_thread(restore)
 

@@ -185,7 +185,7 @@ def newer(path: Path) -> None:
 
 def damaged(path: Path) -> None:
     """Write a database of ours with rubbish in its schema."""
-    DatabaseFile(path).connect(wait_s=1).close()
+    DatabaseFile(path).connect(wait_s=1)[0].close()
     content = bytearray(path.read_bytes())
     content[100:4000] = b"\xff" * 3900
     path.write_bytes(content)
@@ -286,7 +286,7 @@ def test_missing_right_is_told(directory_mode: int, file_mode: int | None) -> No
     with TemporaryDirectory() as directory:
         path = Path(directory, "sessions.db")
         if file_mode is not None:
-            DatabaseFile(path).connect(wait_s=1).close()
+            DatabaseFile(path).connect(wait_s=1)[0].close()
             path.chmod(file_mode)
         if os.geteuid() == 0:
             for each in (path.parent, *path.parent.iterdir()):
