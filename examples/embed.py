@@ -2,8 +2,9 @@
 
     python examples/embed.py [STORE-URL] [--port N] [--key-file FILE]
 
-The default store is `memory:`; others are `redis://localhost/0` or `mongodb://localhost`. Without a key file
-the program makes a key for this run, so a restart signs everybody out.
+The default store is `memory:`; others are `sqlite:sessions.db`, `redis://localhost/0` or
+`mongodb://localhost`. Without a key file the program makes a key for this run, so a restart signs everybody
+out.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Problem(Exception):
 
 
 def run(settings: Settings) -> int:
-    """Print one line for each check. Return 0 if all pass, else 1. Creates no file."""
+    """Print one line for each check. Return 0 if all pass, else 1. Creates no file but that of SQLite."""
     checks: list[Callable[[Settings], str]] = [_data_dir, _secrets, _accounts, _port, _store]
     if settings.tls_cert is not None:
         checks.insert(2, _certificate)
