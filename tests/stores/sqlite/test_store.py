@@ -68,21 +68,21 @@ def divided(open_sqlite: OpenStore) -> SQLiteStore:
 
 
 class TestContract(StoreContract):
-    """The whole contract, on one instance."""
+    """The whole contract, each instance by its URL."""
 
     @pytest.fixture
-    def store(self, store: SQLiteStore) -> SQLiteStore:
-        """The store of this test."""
-        return store
+    def store_url(self, path: Path) -> str:
+        """The file of this test."""
+        return f"sqlite:{path}"
 
 
 class TestCounters(CountersContract):
     """The contract of the counters."""
 
     @pytest.fixture
-    def store(self, store: SQLiteStore) -> SQLiteStore:
-        """The store of this test."""
-        return store
+    def store_url(self, path: Path) -> str:
+        """The file of this test."""
+        return f"sqlite:{path}"
 
 
 class TestSeveralConnections(StoreContract):
