@@ -86,13 +86,15 @@ def prepare(db: sqlite3.Connection, *, until_s: float) -> None:
 
 def _is_ours(db: sqlite3.Connection) -> bool:
     """Return whether the tables are there; False for an empty file, and StoreRefused for any other."""
-    (owner,) = db.execute("PRAGMA application_id").fetchone()
+    # The owner last: another process may create all three now, in one transaction.
+    has_tables = db.execute("SELECT 1 FROM sqlite_master").fetchone() is not None
     (version,) = db.execute("PRAGMA user_version").fetchone()
+    (owner,) = db.execute("PRAGMA application_id").fetchone()
     if owner == APPLICATION_ID:
         if version > VERSION:
             raise StoreRefused("open", NEWER)
         return True
-    if owner or version or db.execute("SELECT 1 FROM sqlite_master").fetchone():
+    if owner or version or has_tables:
         raise StoreRefused("open", FOREIGN)
     return False
 

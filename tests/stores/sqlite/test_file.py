@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +20,7 @@ from stormcellar.stores import Problem, StoreOptions, StoreRefused, open_store
 from stormcellar.stores.conformance.cases import created, loaded
 from stormcellar.stores.sqlite import SQLiteStore
 from stormcellar.stores.sqlite.file import DatabaseFile, path_in
-from stormcellar.stores.sqlite.schema import APPLICATION_ID, VERSION
+from stormcellar.stores.sqlite.schema import APPLICATION_ID, VERSION, prepare
 from tests.stores.sqlite.conftest import OpenStore
 from tests.support.running import ROOT
 
@@ -162,6 +163,25 @@ def refusal(store: SQLiteStore, io_loop: IOLoop) -> Problem:
         io_loop.run_sync(store.ping)
     assert raised.value.problem is not None
     return raised.value.problem
+
+
+@pytest.mark.parametrize("statement", range(4))
+def test_file_that_another_process_prepares_meanwhile(path: Path, statement: int) -> None:
+    """Before whichever statement the tables come to be, the file is known as ours."""
+    path.touch(mode=0o600)
+    seen: list[str] = []
+
+    def prepare_once(sql: str) -> None:
+        seen.append(sql)
+        if len(seen) == statement + 1:
+            DatabaseFile(path).connect(wait_s=1)[0].close()
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.set_trace_callback(prepare_once)
+        prepare(db, until_s=time.monotonic() + 5)
+        db.set_trace_callback(None)
+
+        assert db.execute("SELECT count(*) FROM sessions").fetchone() == (0,)
 
 
 def foreign(path: Path) -> None:
