@@ -23,7 +23,7 @@ LIFE_MS = 1500
 OpenAgain = Callable[[], Store]
 
 
-@pytest.fixture(params=["memory", "redis8", "redis_cluster", "mongo", "mongo_rs"])
+@pytest.fixture(params=["memory", "sqlite", "redis8", "redis_cluster", "mongo", "mongo_rs"])
 def open_again(request: pytest.FixtureRequest, io_loop: IOLoop) -> Iterator[OpenAgain]:
     """A function that opens the same store as another process would; the memory has one process only."""
     prefix, opened = f"test-{secrets.token_hex(6)}", [MemoryStore()] if request.param == "memory" else []

@@ -157,14 +157,14 @@ def test_processes_that_open_a_new_file_at_once_share_it(
     unused = new_record().credential
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(running(program, path, unused, number)) for number in range(2 * PROCESSES)
+            stack.enter_context(running(program, path, unused, number)) for number in range(PROCESSES)
         ]
 
         go_on(processes)
         lines = [line_of(process) for process in processes]
 
-    assert lines == ["created"] * 2 * PROCESSES
-    assert len(io_loop.run_sync(lambda: scanned(store))) == 2 * PROCESSES
+    assert lines == ["created"] * PROCESSES
+    assert len(io_loop.run_sync(lambda: scanned(store))) == PROCESSES
 
 
 @pytest.mark.parametrize("lines", [1, 40, 200])
