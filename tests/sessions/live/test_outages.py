@@ -1,10 +1,11 @@
-"""`SessionWatch` after an outage, and in a process that was frozen: no live session is given up."""
+"""`SessionWatch` while the store fails, after that, and in a process that was frozen."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
 import pytest
@@ -12,11 +13,140 @@ import pytest
 from stormcellar.sessions.live.check_queue import SLICE, WORKERS
 from stormcellar.sessions.live.watch import Rechecks
 from stormcellar.sessions.live.watched import End
-from stormcellar.stores import Absent, Credential, Record, StoreUnavailable
+from stormcellar.stores import Absent, Credential, Handle, Record, StoreUnavailable
 from stormcellar.stores.conformance.cases import created_many
 from stormcellar.stores.memory import MemoryStore
-from tests.sessions.live.watching import Deaf, end_of, live_record, now_ms
+from tests.sessions.live.watching import OFTEN, Deaf, end_of, live_record, now_ms
 from tests.support.fakes import SteeredStore
+
+
+@pytest.mark.gen_test
+async def test_outage_is_borne_for_a_while(watching: Any) -> None:
+    """While the store is down nobody is told anything; what ended meanwhile is told when it is back."""
+    it = watching(rechecks=Rechecks(every_s=0.05, patience_s=math.inf))
+    record, other = await it.new(), await it.new()
+    held, stays = it.watch.hold(record), it.watch.hold(other)
+    await it.settle()
+    it.store.fail["states"] = StoreUnavailable("states")
+    await it.store.destroy(record.handle, now_ms=now_ms())
+    await it.settle(3)
+    during = held.end
+    del it.store.fail["states"]
+
+    assert (during, await end_of(held), stays.end) == (None, End.SIGNED_OUT, None)
+
+
+@pytest.mark.gen_test
+async def test_long_outage_ends_it(watching: Any) -> None:
+    """After the time that is set, holders are told that nobody knows."""
+    it = watching(rechecks=Rechecks(every_s=0.05, patience_s=0.3))
+    held = it.watch.hold(await it.new())
+    await it.settle()
+    it.store.fail["states"] = StoreUnavailable("states")
+
+    assert await end_of(held) is End.STORE_DOWN
+
+
+@pytest.mark.gen_test
+async def test_one_bad_session_does_not_hold_up_the_others(watching: Any) -> None:
+    """Where one node of a cluster is down, sessions on the others are found to be over all the same."""
+
+    class OneDown(SteeredStore):
+        down: Credential
+
+        async def states(self, credentials: Any, *, now_ms: int) -> Any:
+            asked = set(credentials)
+            if self.down in asked:
+                raise StoreUnavailable("states")
+            return await super().states(asked, now_ms=now_ms)
+
+    store = OneDown(MemoryStore())
+    it = watching(store, Rechecks(every_s=0.05, patience_s=math.inf))
+    record, stuck = await it.new(), await it.new()
+    store.down = stuck.credential
+    stays, held = it.watch.hold(stuck), it.watch.hold(record)
+    await it.store.destroy(record.handle, now_ms=now_ms())
+
+    assert (await end_of(held), stays.end) == (End.SIGNED_OUT, None)
+
+
+@pytest.mark.gen_test
+async def test_silent_node_delays_nobody_else(watching: Any) -> None:
+    """Ends on other nodes are found while a call waits for it, and their sessions are never given up."""
+    answers = asyncio.Event()
+
+    class OneSilent(SteeredStore):
+        silent: frozenset[Credential] = frozenset()
+
+        async def states(self, credentials: Any, *, now_ms: int) -> Any:
+            asked = set(credentials)
+            if asked & self.silent:
+                await answers.wait()
+                raise StoreUnavailable("states")
+            return await super().states(asked, now_ms=now_ms)
+
+    it = watching(OneSilent(MemoryStore()), Rechecks(every_s=3600.0, patience_s=0.3))
+    stuck = [await it.new() for _ in range(SLICE)]
+    it.store.silent = frozenset(record.credential for record in stuck)
+    silent = [it.watch.hold(record) for record in stuck]
+    ended, record = await it.new(), await it.new()
+    held, stays = it.watch.hold(ended), it.watch.hold(record)
+    await it.store.destroy(ended.handle, now_ms=now_ms())
+    during = await end_of(held)
+    answers.set()
+
+    assert during is End.SIGNED_OUT
+    assert {await end_of(each) for each in silent} == {End.STORE_DOWN}
+    assert stays.end is None
+
+
+@pytest.mark.gen_test
+async def test_error_of_a_store_stops_nothing(watching: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A store of the application's own that raises something else is logged and asked again."""
+
+    class Odd(SteeredStore):
+        is_wrong = True
+
+        async def gone(self) -> AsyncGenerator[Handle | None, None]:
+            if self.is_wrong:
+                raise ValueError("odd")
+            async for handle in self.inner.gone():  # type: ignore[attr-defined]
+                yield handle
+
+        async def states(self, credentials: Any, *, now_ms: int) -> Any:
+            if self.is_wrong:
+                raise ValueError("odd")
+            return await super().states(credentials, now_ms=now_ms)
+
+    it = watching(Odd(MemoryStore()))
+    held = it.watch.hold(await it.new())
+    await asyncio.sleep(0.05)
+    it.store.is_wrong = False
+    await it.settle()
+    await it.store.destroy(held.record.handle, now_ms=now_ms())
+
+    assert await end_of(held) is End.SIGNED_OUT
+    logged = {record.getMessage() for record in caplog.records}
+    assert logged == {
+        "could not check whether 1 sessions are live",
+        "the store failed to announce ended sessions",
+    }
+
+
+@pytest.mark.gen_test
+async def test_failing_account_directory_stops_nothing(watching: Any) -> None:
+    """An error of the application's own directory is logged; the next check works again."""
+    it = watching(rechecks=OFTEN)
+    record = await it.new()
+    held = it.watch.hold(record)
+    await it.settle()
+    it.users["ada"] = 5  # seconds instead of milliseconds: ValueError
+    await it.settle(2)
+    during = held.end
+    it.users["ada"] = 0
+    await it.store.destroy(record.handle, now_ms=now_ms())
+
+    assert (during, await end_of(held)) == (None, End.SIGNED_OUT)
 
 
 @pytest.mark.gen_test
@@ -118,7 +248,7 @@ async def test_everybody_is_asked_for_when_the_store_is_back(watching: Any) -> N
 async def test_what_was_signed_out_did_not_expire(watching: Any) -> None:
     """A sign-out that is found only at the time of the expiry is told as such, also by the events."""
     it = watching(Deaf(), Rechecks(every_s=3600.0))
-    record = await it.new(expires_ms=now_ms() + 200)
+    record = await it.new(expires_ms=now_ms() + 1000)
     held = it.watch.hold(record)
     await it.settle()
     await it.store.destroy(record.handle, now_ms=now_ms())

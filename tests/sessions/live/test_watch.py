@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from stormcellar.events import Kind
 from stormcellar.sessions.live.check_queue import SLICE
 from stormcellar.sessions.live.watch import Rechecks
 from stormcellar.sessions.live.watched import End
-from stormcellar.stores import Credential, Handle, StoreUnavailable
+from stormcellar.stores import Credential, StoreUnavailable
 from stormcellar.stores.conformance.cases import (
     MINUTE,
     NOTHING,
@@ -25,7 +23,6 @@ from stormcellar.stores.conformance.cases import (
 from stormcellar.stores.memory import MemoryStore
 from tests.sessions.live.watching import OFTEN, Deaf, end_of, followed, live_record, now_ms
 from tests.stores.test_minimal_store import MinimalStore
-from tests.support.fakes import SteeredStore
 
 
 @pytest.mark.gen_test
@@ -81,35 +78,6 @@ async def test_renewed_id_is_followed(watching: Any) -> None:
 
     await it.store.destroy(record.handle, now_ms=now_ms())
     assert await end_of(held) is End.SIGNED_OUT
-
-
-@pytest.mark.gen_test
-async def test_expiry_is_exact_and_told_once(watching: Any) -> None:
-    """At the moment of its expiry, long before the next regular check; the event names the user, once."""
-    it = watching()
-    record = await it.new(expires_ms=now_ms() + 150)
-    held = [it.watch.hold(record) for _ in range(2)]
-
-    ends = [await end_of(each) for each in held]
-
-    assert ends == [End.EXPIRED] * 2
-    assert record.expires_ms <= now_ms() < record.expires_ms + 1000
-    expired = [event for event in it.events if event.kind is Kind.EXPIRED]
-    assert [(event.handle, event.user) for event in expired] == [(record.handle, "ada")]
-
-
-@pytest.mark.gen_test
-async def test_activity_elsewhere_extends_it(watching: Any) -> None:
-    """A session that another request has extended is not over when its first expiry comes."""
-    it = watching()
-    record = await it.new(expires_ms=now_ms() + 100)
-    held = it.watch.hold(record)
-    await it.settle()
-    await it.store.apply(record.credential, NOTHING, now_ms=now_ms(), expires_ms=now_ms() + 300)
-    await it.settle()
-
-    assert held.end is None
-    assert await end_of(held) is End.EXPIRED
 
 
 @pytest.mark.gen_test
@@ -182,119 +150,6 @@ async def test_store_without_push_is_polled(watching: Any) -> None:
 
 
 @pytest.mark.gen_test
-async def test_outage_is_borne_for_a_while(watching: Any) -> None:
-    """While the store is down nobody is told anything; what ended meanwhile is told when it is back."""
-    it = watching(rechecks=Rechecks(every_s=0.05, patience_s=math.inf))
-    record, other = await it.new(), await it.new()
-    held, stays = it.watch.hold(record), it.watch.hold(other)
-    await it.settle()
-    it.store.fail["states"] = StoreUnavailable("states")
-    await it.store.destroy(record.handle, now_ms=now_ms())
-    await it.settle(3)
-    during = held.end
-    del it.store.fail["states"]
-
-    assert (during, await end_of(held), stays.end) == (None, End.SIGNED_OUT, None)
-
-
-@pytest.mark.gen_test
-async def test_long_outage_ends_it(watching: Any) -> None:
-    """After the time that is set, holders are told that nobody knows."""
-    it = watching(rechecks=Rechecks(every_s=0.05, patience_s=0.3))
-    held = it.watch.hold(await it.new())
-    await it.settle()
-    it.store.fail["states"] = StoreUnavailable("states")
-
-    assert await end_of(held) is End.STORE_DOWN
-
-
-@pytest.mark.gen_test
-async def test_one_bad_session_does_not_hold_up_the_others(watching: Any) -> None:
-    """Where one node of a cluster is down, sessions on the others are found to be over all the same."""
-
-    class OneDown(SteeredStore):
-        down: Credential
-
-        async def states(self, credentials: Any, *, now_ms: int) -> Any:
-            asked = set(credentials)
-            if self.down in asked:
-                raise StoreUnavailable("states")
-            return await super().states(asked, now_ms=now_ms)
-
-    store = OneDown(MemoryStore())
-    it = watching(store, Rechecks(every_s=0.05, patience_s=math.inf))
-    record, stuck = await it.new(), await it.new()
-    store.down = stuck.credential
-    stays, held = it.watch.hold(stuck), it.watch.hold(record)
-    await it.store.destroy(record.handle, now_ms=now_ms())
-
-    assert (await end_of(held), stays.end) == (End.SIGNED_OUT, None)
-
-
-@pytest.mark.gen_test
-async def test_silent_node_delays_nobody_else(watching: Any) -> None:
-    """Ends on other nodes are found while a call waits for it, and their sessions are never given up."""
-    answers = asyncio.Event()
-
-    class OneSilent(SteeredStore):
-        silent: frozenset[Credential] = frozenset()
-
-        async def states(self, credentials: Any, *, now_ms: int) -> Any:
-            asked = set(credentials)
-            if asked & self.silent:
-                await answers.wait()
-                raise StoreUnavailable("states")
-            return await super().states(asked, now_ms=now_ms)
-
-    it = watching(OneSilent(MemoryStore()), Rechecks(every_s=3600.0, patience_s=0.3))
-    stuck = [await it.new() for _ in range(SLICE)]
-    it.store.silent = frozenset(record.credential for record in stuck)
-    silent = [it.watch.hold(record) for record in stuck]
-    ended, record = await it.new(), await it.new()
-    held, stays = it.watch.hold(ended), it.watch.hold(record)
-    await it.store.destroy(ended.handle, now_ms=now_ms())
-    during = await end_of(held)
-    answers.set()
-
-    assert during is End.SIGNED_OUT
-    assert {await end_of(each) for each in silent} == {End.STORE_DOWN}
-    assert stays.end is None
-
-
-@pytest.mark.gen_test
-async def test_error_of_a_store_stops_nothing(watching: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """A store of the application's own that raises something else is logged and asked again."""
-
-    class Odd(SteeredStore):
-        is_wrong = True
-
-        async def gone(self) -> AsyncGenerator[Handle | None, None]:
-            if self.is_wrong:
-                raise ValueError("odd")
-            async for handle in self.inner.gone():  # type: ignore[attr-defined]
-                yield handle
-
-        async def states(self, credentials: Any, *, now_ms: int) -> Any:
-            if self.is_wrong:
-                raise ValueError("odd")
-            return await super().states(credentials, now_ms=now_ms)
-
-    it = watching(Odd(MemoryStore()))
-    held = it.watch.hold(await it.new())
-    await asyncio.sleep(0.05)
-    it.store.is_wrong = False
-    await it.settle()
-    await it.store.destroy(held.record.handle, now_ms=now_ms())
-
-    assert await end_of(held) is End.SIGNED_OUT
-    logged = {record.getMessage() for record in caplog.records}
-    assert logged == {
-        "could not check whether 1 sessions are live",
-        "the store failed to announce ended sessions",
-    }
-
-
-@pytest.mark.gen_test
 async def test_renewal_on_a_store_without_push(watching: Any) -> None:
     """A renewed ID is followed there, too, after the grace of the old one."""
     store = MemoryStore()
@@ -321,22 +176,6 @@ async def test_holder_that_lets_go_during_a_check_is_told_nothing(watching: Any)
     await asyncio.sleep(0.7)
 
     assert held.end is None
-
-
-@pytest.mark.gen_test
-async def test_failing_account_directory_stops_nothing(watching: Any) -> None:
-    """An error of the application's own directory is logged; the next check works again."""
-    it = watching(rechecks=OFTEN)
-    record = await it.new()
-    held = it.watch.hold(record)
-    await it.settle()
-    it.users["ada"] = 5  # seconds instead of milliseconds: ValueError
-    await it.settle(2)
-    during = held.end
-    it.users["ada"] = 0
-    await it.store.destroy(record.handle, now_ms=now_ms())
-
-    assert (during, await end_of(held)) == (None, End.SIGNED_OUT)
 
 
 @pytest.mark.gen_test
