@@ -149,7 +149,7 @@ async def test_a_kept_connection_is_told_that_the_end_is_near(site: Site) -> Non
 @pytest.mark.gen_test
 async def test_balancer_is_told_before_the_port_closes(site: Site) -> None:
     """During --drain new connections are served, each with one response, and /readyz is 503."""  # H10
-    async with running(site, drain="300ms") as it:
+    async with running(site, drain="2s") as it:
         kept, writer = await asyncio.open_connection("127.0.0.1", it.port)
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         before = await kept.readuntil(b"}")

@@ -98,13 +98,13 @@ async def test_a_stop_does_not_wait_for_streams_and_sockets(site: Site) -> None:
 
         assert closing == (1001, "stopped", 200)
         assert opened.events.empty()
-        assert took_s < 1
+        assert took_s < SOON_S  # a server that waits does so for 10 s
 
 
 @pytest.mark.gen_test
 async def test_they_stay_open_while_the_balancer_is_waited_for(site: Site) -> None:
     """During --drain they work as before: their clients could only connect to this server again."""  # H10
-    async with running(site, drain="300ms") as it:
+    async with running(site, drain="2s") as it:
         opened = await Open(it).start()
         it.stop.set()
         await asyncio.sleep(0.1)

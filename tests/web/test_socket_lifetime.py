@@ -39,12 +39,13 @@ async def test_pings_are_no_activity(lab: Lab, browser: Browser, socket: Any) ->
     """However many are answered, the time of the session goes on."""
     pongs: list[bytes] = []
     await lab.open_session(browser, user="alice")
-    connection = await socket(type("Counts", (Pinged,), {"pongs": pongs}))
+    # A socket whose client does not answer within this time is closed, on a busy machine, too.
+    connection = await socket(type("Counts", (Pinged,), {"pongs": pongs, "ping_every_s": 0.5}))
     await lab.sessions.drain()
     lab.clock.advance(61)
     before = lab.store.calls["apply"]
     async with asyncio.timeout(SOON_S):
-        while len(pongs) < 3:  # noqa: ASYNC110
+        while len(pongs) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     await lab.sessions.drain()
 
