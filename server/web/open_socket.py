@@ -60,8 +60,6 @@ class OpenSocket:
     def serving(self) -> Iterator[None]:
         """Watch the session and the messages while the block serves the socket."""
         handler, record, watch = self._handler, self._handler.session.record, self._sessions.watch
-        # Otherwise the close frame after a message waits 40 ms for the client's delayed acknowledgement.
-        handler.request.connection.stream.set_nodelay(True)
         handler.on_message = self._received(handler.on_message)
         watch.at_stop.add(self._stop)
         if record is not None:
@@ -135,4 +133,8 @@ class OpenSocket:
         if not self._is_closing:
             self._is_closing = True
             gen_log.debug("a socket of session %s is closed: %s", self._handler.session.handle, reason)
+            # Otherwise the close frame after a message waits 40 ms for the client's delayed acknowledgement.
+            # Before the handshake it has no effect: Tornado clears it (http1connection.py, _finish_request).
+            if self._handler.ws_connection is not None:  # the application has not closed it itself
+                self._handler.set_nodelay(True)
             self._handler.close(code, reason)
