@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tornado.httpclient import HTTPClientError
+from tornado.websocket import WebSocketClosedError
 
 from stormcellar import Lifetime
 from stormcellar.sessions.live.watch import Rechecks
@@ -15,7 +16,7 @@ from stormcellar.stores import StoreUnavailable
 from tests.support.browser import Browser
 from tests.support.core import AccountTimes
 from tests.support.embedding import Lab
-from tests.web.test_socket_mixin import Echo, closed, said, socket
+from tests.web.test_socket_mixin import SOON_S, Echo, closed, said, socket
 
 __all__ = ["socket"]  # fixtures
 
@@ -159,4 +160,33 @@ async def test_socket_that_the_application_closes_first(
     await connection.write_message("hello")
 
     assert await closed(connection) == (4000, "bye")
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.gen_test
+async def test_handler_that_answers_too_late(
+    lab: Lab, browser: Browser, socket: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The session ended while a message was handled: it gets no answer, and no error is logged."""
+    answers, raised = asyncio.Event(), asyncio.Event()
+
+    class Slow(Echo):
+        async def on_message(self, message: str | bytes) -> None:
+            await answers.wait()
+            try:
+                await self.write_message("too late")
+            except WebSocketClosedError:
+                raised.set()
+                raise
+
+    sid = await lab.open_session(browser, user="alice")
+    connection = await socket(Slow)
+    await connection.write_message("hello")
+    await lab.end(sid.handle)
+    ending = asyncio.ensure_future(closed(connection))
+    await asyncio.sleep(0.1)
+    answers.set()
+
+    assert await ending == (4401, "signed_out")
+    await asyncio.wait_for(raised.wait(), SOON_S)
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []

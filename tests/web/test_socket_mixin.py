@@ -109,6 +109,7 @@ async def test_messages_after_the_end_are_dropped(lab: Lab, browser: Browser, so
     await connection.write_message("too late")
 
     assert await closed(connection) == (1001, "stopped")
+    await idle(lab)  # the server has read everything
     assert heard == []
 
 

@@ -196,6 +196,25 @@ async def test_who_gets_a_stream(
 
 
 @pytest.mark.gen_test
+async def test_what_the_handler_wrote_before_is_saved(
+    lab: Lab, browser: Browser, http_server: Any, http_port: int
+) -> None:
+    """With the first byte of the stream, which may go on for hours."""
+
+    async def get(self: Any) -> None:
+        self.session["opened"] = 1
+        async with self.event_stream():
+            await self.items.get()
+
+    await lab.open_session(browser, user="alice")
+    reading = Reading(lab, browser, http_port, get=get)
+    await reading.open()
+
+    assert await lab.data() == {"opened": 1}
+    reading.close()
+
+
+@pytest.mark.gen_test
 async def test_request_is_no_activity(lab: Lab, browser: Browser, http_server: Any, http_port: int) -> None:
     """A browser repeats it by itself, so it does not extend the session."""
     await lab.open_session(browser, user="alice")

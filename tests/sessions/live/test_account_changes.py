@@ -14,7 +14,7 @@ from stormcellar.sessions.live.watched import End, Watched
 from stormcellar.stores import StoreUnavailable
 from tests.support.core import AccountTimes, Core, Visitor
 
-LATE_S = 5.0
+LATE_S = 15.0
 
 
 class Directory(AccountTimes):

@@ -15,7 +15,7 @@ from stormcellar.stores.memory import MemoryStore
 from tests.support.core import SAFE, Core, Visitor
 from tests.support.fakes import Clock
 
-LATE_S = 5.0
+LATE_S = 15.0
 
 
 async def silence() -> AsyncGenerator[Handle | None, None]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import pytest
 
-from stormcellar.sessions.live.check_queue import UNTIL_YIELD, WORKERS
+from stormcellar.sessions.live import check_queue
+from stormcellar.sessions.live.check_queue import UNTIL_YIELD, WORKERS, CheckQueue
 from stormcellar.sessions.live.watch import Rechecks
 from stormcellar.sessions.live.watched import End, Watched
 from stormcellar.stores import Credential, StoreUnavailable
@@ -115,18 +116,33 @@ async def test_store_is_not_asked_for_nothing() -> None:
 
 
 @pytest.mark.gen_test
-async def test_store_that_answers_again_is_asked_for_all_at_once() -> None:
-    """So no socket is closed since its session has to wait behind very many others."""
-    async with held_by_many(Rechecks(every_s=0.2, patience_s=1.2)) as (it, held):
+async def test_announced_end_is_checked_before_the_others() -> None:
+    """However many wait for their regular check."""
+    async with held_by_many(NEVER) as (it, held):
+        it.watch._queue.add(held, is_urgent=False)
+        it.watch.check(held[-1])
+        await it.settle()
+
+        assert held[-1].credential in it.store.asked[0]
+
+
+@pytest.mark.gen_test
+async def test_store_that_answers_again_is_asked_for_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After one pause, not after one for each slice, so that none is given up behind very many others."""
+    monkeypatch.setattr(check_queue, "AGAIN_S", 2.0)
+    async with held_by_many(Rechecks(every_s=0.2, patience_s=60.0)) as (it, held):
         it.store.fail["states"] = StoreUnavailable("states")
         async with asyncio.timeout(LATE_S):
             while not all(map(it.watch._queue.is_asking, held)):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
+        failed = set(held)
         del it.store.fail["states"]
-        await asyncio.sleep(1.5)
+        async with asyncio.timeout(2 * check_queue.AGAIN_S):
+            while failed:
+                await asyncio.sleep(0.005)
+                failed = {each for each in failed if it.watch._queue.is_asking(each)}
 
         assert Counter(each.end for each in held) == {None: MANY}
-        assert not any(map(it.watch._queue.is_asking, held))
 
 
 @pytest.mark.gen_test
@@ -145,13 +161,36 @@ async def test_other_work_has_its_turn_while_very_many_end() -> None:
 @pytest.mark.gen_test
 async def test_other_work_has_its_turn_while_very_many_are_given_up() -> None:
     """Because the store is down for too long."""
-    async with held_by_many(Rechecks(every_s=0.2)) as (it, held):
+    async with held_by_many(Rechecks(every_s=0.2, patience_s=2.0)) as (it, held):
 
         async def stay_down() -> None:
             it.store.fail["states"] = StoreUnavailable("states")
 
         assert await most_at_once(held, stay_down()) <= 2 * UNTIL_YIELD
         assert {each.end for each in held} == {End.STORE_DOWN}
+
+
+@pytest.mark.gen_test
+async def test_answer_that_comes_while_others_are_given_up_counts() -> None:
+    """Those that are late are given up in parts, and the store may answer between them."""
+    held, given_up = [Watched(live_record()) for _ in range(3)], []
+
+    def give_up(watched: Watched) -> None:
+        given_up.append(watched)
+        queue.discard(held[-1])
+
+    async def confirm(asked: Sequence[Watched]) -> None:
+        raise AssertionError("no worker runs")
+
+    queue = CheckQueue(confirm, give_up, longest_s=0.01)
+    queue.add(held, is_urgent=False)
+    giving_up = asyncio.create_task(queue.give_up())
+    async with asyncio.timeout(LATE_S):
+        while any(map(queue.is_asking, held)):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    giving_up.cancel()
+
+    assert given_up == held[:2]
 
 
 @pytest.mark.gen_test

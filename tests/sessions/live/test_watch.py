@@ -217,6 +217,7 @@ async def test_released_holder_is_told_nothing(watching: Any) -> None:
     record = await it.new()
     left, stays = it.watch.hold(record), it.watch.hold(record)
     await it.settle()
+    timer = left.timer
     it.watch.release(left)
     it.watch.release(left)
 
@@ -224,6 +225,7 @@ async def test_released_holder_is_told_nothing(watching: Any) -> None:
 
     assert await end_of(stays) is End.SIGNED_OUT
     assert (left.end, len(it.watch), any(it.watch._held.turns)) == (None, 0, False)
+    assert timer is not None and timer.cancelled()  # it would keep the socket in memory until the expiry
 
 
 @pytest.mark.gen_test

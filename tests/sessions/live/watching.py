@@ -17,7 +17,7 @@ from stormcellar.stores.memory import MemoryStore
 from tests.support.core import AccountTimes
 from tests.support.fakes import SteeredStore
 
-LATE_S = 5.0
+LATE_S = 15.0
 NEVER = Rechecks(every_s=3600.0)
 OFTEN = Rechecks(every_s=0.05)
 
