@@ -1,4 +1,4 @@
-"""`GET /events`: tells a page what changes while it is shown, and when its session is over."""
+"""`GET /events`: sends to a page what changes while it is shown, and the end of its session."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SessionEvents(SessionStreamMixin, PageHandler):
     max_streams_per_address = 1000
 
     async def head(self, *_: str) -> None:
-        """Answer with the status that a stream would have. A browser does not tell it to a script."""
+        """Answer with the status that a stream would have: a browser hides that of a stream from scripts."""
         self._wants_list()
         if self.session.user is None:
             raise HTTPError(401)

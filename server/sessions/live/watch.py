@@ -59,10 +59,10 @@ class Rechecks:
 
 
 class SessionWatch:
-    """Watches the sessions that this process holds, and tells each holder when its session is over.
+    """Watches the sessions that this process holds, and notifies each holder when its session is over.
 
-    A session is checked when the store announces its end, when its time is over, when the store may have
-    missed an announcement, and every `Rechecks.every_s`. A renewed ID is followed.
+    A session is checked when the store announces its end, when its time is over, when an announcement may
+    be lost, and every `Rechecks.every_s`. A renewed ID is followed.
 
     Args:
         now_ms: Returns Unix time in milliseconds.

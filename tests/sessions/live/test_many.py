@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -231,6 +232,17 @@ async def test_event_is_set_whenever_it_is_asked_for() -> None:
         each.finish(End.EXPIRED)
 
     assert (await waiting, await end_of(late)) == (End.EXPIRED, End.EXPIRED)
+
+
+def test_change_of_something_else_is_no_new_expiry() -> None:
+    """A session that was used, or whose ID was renewed, may end when it did before."""
+    record, expiries = live_record(), []
+    watched = Watched(record)
+    watched.on_new_expiry = lambda: expiries.append(watched.record.expires_ms)
+    for changed in (replace(record, seen_ms=record.seen_ms + 1), replace(record, expires_ms=1)):
+        watched.confirm(changed)
+
+    assert expiries == [1]
 
 
 def test_data_is_not_kept_in_memory() -> None:
