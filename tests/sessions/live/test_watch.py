@@ -179,6 +179,20 @@ async def test_holder_that_lets_go_during_a_check_is_told_nothing(watching: Any)
 
 
 @pytest.mark.gen_test
+async def test_holder_that_lets_go_of_a_silent_store_is_told_nothing(watching: Any) -> None:
+    """The patience with the store is no concern of one that has let go."""
+    it = watching(Deaf(), rechecks=Rechecks(every_s=3600.0, patience_s=0.5))
+    gate = it.store.gate("states")
+    left, stays = it.watch.hold(await it.new()), it.watch.hold(await it.new())
+    await gate.reached()
+    it.watch.release(left)
+
+    assert await end_of(stays) is End.STORE_DOWN
+    assert left.end is None
+    gate.open()
+
+
+@pytest.mark.gen_test
 async def test_many_ends_are_asked_for_together(watching: Any) -> None:
     """A thousand sessions that end at once need a few calls of the store, not a thousand."""
     it = watching()
