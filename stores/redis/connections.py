@@ -105,7 +105,7 @@ class Connections(ABC):
         """Return a new subscriber of redis-py's, without a subscription, that leads to a present node."""
 
     async def primary(self, *, limit_s: float) -> object:
-        """Return what tells the primary from another one, where somebody names it; else always the same.
+        """Return what identifies the primary if Sentinels name it; otherwise always the same.
 
         Args:
             limit_s: How long to ask. Without an answer it is the one that was named before.
@@ -206,7 +206,7 @@ class ServerConnections(Connections):
         """Ask where the primary is, now and then, while commands are sent.
 
         One that was replaced on request goes on as a primary until the Sentinels make it a replica: then what
-        it was told meanwhile is lost.
+        was written meanwhile is lost.
         """
         loop = asyncio.get_running_loop()
         if isinstance(self._client.connection_pool, PrimaryPool) and loop.time() >= self._ask_at_s:

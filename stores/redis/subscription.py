@@ -19,8 +19,8 @@ class Subscription:
 
     Args:
         pubsub: Subscribed to one channel.
-        primary: Returns what tells the present primary from another one.
-        began_at: The primary at the begin.
+        primary: Returns what identifies the present primary.
+        began_at: The primary at the beginning.
         answer_s: How long an answer to PING may take.
     """
 

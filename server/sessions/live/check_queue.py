@@ -21,18 +21,18 @@ AGAIN_S = 0.5
 UNTIL_YIELD = 20
 """Other tasks have their turn after so many sessions: the end of one takes 0.1 ms."""
 STOPPED_S = 1.0
-"""A pause that ends so late means that this process was stopped and asked nobody: patience begins anew."""
+"""A pause that ends so late means that this process was stopped and asked nothing: patience begins anew."""
 
 
 class CheckQueue:
     """Checks sessions, as many together as wait; those that are urgent first.
 
-    Sessions without an answer are tried again by themselves, so they are never before the others.
+    Sessions without an answer are tried again apart from the others, which never wait for them.
 
     Args:
-        confirm: Asks the store for some sessions, and tells those that are over.
+        confirm: Asks the store for some sessions, and notifies those that are over.
         give_up: Called for a session that has had no answer for too long.
-        longest_s: How long that is, from the begin of the first check without an answer.
+        longest_s: How long that is, from when the first check without an answer was due.
     """
 
     def __init__(

@@ -44,8 +44,8 @@ class Rechecks:
     every_s: float = 15.0
     """A session whose end was not announced is found to be over within this time, if the store answers."""
     patience_s: float | None = None
-    """How long the store may leave checks of a session without an answer before its holders are told
-    `STORE_DOWN`. None: twice `every_s`. `math.inf`: they never are."""
+    """How long the store may leave checks of a session without an answer before its holders get
+    `STORE_DOWN`. None: twice `every_s`. `math.inf`: never."""
 
     def __post_init__(self) -> None:
         for name, value in (("every_s", self.every_s), ("patience_s", self.longest_s)):
@@ -128,7 +128,7 @@ class SessionWatch:
             self._queue.add(self._held if watched is None else [watched], is_urgent=True)
 
     async def check_accounts(self, user: str | None = None) -> None:
-        """Tell those whose account no longer allows their sign-in. The store is not asked.
+        """Notify those whose account no longer allows their sign-in. The store is not asked.
 
         Call it after a change of an account, in each process: no store announces that.
 
@@ -142,7 +142,7 @@ class SessionWatch:
             await self._check_account(watched)
 
     async def aclose(self) -> None:
-        """Tell every holder `STOPPED`, and stop. Idempotent."""
+        """Give every holder `STOPPED`, and stop. Idempotent."""
         self.is_closed = True
         callbacks: list[Callable[[], None]] = [
             partial(self._finish, each, End.STOPPED) for each in self._held
@@ -208,7 +208,7 @@ class SessionWatch:
     # --- the check ---
 
     async def _confirm(self, asked: Sequence[Watched]) -> None:
-        """Ask the store for the sessions of *asked*, and tell those that are over.
+        """Ask the store for the sessions of *asked*, and notify those that are over.
 
         Raises:
             StoreError: No answer.
@@ -238,7 +238,7 @@ class SessionWatch:
                 self._set_timer(watched)
 
     async def _check_account(self, watched: Watched) -> None:
-        """Tell *watched* if its account no longer allows its sign-in."""
+        """Notify *watched* if its account no longer allows its sign-in."""
         if not watched.is_held:
             return
         try:
@@ -280,7 +280,7 @@ class SessionWatch:
         return None if await self._accounts.counts(found) else End.ACCOUNT
 
     def _finish_all(self, record: Record, end: End | None) -> None:
-        """Tell everybody who holds the session of *record* that there is no such session any more."""
+        """Notify all holders of the session of *record*: there is no such session any more."""
         assert end is not None
         for watched in list(self._held.of(record.handle)):
             self._finish(watched, end)
