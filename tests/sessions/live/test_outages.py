@@ -205,6 +205,19 @@ async def test_patience_ends_while_a_call_waits(watching: Any) -> None:
 
 
 @pytest.mark.gen_test
+async def test_silent_store_is_asked_once(watching: Any) -> None:
+    """Regular checks add no calls for a session whose last one has no answer yet."""
+    it = watching(Deaf(), Rechecks(every_s=0.05, patience_s=60.0))
+    gate = it.store.gate("states")
+    it.watch.hold(await it.new())
+    await gate.reached()
+    await asyncio.sleep(0.3)
+
+    assert it.store.calls["states"] == 1
+    gate.open()
+
+
+@pytest.mark.gen_test
 async def test_patience_ends_while_all_workers_wait(watching: Any) -> None:
     """A session that is not even asked for, because the store is silent, is given up in time as well."""
     it = watching(Deaf(), Rechecks(every_s=3600.0, patience_s=0.5))
