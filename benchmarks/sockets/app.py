@@ -152,7 +152,8 @@ class Socket(SessionSocketMixin, WebSocketHandler):
     max_sockets_per_session = max_sockets_per_address = 1_000_000
 
     def on_message(self, message: str | bytes) -> None:
-        """Ignore it."""
+        """Repeat it."""
+        self.write_message(message)
 
 
 class VisitorSocket(Socket):

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-CLOSE, PING = 0x8, 0x9
+TEXT, CLOSE = 0x1, 0x8
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
 _COOKIE = re.compile(rb"\r\nset-cookie: *([^;\r]+)", re.I)
 _HANDSHAKE = (
@@ -54,16 +54,27 @@ class WebSocket(asyncio.Protocol):
             else:
                 self.opened.set_exception(RuntimeError(f"a handshake was refused: {head[:60]!r}"))
                 self._transport.abort()
-        elif len(self._received) >= 2 and len(self._received) >= 2 + self._received[1]:
-            self._receive_frame(self._received[0] & 0xF, self._received[2 : 2 + self._received[1]], now_s)
+        while (
+            self.opened.done() and len(self._received) >= 2 and len(self._received) >= 2 + self._received[1]
+        ):
+            kind, end = self._received[0] & 0xF, 2 + self._received[1]
+            payload, self._received = self._received[2:end], self._received[end:]
+            self._receive_frame(kind, payload, now_s)
 
     def _receive_frame(self, kind: int, payload: bytes, now_s: float) -> None:
+        if kind == TEXT:
+            return
         if kind != CLOSE:
             raise RuntimeError(f"a frame of kind {kind} came, which nobody sends in this benchmark")
         self.closed_s, self.code = now_s, int.from_bytes(payload[:2], "big")
         # The same frame, masked with zeros.
         self._transport.write(bytes([0x88, 0x82, 0, 0, 0, 0]) + payload[:2])
         self._transport.close()
+
+    def say(self) -> None:
+        """Send a message, which the server repeats."""
+        # Masked with zeros.
+        self._transport.write(bytes([0x81, 0x82, 0, 0, 0, 0]) + b"hi")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Record the end."""

@@ -57,6 +57,8 @@ def by_request(end: End) -> Callable[[Site, Pace], Awaitable[Outcome]]:
             requests = site.requests[number // 2 % len(site.requests)]
             bare = await requests.get("/bare")
             outcome.bare_s.append(bare.answered_s - bare.sent_s)
+            # Or the close frame would be the first thing that the server sends, and never wait for Nagle.
+            each.socket.say()
             answers.append(await end(site, requests, each))
             await asyncio.sleep(max(0.0, began_s + (number + 1) / pace.per_s - time.monotonic()))
         await site.judge(ending, outcome, code=SESSION_OVER, patience_s=pace.patience_s)
