@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,13 +21,15 @@ def blocks(page: str, language: str = "python") -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
 
 
-def install(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make each block of *page* that begins as a file, with `\"\"\"name.py: `, a module of that name."""
+def install(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write each block of *page* that begins as a file, with `\"\"\"name.py: `, to *folder*, for import."""
+    monkeypatch.syspath_prepend(folder)
     for block in blocks(page):
         if begins := FILE.match(block):
-            module = ModuleType(begins[1])
-            monkeypatch.setitem(sys.modules, module.__name__, module)
-            exec(compile(block, f"{page}/{module.__name__}.py", "exec"), vars(module))
+            (folder / f"{begins[1]}.py").write_text(block)
+            # So that the module is gone after the test, like this one.
+            monkeypatch.setitem(sys.modules, begins[1], ModuleType(begins[1]))
+            del sys.modules[begins[1]]
 
 
 def run(page: str, contains: str, **before: object) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def sessions(store: FaultyStore) -> SessionManager:
 @pytest.fixture
 def app(sessions: SessionManager, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Application:
     """The application of the page, and three handlers more."""
-    install(PAGE, monkeypatch)
+    install(PAGE, tmp_path, monkeypatch)
     (tmp_path / "api.js").write_text(next(each for each in blocks(PAGE, "js") if "// api.js" in each))
     notes = importlib.import_module("notes")
     # Tornado keeps one template loader for each folder, whatever the application.

@@ -24,9 +24,9 @@ RIGHT = {"name": "alice", "password": OLD}
 
 
 @pytest.fixture(autouse=True)
-def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The files of the page, which can be imported, with hashes that take no time."""
-    install(PAGE, monkeypatch)
+    install(PAGE, tmp_path, monkeypatch)
     accounts = importlib.import_module("accounts")
     hasher = importlib.import_module("argon2").PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     monkeypatch.setattr(accounts, "HASHER", hasher)
