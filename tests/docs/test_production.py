@@ -110,6 +110,7 @@ async def test_addresses_of_development(
     assert (await fetch(http_port, Host=f"{host}:{http_port}")).code == status
 
 
+@pytest.mark.needs_server
 @pytest.mark.gen_test
 async def test_container_in_a_browser(tmp_path: Path) -> None:
     """With `secure=True` Chromium keeps the cookie of localhost over plain HTTP."""
