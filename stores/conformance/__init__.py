@@ -21,9 +21,12 @@ The suite needs pytest, and no plug-in. Each test makes sessions of its own, und
 each run, so the backend need not be emptied. Its clock must be within some minutes of this machine's,
 because records that must be live expire an hour from now.
 
-Only the author of a store can test these, in tests of their own: a lost reply, a full or frozen backend,
-refused credentials, a stored record that does not parse or has a time that no calendar has, when the backend
-itself removes records and tombstones, and that a mutation is sent once.
+`FaultsContract` tests a store on a TCP port of loopback while the network between them stalls, breaks and
+loses replies; `Network` is for such tests of your own.
+
+Only the author of a store can test these, in tests of their own: a full or frozen backend, refused
+credentials, a stored record that does not parse or has a time that no calendar has, and when the backend
+itself removes records and tombstones.
 """
 
 from __future__ import annotations
@@ -40,15 +43,15 @@ from stormcellar.stores.conformance.apply import ApplyContract
 from stormcellar.stores.conformance.basics import BasicContract
 from stormcellar.stores.conformance.cancel import CancelContract
 from stormcellar.stores.conformance.counters import CountersContract
-from stormcellar.stores.conformance.index import IndexContract
+from stormcellar.stores.conformance.faults import FaultsContract, Network
 from stormcellar.stores.conformance.instances import InstancesContract
+from stormcellar.stores.conformance.listing import IndexContract, ScannableContract
 from stormcellar.stores.conformance.live import LiveContract
 from stormcellar.stores.conformance.races import RaceContract
 from stormcellar.stores.conformance.rotate import RotateContract
-from stormcellar.stores.conformance.scan import ScannableContract
 from stormcellar.stores.conformance.tombstones import FindContract, TombstoneContract
 
-__all__ = ["CountersContract", "StoreContract"]
+__all__ = ["CountersContract", "FaultsContract", "Network", "StoreContract"]
 
 
 class StoreContract(

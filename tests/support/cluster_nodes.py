@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Self
 
+from stormcellar.stores.conformance.faults import Network
 from tests.support.backends import Server, free_port
-from tests.support.network import Network
 from tests.support.redis_orders import info, order, until
 
 PRIMARIES = 3

@@ -13,6 +13,7 @@ from typing import Any
 import pymongo
 from pymongo.errors import PyMongoError
 
+from stormcellar.stores.conformance.faults import Network
 from stormcellar.stores.mongo.client import collection_name
 from stormcellar.stores.records import StoreOptions
 from tests.faults.server.client_faults import CLIENT_FAULTS
@@ -21,7 +22,6 @@ from tests.faults.set_ups.network_faults import LONG_S, NETWORK_FAULTS, SHORT_S
 from tests.faults.site import PROGRAM, Site
 from tests.faults.suite import Fault, Suite
 from tests.support.backends import Server
-from tests.support.network import Network
 
 FROZEN_S = 1.5
 """Shorter than the time-out of a store call."""

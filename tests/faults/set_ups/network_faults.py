@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from stormcellar.stores.conformance.faults import Network
 from tests.faults.suite import Fault
-from tests.support.network import Network
 
 LONG_S = 4.0
 """Longer than the time-out of a store call."""

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
+from stormcellar.stores.conformance.faults import Network
 from tests.faults.set_ups.network_faults import LONG_S, NETWORK_FAULTS, SHORT_S
 from tests.faults.site import PROGRAM, Site, signed_in_guest
 from tests.faults.suite import Fault, Suite
 from tests.support.backends import Server
-from tests.support.network import Network
 from tests.support.redis_orders import follow, info, order, until
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from stormcellar.stores.conformance.faults import Network
 from tests.faults.set_ups.network_faults import LONG_S, NETWORK_FAULTS
 from tests.faults.site import PROGRAM, Site
 from tests.faults.suite import Fault, Suite
 from tests.support.backends import Server
-from tests.support.network import Network
 from tests.support.replica_set import ReplicaSet, command
 
 ELECTION_TIMEOUT_S = 2.0

@@ -8,12 +8,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+from stormcellar.stores.conformance.faults import Network
 from tests.faults.set_ups.network_faults import SHORT_S
 from tests.faults.set_ups.redis_faults import ACCOUNT, DATA_UNDONE, DURABLE, LOGIN, UNDONE
 from tests.faults.site import PROGRAM, Site
 from tests.faults.suite import Fault, Suite
 from tests.support.backends import Server, free_port
-from tests.support.network import Network
 from tests.support.redis_orders import follow, info, order, until
 
 SENTINELS, REPLICAS = 3, 2

@@ -24,8 +24,8 @@ from pathlib import Path
 from tornado.httpclient import AsyncHTTPClient, HTTPError, HTTPResponse
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
+from stormcellar.stores.conformance.faults import Network
 from tests.support.backends import KINDS, Server
-from tests.support.network import Network
 from tests.support.running import Running
 
 JSON = "application/json"

@@ -33,6 +33,7 @@ from stormcellar.stores.conformance.cases import (
     new_verifier,
     rotated,
 )
+from stormcellar.stores.conformance.faults import Network
 from stormcellar.stores.mongo import MongoStore
 from tests.conftest import StartServer
 from tests.stores.mongo.samples import (
@@ -43,7 +44,6 @@ from tests.stores.mongo.samples import (
     store_at,
 )
 from tests.support.backends import Backend
-from tests.support.network import Network
 
 BUDGET_S = 0.5
 

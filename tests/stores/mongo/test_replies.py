@@ -27,6 +27,7 @@ from stormcellar.stores.conformance.cases import (
     rotated,
     scanned,
 )
+from stormcellar.stores.conformance.faults import Network
 from stormcellar.stores.errors import TIME_OUT, Problem, problem_of
 from stormcellar.stores.mongo.calls import Calls
 from stormcellar.stores.mongo.client import diagnosing
@@ -40,7 +41,6 @@ from tests.stores.mongo.samples import (
     through_proxy,
 )
 from tests.support.backends import Backend
-from tests.support.network import Network
 
 
 @pytest.mark.parametrize("name", MUTATIONS)

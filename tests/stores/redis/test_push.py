@@ -10,11 +10,11 @@ import pytest
 
 from stormcellar.stores import Handle, StoreUnavailable
 from stormcellar.stores.conformance.cases import new_record
+from stormcellar.stores.conformance.faults import Network
 from tests.conftest import StartServer
 from tests.stores.redis.samples import OpenRedis, announced, collect, eventually, now, redis_client
 from tests.support.backends import Backend, Server
 from tests.support.cluster import add_replica, client_of
-from tests.support.network import Network
 
 
 @pytest.mark.gen_test
