@@ -248,6 +248,9 @@ async def exchange(
         if not connection.is_connected or connection.should_reconnect() or await connection.can_read():
             await connection.disconnect(nowait=True)  # closed by the server meanwhile, or out of date
             await connection.connect()
+        while connection.should_reconnect():  # another primary was named while it connected
+            await connection.disconnect(nowait=True)
+            await connection.connect()
         await connection.send_packed_command(b"".join([before + packed for packed, _ in commands] + after))
         for _ in commands:
             refusal = await _refusal(connection) if is_asking else None

@@ -6,12 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 import redis
+from redis.asyncio.sentinel import SentinelManagedConnection
 
 from stormcellar.stores import Handle, Record, StoreRefused, StoreUnavailable
-from stormcellar.stores.conformance.cases import ENDED, NOW, new_record
+from stormcellar.stores.conformance.cases import ENDED, NOW, UNKNOWN, new_record
 from stormcellar.stores.redis.client import BATCH
 from tests.conftest import StartServer
 from tests.stores.redis.samples import OpenRedis, announced, collect, eventually, now, redis_client, until
@@ -121,6 +123,32 @@ async def test_ordered_failover_moves_every_connection(
     assert answers == [ENDED] * len(answers)
     with redis_client(watched.replica.port) as admin:
         assert admin.exists(f"{store._prefix}:s:{record.handle}")
+
+
+@pytest.mark.gen_test(timeout=90)
+async def test_connection_that_was_being_made_goes_to_the_new_primary(
+    start_server: StartServer, open_redis: OpenRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Sentinels name another primary after it asked for the address, and before it is connected."""
+    watched = Watched(start_server, sentinels=1)
+    store = open_redis(f"redis+sentinel://{watched.place}")
+    pool: Any = store._client._driver.connection_pool
+    connected: list[int] = []
+    connect_to = SentinelManagedConnection.connect_to
+
+    async def connect_slowly(connection: Any, address: Any) -> None:
+        await connect_to(connection, address)
+        connected.append(address[1])
+        if len(connected) == 1:
+            named = ("127.0.0.1", watched.replica.port)
+            monkeypatch.setattr(pool.sentinel_manager, "discover_master", AsyncMock(return_value=named))
+            await pool.get_master_address()
+
+    monkeypatch.setattr(SentinelManagedConnection, "connect_to", connect_slowly)
+    record = new_record()
+
+    assert await store.load(record.credential, now_ms=now()) == UNKNOWN
+    assert connected == [watched.primary.port, watched.replica.port]
 
 
 @pytest.mark.gen_test(timeout=90)
