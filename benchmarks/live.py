@@ -54,7 +54,8 @@ def main() -> int:
         results["capacity"].append(_capacity(options))
     about["load_after"] = os.getloadavg()[0]
     _show(results, options.out)
-    return int(any(row["lost"] or row["wrong"] for row in results["latency"]))
+    is_wrong = any(row["lost"] or row["wrong"] for row in results["latency"])
+    return int(is_wrong or any(row["closed"] for row in results["capacity"]))
 
 
 def _options() -> argparse.Namespace:

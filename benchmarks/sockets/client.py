@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-TEXT, CLOSE = 0x1, 0x8
+TEXT, CLOSE, PING = 0x1, 0x8, 0x9
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
 _COOKIE = re.compile(rb"\r\nset-cookie: *([^;\r]+)", re.I)
 _HANDSHAKE = (
@@ -63,6 +63,10 @@ class WebSocket(asyncio.Protocol):
 
     def _receive_frame(self, kind: int, payload: bytes, now_s: float) -> None:
         if kind == TEXT:
+            return
+        if kind == PING:
+            # A pong, masked with zeros.
+            self._transport.write(bytes([0x8A, 0x80 | len(payload), 0, 0, 0, 0]) + payload)
             return
         if kind != CLOSE:
             raise RuntimeError(f"a frame of kind {kind} came, which nobody sends in this benchmark")

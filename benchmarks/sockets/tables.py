@@ -138,7 +138,10 @@ def _capacity_rows(row: Results) -> Sequence[tuple[str, str, str, str]]:
             line(f"CPU time of the server to open one {text}", f"{us:.0f} µs")
             for text, us in times_us.items()
         ),
-        line(f"regular checks every {row['interval_s']:g} s", f"{row['check_share']:.1%} of a core"),
+        line(
+            f"regular checks every {row['interval_s']:g} s, and pings every 30 s",
+            f"{row['check_share']:.1%} of a core",
+        ),
         *(
             line(f"longest block of the event loop {when}", f"{ms:.1f} ms", _target(ms, BLOCK_MS))
             for when, ms in blocks_ms.items()
