@@ -223,11 +223,11 @@ class PageHandler(SessionMixin, BaseHandler):
         """Redirect to sign-in."""
         self.see_other(self.sign_in_url())
 
-    def sign_in_url(self) -> str:
+    def sign_in_url(self, **parameters: str) -> str:
         """Return the address of the sign-in that leads back to this page, or to the page of this form."""
         is_safe = self.request.method in SAFE_METHODS
         next_page = safe_next(self.request.uri if is_safe else self.page)
-        return "/login?" + urlencode({"next": next_page})
+        return "/login?" + urlencode({"next": next_page, **parameters})
 
     def session_data(self) -> dict[str, Any]:
         """Return what a client may see of the session's data, sorted by key: the same for every store."""

@@ -24,12 +24,14 @@ class Login(FormPage):
 
     page = "/login"
     _next_page = "/"
+    _has_ended = False
     _name = ""
     _remember = False
 
     async def get(self) -> None:
         """Render the form."""
         self._next_page = safe_next(self.get_query_argument("next", None, strip=False))
+        self._has_ended = "ended" in self.request.query_arguments
         self.show()
 
     async def answer_refused(self, refused: InvalidFormToken) -> None:
@@ -72,6 +74,7 @@ class Login(FormPage):
         self.render(
             "login.html",
             next_page=self._next_page,
+            has_ended=self._has_ended,
             username=self._name if len(self._name) <= MAX_TYPED else "",
             error=error,
             remember_for=duration(round(remember_s)) if remember_s else None,

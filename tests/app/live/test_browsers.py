@@ -62,11 +62,12 @@ def test_signed_out_browser_is_led_to_sign_in(
     browser.open("/account/sessions")
     live.wait_for_streams(2)
     other.leave(lambda: browser.press("Sign out all others"))
-    led_to = other.path
+    led_to, told = other.path, other.text
     other.fill_in(username="alice", password=PASSWORD)
     other.press("Sign in")
 
-    assert led_to == "/login?" + urlencode({"next": path})
+    assert led_to == "/login?" + urlencode({"next": path, "ended": 1})
+    assert "You were signed out." in told
     assert other.path == path
     assert browser.path == "/account/sessions"
 
@@ -84,7 +85,7 @@ def test_answer_to_a_form_leads_to_the_page_of_the_form(
     browser.open("/account/sessions")
     other.leave(lambda: browser.press("Sign out all others"))
 
-    assert other.path == "/login?next=%2Faccount%2Fpassword"
+    assert other.path == "/login?next=%2Faccount%2Fpassword&ended=1"
 
 
 def test_who_signs_out_sees_that(live: LiveSite, browser: Chromium) -> None:
@@ -99,7 +100,7 @@ def test_who_signs_out_sees_that(live: LiveSite, browser: Chromium) -> None:
         heading = browser.heading
         live.wait_for_streams(0)
     browser.driver.switch_to.window(hidden)
-    browser.wait(lambda: browser.path == "/login?next=%2Faccount%2Fpassword")
+    browser.wait(lambda: browser.path == "/login?next=%2Faccount%2Fpassword&ended=1")
 
     assert heading == "You are signed out"
 
@@ -148,7 +149,7 @@ def test_another_user_in_another_tab_is_noticed(live: LiveSite, browser: Chromiu
     with new_tab(browser):
         live.site.clock.advance(1)
         browser.sign_in("bob", PASSWORD)
-    browser.wait(lambda: browser.path == "/login?next=%2Faccount%2Fpassword")
+    browser.wait(lambda: browser.path == "/login?next=%2Faccount%2Fpassword&ended=1")
 
     assert "You are signed in as bob. Continue" in browser.text
     browser.press("Continue")

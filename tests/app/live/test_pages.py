@@ -44,7 +44,7 @@ async def test_page_of_a_user_has_the_script(path: str, next_page: str, site: Si
     script = await script_of(await site.signed_in(), path)
 
     assert script is not None
-    assert script[1:] == ("alice", f"/login?next={next_page}")
+    assert script[1:] == ("alice", f"/login?next={next_page}&amp;ended=1")
 
 
 @pytest.mark.gen_test
@@ -57,9 +57,20 @@ async def test_answer_to_a_form_leads_back_to_the_page_of_the_form(site: Site) -
 
     scripts = [found(wrong.body), found(refused.body)]
     assert [script and script[2] for script in scripts] == [
-        "/login?next=%2Faccount%2Fpassword",
-        "/login?next=%2Faccount%2Fsessions",
+        "/login?next=%2Faccount%2Fpassword&amp;ended=1",
+        "/login?next=%2Faccount%2Fsessions&amp;ended=1",
     ]
+
+
+@pytest.mark.gen_test
+async def test_sign_in_page_says_why_it_is_there(site: Site) -> None:
+    """To a person whose session ended, and to nobody who is signed in or came by themselves."""
+    text = b"You were signed out."
+    visitor, user = site.browser(), await site.signed_in()
+
+    assert text in (await visitor.get("/login?next=%2F&ended=1")).body
+    assert text not in (await visitor.get("/login?next=%2F")).body
+    assert text not in (await user.get("/login?next=%2F&ended=1")).body
 
 
 @pytest.mark.gen_test
