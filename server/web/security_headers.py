@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.web import Application, OutputTransform
@@ -11,6 +11,7 @@ from stormcellar.web.csp_reports import CspReports, ReportLog
 
 CSP = "Content-Security-Policy"
 REPORT_ONLY = "Content-Security-Policy-Report-Only"
+HSTS = "Strict-Transport-Security"
 
 # Sources: OWASP HTTP Headers Cheat Sheet; ASVS 5.0, V3.4.
 DEFAULTS: Mapping[str, str] = {
@@ -60,25 +61,32 @@ def add_security_headers(
     for name, value in values.items():
         if set("\r\n\0") & set(name + value):
             raise ValueError(f"the value of {name!r} must not contain a line break")
-    app.add_transform(_transform(values, hsts_s))
+
+    def add(request: HTTPServerRequest, headers: HTTPHeaders) -> None:
+        if headers.get("Server", "").startswith("TornadoServer/"):
+            del headers["Server"]
+        for name, value in values.items():
+            headers.setdefault(name, value)
+        if hsts_s is not None and request.protocol == "https":
+            headers.setdefault(HSTS, f"max-age={hsts_s}")
+
+    app.add_transform(headers_transform(add))
 
 
-def _transform(values: Mapping[str, str], hsts_s: int | None) -> type[OutputTransform]:
-    """Return the transform that adds *values*. It runs right before the first byte is sent."""
+def headers_transform(change: Callable[[HTTPServerRequest, HTTPHeaders], None]) -> type[OutputTransform]:
+    """Return the transform that has *change* change the headers of each response.
 
-    class SecurityHeaders(OutputTransform):
+    It runs right before the first byte is sent, so after every handler.
+    """
+
+    class HeadersTransform(OutputTransform):
         def __init__(self, request: HTTPServerRequest) -> None:
-            self._is_secure = request.protocol == "https"
+            self._request = request
 
         def transform_first_chunk(
             self, status_code: int, headers: HTTPHeaders, chunk: bytes, finishing: bool
         ) -> tuple[int, HTTPHeaders, bytes]:
-            if headers.get("Server", "").startswith("TornadoServer/"):
-                del headers["Server"]
-            for name, value in values.items():
-                headers.setdefault(name, value)
-            if hsts_s is not None and self._is_secure:
-                headers.setdefault("Strict-Transport-Security", f"max-age={hsts_s}")
+            change(self._request, headers)
             return status_code, headers, chunk
 
-    return SecurityHeaders
+    return HeadersTransform
