@@ -51,6 +51,10 @@ class Network:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Refuse new connections, and end the open ones."""
         await self.refuse()
         # asyncio accepts in several steps: a task that is cancelled before its first one closes nothing.
         await asyncio.sleep(0.02)
@@ -176,7 +180,7 @@ class FaultsContract(OpenedContract):
 
     def url_at(self, port: int) -> str:
         """Return the URL of the store for a backend on this *port*."""
-        raise NotImplementedError
+        pytest.fail(f"override `url_at`, which returns the URL for port {port}")
 
     @pytest.fixture
     def network(self, io_loop: Loop, backend_port: int) -> Iterator[Network]:
@@ -184,7 +188,7 @@ class FaultsContract(OpenedContract):
         network = Network(backend_port)
         io_loop.run_sync(network.accept)
         yield network
-        io_loop.run_sync(lambda: network.__aexit__(None, None, None))
+        io_loop.run_sync(network.aclose)
 
     @pytest.fixture
     def store(self, io_loop: Loop, network: Network) -> Iterator[Store]:
@@ -259,7 +263,7 @@ class FaultsContract(OpenedContract):
             assert (await loaded(store, record.credential)).data["n"] in (b"0", b"1"), number
 
     async def test_an_end_without_a_reply_can_be_repeated(self, store: Store, network: Network) -> None:
-        """The first one raises StoreUnavailable; after the second one the session is over, whoever did it."""
+        """The first one raises StoreUnavailable; after the second one the session is over."""
         record = await created(store)
         network.breaks_next_reply = True
         with pytest.raises(StoreUnavailable):
